@@ -1,0 +1,58 @@
+# Everything a developer or CI does. `make run` and `make test` do all the set-up themselves.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.8
+PEERS ?= go
+ARGS ?=
+
+.PHONY: run setup test lint proto peers bench check-proto constraints clean
+.DEFAULT_GOAL := run
+
+run: setup ## a node, until Ctrl-C; flags: make run ARGS="--network-id harbour"
+	$(BIN)/vouch run $(ARGS)
+
+setup: $(VENV)/.stamp ## .venv with everything, from wheels: no compiler is needed
+
+$(VENV)/.stamp: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v < (3, 14) else "expected Python 3.11 to 3.13, got %d.%d: name another with PYTHON=" % v)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+test: setup peers-if-any ## every test
+	$(BIN)/pytest $(ARGS)
+
+lint: setup check-proto ## style, types, the arrows between the rooms, generated code
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+PROTOS := $(shell find protocols -name '*.proto')
+
+proto: setup ## the Python code of the .proto files
+	$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. $(PROTOS)
+
+check-proto: setup
+	@rm -rf $(VENV)/proto && mkdir -p $(VENV)/proto
+	@$(BIN)/python -m grpc_tools.protoc -I. --python_out=$(VENV)/proto --pyi_out=$(VENV)/proto $(PROTOS)
+	@cd $(VENV)/proto && for file in $$(find . -name '*_pb2.py*'); do cmp $$file ../../$$file || { echo "expected $$file as 'make proto' makes it"; exit 1; }; done
+
+peers: setup ## the peers in other languages: make peers PEERS=go
+	$(BIN)/python -m interop.build $(PEERS)
+
+.PHONY: peers-if-any
+peers-if-any: setup
+	@$(BIN)/python -m interop.build --if-any $(PEERS)
+
+bench: setup peers ## the benchmarks
+	$(BIN)/python -m interop.bench $(ARGS)
+
+constraints: setup ## new versions of everything, for constraints.txt
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev --no-header --no-annotate pyproject.toml --output-file constraints.txt
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache interop/.built
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

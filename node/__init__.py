@@ -1,0 +1,47 @@
+"""The node: a libp2p host that admits only peers of its own network, and what users and operators need around it.
+
+    from node import Config, Node
+
+The names below are the public ones. They are loaded when first used, since importing py-libp2p takes a second that
+`vouch --help` doesn't have.
+"""
+
+from __future__ import annotations
+
+import importlib
+import typing
+
+if typing.TYPE_CHECKING:
+    from node.config import Config
+    from node.errors import (
+        BackoffError,
+        DialError,
+        LimitError,
+        NotConnectedError,
+        RefusedError,
+        UsageError,
+        VouchError,
+    )
+    from node.identity import Identity
+    from node.node import Node
+
+__all__ = [
+    "BackoffError",
+    "Config",
+    "DialError",
+    "Identity",
+    "LimitError",
+    "Node",
+    "NotConnectedError",
+    "RefusedError",
+    "UsageError",
+    "VouchError",
+]
+
+_HOMES = {"Config": "node.config", "Identity": "node.identity", "Node": "node.node"}
+
+
+def __getattr__(name: str) -> typing.Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'node' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES.get(name, "node.errors")), name)

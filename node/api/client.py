@@ -1,0 +1,79 @@
+"""The other end of the control socket: plain and synchronous, since a command asks one thing and ends.
+
+with Client.of(config.control_socket) as client:
+    client.call("ping", target=..., count=3)
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from node import errors
+from node.datadir import socket_address
+from node.errors import VouchError
+
+# a call may dial (dial_timeout) and then do its work
+TIMEOUT = 60.0
+
+
+class NoNodeError(VouchError):
+    """No node runs with that data directory."""
+
+
+class Client:
+    """A connection to a running node's control socket."""
+
+    def __init__(self, path: Path) -> None:
+        """Raises NoNodeError if nobody answers there."""
+        self.path = path
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.settimeout(TIMEOUT)
+        self._next = 0
+        try:
+            if not path.parent.is_dir():
+                raise FileNotFoundError
+            with socket_address(path) as address:
+                self._socket.connect(address)
+        except OSError:
+            self._socket.close()
+            raise NoNodeError(
+                f"no node is running with the data directory {path.parent}: "
+                "start one with `vouch run`, or name another with --data-dir"
+            ) from None
+        self._lines = self._socket.makefile("rb")
+
+    def call(self, name: str, *, timeout: float = TIMEOUT, **params: Any) -> dict[str, Any]:
+        """Calls a function (see `node.api.functions`) and gives its result. Raises the node's own error."""
+        self._next += 1
+        self._socket.settimeout(timeout)
+        try:
+            self._socket.sendall(json.dumps({"id": self._next, "call": name, "params": params}).encode() + b"\n")
+            line = self._lines.readline()
+        except TimeoutError:
+            raise VouchError(f"the node didn't answer {name!r} within {timeout:g} s") from None
+        except OSError as error:
+            raise VouchError(f"the node closed the control socket: {error.strerror}") from error
+        if not line:
+            raise VouchError("the node closed the control socket: it is stopping, or serves too many clients")
+        answer = json.loads(line)
+        if "error" in answer:
+            kind = getattr(errors, answer["error"]["kind"], VouchError)
+            raise kind(answer["error"]["message"])
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    def close(self) -> None:
+        self._lines.close()
+        self._socket.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,237 @@
+"""What can be asked of a running node: typed functions, on which every surface stands (control socket, later HTTP).
+
+Each function takes one struct of parameters and gives one struct of results; `CALLS` is their table. Errors are
+`VouchError`s, with texts for operators. A function's name and structs are its interface: fields are added, never
+changed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import trio
+from libp2p.peer.id import ID
+
+from node.errors import NotConnectedError, UsageError, VouchError
+from node.node import Node, parse_peer_addr, parse_peer_id
+from protocols import ProtocolError, StreamError
+
+MAX_PINGS = 1000
+MAX_INTERVAL = 60.0
+
+
+class Nothing(msgspec.Struct, forbid_unknown_fields=True):
+    """No parameters."""
+
+
+class Address(msgspec.Struct, forbid_unknown_fields=True):
+    """`address`: a multiaddr that ends in /p2p/PEERID."""
+
+    address: str
+
+
+class PeerName(msgspec.Struct, forbid_unknown_fields=True):
+    """`peer`: a peer ID."""
+
+    peer: str
+
+
+class PingWhom(msgspec.Struct, forbid_unknown_fields=True):
+    """`target`: the ID of a connected peer, or the multiaddr of one to connect with; `interval` in seconds."""
+
+    target: str
+    count: int = 1
+    interval: float = 0.0
+
+
+class Use(msgspec.Struct):
+    """How far a limit is used."""
+
+    used: int
+    limit: int
+
+
+class Status(msgspec.Struct):
+    """How a node is. `uptime` in seconds; `routing_table` holds peer IDs."""
+
+    peer_id: str
+    network_id: str
+    client_version: str
+    addrs: list[str]
+    uptime: float
+    peers: int
+    inbound: int
+    outbound: int
+    routing_table: list[str]
+    protocols: list[str]
+    limits: dict[str, Use]
+
+
+class Peer(msgspec.Struct):
+    """One connected peer. `connected_for` in seconds; `client_version` is empty without a handshake."""
+
+    peer: str
+    addr: str
+    direction: str
+    client_version: str
+    agent: str
+    connected_for: float
+    streams: int
+
+
+class Peers(msgspec.Struct):
+    """The connected peers."""
+
+    peers: list[Peer]
+
+
+class Connected(msgspec.Struct):
+    """A connection that is there now. `seconds`: what it took; `already`: it was there before."""
+
+    peer: str
+    addr: str
+    direction: str
+    already: bool
+    seconds: float
+
+
+class Pinged(msgspec.Struct):
+    """Round-trip times in seconds, in the order of the pings; `lost` pings had no answer, for the reason in `error`."""
+
+    peer: str
+    rtts: list[float]
+    lost: int
+    error: str = ""
+
+
+class Found(msgspec.Struct):
+    """The addresses of a peer; none if it wasn't found."""
+
+    peer: str
+    addrs: list[str]
+
+
+async def status(node: Node, _params: Nothing) -> Status:
+    """How the node is."""
+    limits = node.swarm.limits
+    connections = node.swarm.admitted_connections()
+    outbound = sum(connection.initiated for connection in connections)
+    return Status(
+        peer_id=node.peer_id,
+        network_id=node.config.network_id,
+        client_version=node.config.client_version,
+        addrs=node.addrs,
+        uptime=trio.current_time() - node.started_at,
+        peers=len(connections),
+        inbound=len(connections) - outbound,
+        outbound=outbound,
+        routing_table=node.dht.table() if node.dht else [],
+        protocols=node.registry.ids(),
+        limits={
+            "max_connections": Use(limits.total, limits.limits.max_connections),
+            "max_inbound": Use(limits.inbound, limits.limits.max_inbound),
+            "max_half_open": Use(limits.half_open, limits.limits.max_half_open),
+        },
+    )
+
+
+async def peers(node: Node, _params: Nothing) -> Peers:
+    """Who is connected."""
+    now = trio.current_time()
+    rows = []
+    for connection in node.swarm.admitted_connections():
+        known = node.identify.known.get(connection.peer)
+        rows.append(
+            Peer(
+                peer=connection.peer,
+                addr=str(connection.addr),
+                direction=connection.way,
+                client_version=connection.hello.client_version if connection.hello else "",
+                agent=known.agent if known else "",
+                connected_for=now - connection.opened_at,
+                streams=len(connection.get_streams()),
+            )
+        )
+    return Peers(sorted(rows, key=lambda row: row.peer))
+
+
+async def connect(node: Node, params: Address) -> Connected:
+    """Connects with a peer."""
+    peer_id, _ = parse_peer_addr(params.address)
+    already = node.swarm.connection(peer_id) is not None
+    started = trio.current_time()
+    connection = await node.connect(params.address)
+    seconds = trio.current_time() - started
+    return Connected(connection.peer, str(connection.addr), connection.way, already, seconds)
+
+
+async def disconnect(node: Node, params: PeerName) -> Nothing:
+    """Closes every connection to a peer."""
+    await node.disconnect(params.peer)
+    return Nothing()
+
+
+async def ping(node: Node, params: PingWhom) -> Pinged:
+    """Pings a peer; what is lost is counted, and ends the series."""
+    if not 1 <= params.count <= MAX_PINGS or not 0 <= params.interval <= MAX_INTERVAL:
+        raise UsageError(
+            f"expected 1 to {MAX_PINGS} pings 0 to {MAX_INTERVAL:g} s apart, "
+            f"got {params.count} and {params.interval:g} s apart"
+        )
+    peer_id = await _reach(node, params.target)
+    rtts: list[float] = []
+    try:
+        await node.ping(str(peer_id), params.count, params.interval, rtts)
+    except (StreamError, ProtocolError) as error:
+        return Pinged(str(peer_id), rtts, params.count - len(rtts), str(error))
+    return Pinged(str(peer_id), rtts, 0)
+
+
+async def find_peer(node: Node, params: PeerName) -> Found:
+    """Looks a peer up in the network's Kademlia."""
+    if node.dht is None:
+        raise UsageError('expected dht = "server" or "client" for a look-up, this node runs with "off"')
+    return Found(params.peer, await node.dht.find_peer(parse_peer_id(params.peer)))
+
+
+async def _reach(node: Node, target: str) -> ID:
+    if target.startswith("/"):
+        return (await node.connect(target)).peer_id
+    peer_id = parse_peer_id(target)
+    if node.swarm.connection(peer_id) is None:
+        raise NotConnectedError(f"there is no connection to {target}: give its address, or `vouch connect` first")
+    return peer_id
+
+
+class Call(msgspec.Struct):
+    """A function and the struct of its parameters."""
+
+    function: Callable[[Node, Any], Awaitable[Any]]
+    params: type[msgspec.Struct]
+
+
+CALLS: dict[str, Call] = {
+    "status": Call(status, Nothing),
+    "peers": Call(peers, Nothing),
+    "connect": Call(connect, Address),
+    "disconnect": Call(disconnect, PeerName),
+    "ping": Call(ping, PingWhom),
+    "find_peer": Call(find_peer, PeerName),
+}
+
+
+async def invoke(node: Node, name: str, params: Any) -> Any:
+    """Calls a function by name with parameters as they came out of JSON. Raises VouchError for whatever is wrong."""
+    call = CALLS.get(name)
+    if call is None:
+        raise UsageError(f"expected one of the calls {', '.join(sorted(CALLS))}, got {name!r}")
+    try:
+        typed = msgspec.convert(params, call.params)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{name}: {error}") from None
+    try:
+        return await call.function(node, typed)
+    except (StreamError, ProtocolError) as error:
+        raise VouchError(str(error)) from error

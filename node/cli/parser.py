@@ -1,0 +1,242 @@
+"""The command line: its commands, their flags and help, and which function runs each.
+
+argparse, because `vouch --help` must answer before anybody wonders. The flags for settings come from the table in
+`node.config`, so they can't differ from the file's keys and the variables. They stay text here and are absent
+unless given: `settings_from` lets `node.config.load` convert and check them together with the other layers.
+
+A handler takes the parsed arguments and returns an exit status. Beside the settings it finds there:
+
+    connect   address              demo           nodes, timeout
+    ping      target, count,       key generate   out (Path or None)
+              interval             key inspect    file (Path)
+    all but run: json (bool)       run, config show, status, peers, connect, ping: config (Path or None)
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+
+from node.config import SETTINGS, Loaded, load, nearest, node_version
+from node.errors import UsageError
+
+Handler = Callable[[argparse.Namespace], int]
+if TYPE_CHECKING:
+    _Commands: TypeAlias = argparse._SubParsersAction["_Parser"]  # no public name, and generic for mypy only
+
+# What a command needs to find the running node's control socket; a file or environment for `run` serves these as well.
+REMOTE_SETTINGS = ("data_dir", "network_id")
+
+_LAYERS = """\
+Each setting is also a key of the TOML file and a variable: --max-streams, max_streams, VOUCH_MAX_STREAMS (several
+values separated by commas). Flags go before variables, these before the file, that before the defaults.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Whole flags only, and errors as UsageError instead of a usage text and exit."""
+
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+    def unexpected(self, argument: str) -> NoReturn:
+        """Refuse an argument that was left over."""
+        flag = argument.partition("=")[0]
+        if flag.startswith("-"):
+            self.error(f"unknown flag {flag!r}{nearest(flag, self._option_string_actions)}")
+        self.error(f"unexpected argument {argument!r}")
+
+
+class _Version(argparse.Action):
+    """Prints the version, which takes 40 ms to look up and so isn't looked up for anything else."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help="print the version and exit")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(f"vouch {node_version()}")
+        parser.exit()
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Read the command line. UsageError for what isn't understood; SystemExit(0) once help or version is printed."""
+    args, left_over = _build().parse_known_args(argv)
+    if left_over:
+        args.parser.unexpected(left_over[0])
+    return args
+
+
+def handler(args: argparse.Namespace) -> Handler:
+    """The function that runs the chosen command; imports its module."""
+    module, _, name = args.handler.partition(":")
+    function: Handler = getattr(import_module(module), name)
+    return function
+
+
+def settings_from(args: argparse.Namespace) -> Loaded:
+    """The settings of the flags in `args` on top of environment, file and defaults; UsageError as `load` raises it."""
+    flags = {name: value for name, value in vars(args).items() if name in SETTINGS}
+    return load(flags, file=args.config, environ=os.environ)
+
+
+def _build() -> _Parser:
+    root = _Parser(
+        prog="vouch",
+        description="A libp2p node: admission first, gossip with verdicts, peers that are kept.",
+        epilog="example: vouch demo\n\nvouch COMMAND --help tells more about each.",
+    )
+    root.add_argument("--version", action=_Version)
+    commands = root.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    run = _command(
+        commands,
+        "run",
+        "node.cli.run:run",
+        "run a node until it is interrupted",
+        "vouch run --network-id harbour --listen /ip4/0.0.0.0/tcp/4001 --data-dir ./harbour",
+        after=_LAYERS,
+    )
+    _add_settings(run, SETTINGS)
+
+    status = _command(
+        commands, "status", "node.cli.remote:status", "tell how the running node is doing", "vouch status --json"
+    )
+    peers = _command(
+        commands, "peers", "node.cli.remote:peers", "list the running node's peers", "vouch peers --data-dir ./harbour"
+    )
+    connect = _command(
+        commands,
+        "connect",
+        "node.cli.remote:connect",
+        "connect with a peer",
+        "vouch connect /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW...",
+    )
+    connect.add_argument("address", metavar="MULTIADDR", help="address of the peer, ending in /p2p/PEERID")
+    ping = _command(
+        commands,
+        "ping",
+        "node.cli.remote:ping",
+        "measure the round trip to a peer",
+        "vouch ping 12D3KooW... --count 10 --interval 0.2",
+    )
+    ping.add_argument("target", metavar="PEER|MULTIADDR", help="ID of a connected peer, or an address to dial")
+    ping.add_argument("--count", metavar="N", type=_count, default=4, help="pings to send (default: %(default)s)")
+    ping.add_argument(
+        "--interval", metavar="S", type=_seconds, default=1.0, help="seconds between pings (default: %(default)s)"
+    )
+    for parser in (status, peers, connect, ping):
+        _add_json(parser)
+        _add_settings(parser, REMOTE_SETTINGS)
+
+    demo = _command(
+        commands,
+        "demo",
+        "node.cli.demo:demo",
+        "start a few nodes on this machine and watch them find each other",
+        "vouch demo --nodes 4",
+    )
+    demo.add_argument("--nodes", metavar="N", type=_count, default=4, help="nodes to start (default: %(default)s)")
+    demo.add_argument(
+        "--timeout", metavar="S", type=_seconds, default=30.0, help="seconds before giving up (default: %(default)s)"
+    )
+    _add_json(demo)
+
+    key = _group(commands, "key", "make and look at key files", "vouch key generate --out node.key")
+    generate = _command(
+        key,
+        "generate",
+        "node.cli.key:generate",
+        "make an identity; print its peer ID, and under it the secret unless that goes to a file",
+        "vouch key generate --out node.key",
+    )
+    generate.add_argument(
+        "--out", metavar="FILE", type=Path, help="write the secret there, readable by you alone; never overwrites"
+    )
+    _add_json(generate)
+    inspect = _command(
+        key, "inspect", "node.cli.key:inspect", "print the peer ID of a key file", "vouch key inspect node.key"
+    )
+    inspect.add_argument("file", metavar="FILE", type=Path, help="64 hex digits or 32 raw bytes")
+    _add_json(inspect)
+
+    config = _group(commands, "config", "look at the settings", "vouch config show")
+    show = _command(
+        config,
+        "show",
+        "node.cli.settings:show",
+        "print every setting and where it comes from, in TOML that can be pasted into a file",
+        "vouch config show --config vouch.toml --max-streams 64",
+        after=_LAYERS,
+    )
+    _add_json(show)
+    _add_settings(show, SETTINGS)
+    return root
+
+
+def _command(commands: _Commands, name: str, runs: str, text: str, example: str, *, after: str = "") -> _Parser:
+    """Add a command that does something, its implementation being `module:function`."""
+    parser = _add(commands, name, text, example, after)
+    parser.set_defaults(handler=runs, parser=parser)
+    return parser
+
+
+def _group(commands: _Commands, name: str, text: str, example: str) -> _Commands:
+    """Add a command that only has commands of its own."""
+    return _add(commands, name, text, example).add_subparsers(dest="action", metavar="ACTION", required=True)
+
+
+def _add(commands: _Commands, name: str, text: str, example: str, after: str = "") -> _Parser:
+    epilog = f"example: {example}" + (f"\n\n{after}" if after else "")
+    return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=epilog)
+
+
+def _add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON for programs instead of text for people")
+
+
+def _add_settings(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
+    """A flag for each of the named settings, absent from the arguments unless given."""
+    parser.add_argument("--config", metavar="FILE", type=Path, help="TOML file of settings (default: VOUCH_CONFIG)")
+    if names is SETTINGS:  # else argparse lists them all
+        parser.usage = f"{parser.prog} [--config FILE] [--SETTING VALUE ...]"
+    common = parser.add_argument_group("settings")
+    advanced = parser.add_argument_group("advanced")
+    for setting in map(SETTINGS.__getitem__, names):
+        often = "; may be repeated" if setting.repeats else ""
+        (advanced if setting.advanced else common).add_argument(
+            setting.flag,
+            dest=setting.name,
+            metavar=setting.metavar,
+            action="append" if setting.repeats else "store",
+            default=argparse.SUPPRESS,
+            help=f"{setting.help}{often} (default: {setting.shown})".replace("%", "%%"),
+        )
+
+
+def _count(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
+    return number
+
+
+def _seconds(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"expected seconds above 0, got {text!r}")
+    return number

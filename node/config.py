@@ -1,0 +1,443 @@
+"""A node's settings: one table, four layers, and where each value came from.
+
+    defaults  <  TOML file  <  environment  <  flags
+
+    field of Config   max_streams              min_versions                listen
+    TOML              max_streams = 256        { vouch = "0.1.0" }         ["/ip4/0.0.0.0/tcp/4001"]
+    environment       VOUCH_MAX_STREAMS=256    NAME=N.N.N,NAME=N.N.N       comma-separated
+    flag              --max-streams 256        NAME=N.N.N, repeated        repeated
+
+A layer replaces a list as a whole. TOML keys may have hyphens for underscores. The file is the one that the caller or
+VOUCH_CONFIG names and no other: nothing is read because it happens to lie somewhere. `~` is expanded in paths, and
+a relative path in the file is relative to the file. Unknown keys and VOUCH_* variables are errors, so that a slip
+doesn't pass as a default.
+
+A new setting is one line in `Config`: its annotation says how file, environment and flags are read and checked,
+its text is its help. Every number must be above 0. Left to the caller: whether folders, keys and addresses exist.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from node.errors import UsageError
+
+MAX_NUMBER = 2**31 - 1  # of seconds, 68 years; of anything else, more than memory holds
+ENVIRONMENT_PREFIX = "VOUCH_"
+CONFIG_VARIABLE = "VOUCH_CONFIG"
+
+_NAME = r"[A-Za-z0-9._-]{1,32}"
+_VERSION = r"(?:0|[1-9][0-9]*)\.(?:0|[1-9][0-9]*)\.(?:0|[1-9][0-9]*)"
+
+
+class _SettingError(UsageError):
+    """A value that Config refuses; `names` are the fields involved, for `load` to add where they came from."""
+
+    def __init__(self, text: str, *names: str) -> None:
+        super().__init__(f"{names[0]}: {text}")
+        self.names = names
+
+
+def node_version() -> str:
+    """The version of the installed distribution, or 0.0.0 in a checkout that isn't installed."""
+    from importlib.metadata import PackageNotFoundError, version  # 40 ms, which `vouch --help` needn't spend
+
+    try:
+        return version("vouch-node")
+    except PackageNotFoundError:
+        return "0.0.0"
+
+
+def default_client_version() -> str:
+    """`vouch/N.N.N`; of a version like 1.2.0rc1 only the numbers, for that is all that peers can compare."""
+    numbers = re.match(_VERSION, node_version())
+    return f"vouch/{numbers[0] if numbers else '0.0.0'}"
+
+
+def default_data_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """$XDG_DATA_HOME/vouch, else ~/.local/share/vouch (XDG Base Directory specification, which says to ignore a
+    relative XDG_DATA_HOME)."""
+    base = Path(environ.get("XDG_DATA_HOME", ""))
+    if base.is_absolute():
+        return base / "vouch"
+    return (Path(environ["HOME"]) if environ.get("HOME") else _expand(Path("~"))) / ".local/share/vouch"
+
+
+def setting(default: Any, text: str, *, shown: str = "", advanced: bool = False) -> Any:
+    """A field of Config. `text` is its help and tells the unit; `shown`, the default in words if it isn't plain."""
+    metadata = {"help": text, "shown": shown, "advanced": advanced}
+    if callable(default):
+        return dataclasses.field(default_factory=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+advanced = functools.partial(setting, advanced=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """Everything that can be set on a node. Whoever holds one holds valid values: it checks itself, and raises
+    UsageError naming the field, what was expected and what came."""
+
+    # Network
+    listen: tuple[str, ...] = setting(("/ip4/0.0.0.0/tcp/0", "/ip6/::/tcp/0"), "address to listen on")
+    bootstrap: tuple[str, ...] = setting((), "peer to find the network through; the address ends in /p2p/PEERID")
+    network_id: str = setting("vouch-local", "only peers of the same network are admitted; 1 to 64 bytes")
+
+    # Files
+    data_dir: Path = setting(  # noqa: RUF009
+        default_data_dir,
+        "folder of the key, the known peers and the control socket",
+        shown="$XDG_DATA_HOME/vouch or ~/.local/share/vouch",
+    )
+    key: Path | None = setting(None, "key file, made if missing", shown="node.key in the data folder")  # noqa: RUF009
+
+    # Logs
+    log_format: Literal["text", "json"] = setting("text", "form of the log lines")
+    log_level: Literal["debug", "info", "warning", "error"] = setting("info", "least severe lines that are logged")
+
+    # Admission
+    admission: Literal["required", "open"] = setting("required", "whether a peer must pass the handshake to stay")
+    client_version: str = advanced(default_client_version, "told to peers; NAME/N.N.N", shown="vouch/ and its version")
+    min_versions: Mapping[str, str] = setting(dict, "oldest version of a client that is admitted", shown="none")
+
+    # Time for one step of a connection
+    handshake_timeout: float = advanced(5.0, "seconds for the admission handshake")
+    dial_timeout: float = advanced(10.0, "seconds for a whole dial, handshake included")
+    upgrade_timeout: float = advanced(10.0, "seconds for a whole inbound upgrade, handshake included")
+    negotiation_timeout: float = advanced(10.0, "seconds for agreeing on a stream's protocol")
+    drain_timeout: float = advanced(5.0, "seconds that a superfluous connection may keep its streams")
+
+    # Limits
+    max_connections: int = setting(256, "connections at once")
+    max_inbound: int = setting(192, "of them, connections that others dialled")
+    max_half_open: int = advanced(32, "connections that aren't admitted yet")
+    max_half_open_per_ip: int = advanced(8, "the same from one IP address")
+    max_connections_per_ip: int = advanced(16, "connections with one IP address, or one IPv6 /64")
+    max_dials: int = advanced(32, "dials under way at once")
+    max_streams: int = advanced(256, "inbound streams open at once on one connection")
+    max_known_peers: int = advanced(10_000, "peers that the address book remembers")
+    max_control_clients: int = advanced(16, "clients of the control socket at once")
+
+    # Retries
+    bootstrap_retry_min: float = advanced(1.0, "seconds before a bootstrap peer is first dialled again")
+    bootstrap_retry_max: float = advanced(60.0, "seconds that this pause grows to")
+    refused_backoff_min: float = advanced(5.0, "seconds before a peer that refused us is first dialled again")
+    refused_backoff_max: float = advanced(600.0, "seconds that this pause grows to")
+
+    # Discovery
+    dht: Literal["server", "client", "off"] = setting("server", "part played in the distributed hash table")
+    kad_protocol: str = advanced("", "protocol ID of the hash table", shown="/vouch/HEX OF THE NETWORK ID/kad/1.0.0")
+    dht_refresh_interval: float = advanced(600.0, "seconds between refreshes of the hash table")
+
+    def __post_init__(self) -> None:
+        for setting in SETTINGS.values():
+            setting.check(getattr(self, setting.name))
+        for low, high in _AT_MOST:
+            if getattr(self, low) > getattr(self, high):
+                text = f"expected at most {high}, which is {getattr(self, high)}, got {getattr(self, low)}"
+                raise _SettingError(text, low, high)
+        _check_text(self)
+        for address in self.listen:
+            _check_multiaddr("listen", address)
+        for address in self.bootstrap:
+            _check_multiaddr("bootstrap", address, with_peer=True)
+
+    @property
+    def network_id_bytes(self) -> bytes:
+        """The network ID as it goes over the wire: 1 to 64 bytes."""
+        return self.network_id.encode()
+
+    @property
+    def key_path(self) -> Path:
+        """Where the node's key is, or will be."""
+        return self.key or self.data_dir / "node.key"
+
+    @property
+    def control_socket(self) -> Path:
+        """Where the running node answers `vouch status` and its kin."""
+        return self.data_dir / "control.sock"
+
+    @property
+    def kademlia_protocol(self) -> str:
+        """The hash table's protocol ID; networks don't share one unless told to."""
+        return self.kad_protocol or f"/vouch/{self.network_id_bytes.hex()}/kad/1.0.0"
+
+
+_AT_MOST = (
+    ("bootstrap_retry_min", "bootstrap_retry_max"),
+    ("refused_backoff_min", "refused_backoff_max"),
+)
+
+
+def _check_text(config: Config) -> None:
+    """The rules of the text fields, which their types don't tell."""
+    if not 1 <= len(config.network_id_bytes) <= 64:
+        text = f"expected 1 to 64 bytes of UTF-8, got {len(config.network_id_bytes)}"
+        raise _SettingError(text, "network_id")
+    if not re.fullmatch(f"{_NAME}/{_VERSION}", config.client_version):
+        raise _SettingError(f"expected NAME/N.N.N, got {config.client_version!r}", "client_version")
+    for name, version in config.min_versions.items():
+        if not re.fullmatch(_NAME, name) or not re.fullmatch(_VERSION, version):
+            raise _SettingError(f"expected NAME=N.N.N, got {f'{name}={version}'!r}", "min_versions")
+    if not re.fullmatch(r"(/[!-~]+)?", config.kad_protocol):
+        text = f"expected a protocol ID that begins with / and has no spaces, got {config.kad_protocol!r}"
+        raise _SettingError(text, "kad_protocol")
+
+
+def _check_multiaddr(name: str, address: str, *, with_peer: bool = False) -> None:
+    from multiaddr import Multiaddr  # with what it imports for the first address, 80 ms
+    from multiaddr.exceptions import Error
+
+    expected = "a multiaddr that ends in /p2p/PEERID" if with_peer else "a multiaddr like /ip4/0.0.0.0/tcp/4001"
+    try:
+        # The library takes "", "/" and surrounding white space for addresses.
+        protocols = list(Multiaddr(address).protocols()) if re.fullmatch(r"/\S+", address) else []
+    except (Error, ValueError, LookupError) as error:
+        raise _SettingError(f"expected {expected}, got {address!r}", name) from error
+    if not protocols or (with_peer and protocols[-1].name != "p2p"):
+        raise _SettingError(f"expected {expected}, got {address!r}", name)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One row of the table, as file, environment, flags and help see it."""
+
+    name: str
+    hint: Any  # the field's type
+    help: str
+    shown: str  # the default, in words
+    advanced: bool
+
+    @property
+    def flag(self) -> str:
+        return "--" + self.name.replace("_", "-")
+
+    @property
+    def variable(self) -> str:
+        return ENVIRONMENT_PREFIX + self.name.upper()
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        return get_args(self.hint) if get_origin(self.hint) is Literal else ()
+
+    @property
+    def repeats(self) -> bool:
+        return self.hint in (_LIST, _TABLE)
+
+    @property
+    def metavar(self) -> str:
+        return "{" + ",".join(self.choices) + "}" if self.choices else _METAVARS[self.hint]
+
+    def check(self, value: object) -> None:
+        """Raise unless the value has the field's type (numbers: range too)."""
+        if not self._holds(value):
+            raise _SettingError(f"expected {self._expected()}, got {value!r}", self.name)
+
+    def from_text(self, texts: list[str]) -> Any:
+        """The value of a variable or flag; one text each, or several where the setting repeats.
+
+        What can't be converted is returned as it came: Config refuses it, and says what it expected.
+        """
+        if self.hint == _LIST:
+            return tuple(texts)
+        if self.hint == _TABLE:
+            pairs = [text.partition("=") for text in texts]
+            table = {name: version for name, _, version in pairs}
+            return table if len(table) == len(pairs) else texts
+        text = texts[-1]
+        try:
+            if self.hint is int:
+                return int(text)
+            if self.hint is float:
+                return float(text)
+        except ValueError:
+            return text
+        return self.from_value(text, Path())
+
+    def from_value(self, value: Any, folder: Path) -> Any:
+        """The value of TOML's own types, relative paths below the folder; what doesn't fit is returned as it came."""
+        if self.hint == _LIST and isinstance(value, list):
+            return tuple(value)
+        if self.hint in _PATHS and isinstance(value, str) and value:
+            return folder / _expand(Path(value))
+        if self.hint is float and type(value) is int and abs(value) <= MAX_NUMBER:
+            return float(value)
+        return value
+
+    def _holds(self, value: object) -> bool:
+        if self.choices:
+            return value in self.choices
+        if isinstance(value, (int, float)):
+            wanted: tuple[type, ...] = (int,) if self.hint is int else (int, float) if self.hint is float else ()
+            return type(value) in wanted and 0 < value <= MAX_NUMBER
+        if isinstance(value, Path):
+            return self.hint in _PATHS and _is_utf8(str(value))
+        if value is None:
+            return bool(self.hint == _OPTIONAL_PATH)
+        if self.hint == _LIST:
+            return isinstance(value, tuple) and all(map(_is_utf8, value))
+        if self.hint == _TABLE:
+            return isinstance(value, Mapping) and all(_is_utf8(text) for pair in value.items() for text in pair)
+        return self.hint is str and _is_utf8(value)
+
+    def _expected(self) -> str:
+        if self.choices:
+            return "one of " + ", ".join(self.choices)
+        return _EXPECTED[self.hint]
+
+
+_LIST = tuple[str, ...]
+_TABLE = Mapping[str, str]
+_OPTIONAL_PATH = Path | None
+_PATHS = (Path, _OPTIONAL_PATH)
+_EXPECTED = {
+    int: f"a whole number from 1 to {MAX_NUMBER}",
+    float: f"a number above 0, at most {MAX_NUMBER}",
+    str: "text in UTF-8",
+    Path: "a path",
+    _OPTIONAL_PATH: "a path",
+    _LIST: "a list of texts (in Python a tuple)",
+    _TABLE: "a table of texts, each name once",
+}
+
+_METAVARS = {
+    int: "N",
+    float: "SECONDS",
+    str: "TEXT",
+    Path: "PATH",
+    _OPTIONAL_PATH: "PATH",
+    _LIST: "MULTIADDR",
+    _TABLE: "NAME=N.N.N",
+}
+
+
+def _table() -> dict[str, Setting]:
+    hints = get_type_hints(Config)
+    rows: dict[str, Setting] = {}
+    for field in dataclasses.fields(Config):
+        meta = dict(field.metadata)
+        if not meta["shown"]:
+            default = field.default
+            meta["shown"] = (" ".join(default) or "none") if isinstance(default, tuple) else str(default)
+        rows[field.name] = Setting(field.name, hints[field.name], **meta)
+    return rows
+
+
+SETTINGS: Mapping[str, Setting] = _table()
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A Config, for each of its fields the layer that had the last word, and what was ignored."""
+
+    config: Config
+    sources: Mapping[str, str]  # "default", "file PATH", "environment VOUCH_NAME", "flag --name"
+    warnings: tuple[str, ...] = ()
+
+
+def load(flags: Mapping[str, Any], *, file: Path | None, environ: Mapping[str, str]) -> Loaded:
+    """Put the layers on top of each other.
+
+    `flags` maps names of fields to texts (lists of texts where the flag repeats) or to values of the field's type;
+    None is a flag that wasn't given. `file` goes before VOUCH_CONFIG. UsageError for anything that can't be used.
+    """
+    values: dict[str, Any] = {}
+    sources = dict.fromkeys(SETTINGS, "default")
+    warnings: list[str] = []
+
+    if file is None and environ.get(CONFIG_VARIABLE):
+        file = _expand(Path(environ[CONFIG_VARIABLE]))
+    if file is not None:
+        for name, value in _read_file(file).items():
+            values[name] = SETTINGS[name].from_value(value, file.parent)
+            sources[name] = f"file {file}"
+
+    variables = {setting.variable: setting for setting in SETTINGS.values()}
+    for variable, text in environ.items():
+        if not variable.startswith(ENVIRONMENT_PREFIX) or variable == CONFIG_VARIABLE:
+            continue
+        if variable not in variables:
+            # not an error: a Kubernetes service named "vouch" sets variables of this form for every container
+            warnings.append(f"environment: unknown variable {variable}{nearest(variable, variables)}")
+            continue
+        setting = variables[variable]
+        parts = [part.strip() for part in text.split(",") if part.strip()] if setting.repeats else [text]
+        values[setting.name] = setting.from_text(parts)
+        sources[setting.name] = f"environment {variable}"
+
+    for name, value in flags.items():
+        if value is None:
+            continue
+        if name not in SETTINGS:
+            raise UsageError(f"flags: unknown setting {name!r}{nearest(name, SETTINGS)}")
+        setting = SETTINGS[name]
+        if isinstance(value, str):
+            value = [value]
+        texts = isinstance(value, list) and all(isinstance(text, str) for text in value)
+        values[name] = setting.from_text(value) if texts and value else setting.from_value(value, Path())
+        sources[name] = f"flag {setting.flag}"
+
+    if "data_dir" not in values:  # else it isn't asked for: there may be no home folder to derive it from
+        values["data_dir"] = default_data_dir(environ)
+    try:
+        return Loaded(Config(**values), sources, tuple(warnings))
+    except _SettingError as error:
+        if len(error.names) == 1:
+            raise UsageError(f"{error} ({sources[error.names[0]]})") from None
+        where = ", ".join(f"{name}: {sources[name]}" for name in error.names)
+        raise UsageError(f"{error} ({where})") from None
+
+
+def nearest(name: str, options: Iterable[str]) -> str:
+    """`; did you mean OPTION?` for the option that is nearest to a misspelt name, or nothing if none is near."""
+    near = difflib.get_close_matches(name, list(options), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    """The file's values by field name."""
+    try:
+        with path.open("rb") as file:
+            content = tomllib.load(file)
+    except OSError as error:
+        raise UsageError(f"config file {path}: expected a TOML file, got: {error.strerror}") from error
+    except ValueError as error:  # TOMLDecodeError, bytes that aren't UTF-8, numbers of thousands of digits
+        raise UsageError(f"config file {path}: expected TOML, got: {error}") from error
+    values: dict[str, Any] = {}
+    for key, value in content.items():
+        name = key.replace("-", "_")
+        if name not in SETTINGS:
+            raise UsageError(f"config file {path}: unknown key {key!r}{nearest(name, SETTINGS)}")
+        if name in values:
+            raise UsageError(f"config file {path}: expected {name} once, got it with hyphens and with underscores")
+        values[name] = value
+    return values
+
+
+def _expand(path: Path) -> Path:
+    """The path with its leading `~` or `~user` replaced."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        raise UsageError(f"path {str(path)!r}: expected to know the home folder it stands for, got none") from error
+
+
+def _is_utf8(value: object) -> bool:
+    """Whether it is text that can be written down: no NUL and no stray bytes of another encoding."""
+    if not isinstance(value, str) or "\0" in value:
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -1,0 +1,133 @@
+"""Dialling a peer: which address when, one dial at a time for each peer, and not again too soon.
+
+    dial(peer) -> its connection, if there is one
+               -> BackoffError: it refused us lately (or, for dials that nobody asked for, couldn't be reached)
+               -> waits for a dial to it that is under way
+               -> tries its addresses: the next one when the last has failed, or after HEAD_START; the first wins
+
+A dial takes as long as the network takes, `dial_timeout` at most over everything: TCP, security, muxer, handshake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import trio
+from libp2p.peer.id import ID
+from multiaddr import Multiaddr
+
+from node.config import Config
+from node.connection import Connection
+from node.errors import BackoffError, DialError, LimitError, RefusedError
+from node.log import get_logger
+from node.peers.backoff import Backoff
+from node.swarm import Swarm
+
+HEAD_START = 0.25
+MAX_ADDRESSES = 8
+# for dials that no user asked for (lookups and the like), after a peer couldn't be reached
+UNREACHABLE_FIRST = 2.0
+UNREACHABLE_LONGEST = 120.0
+
+log = get_logger("dialer")
+
+
+class Dialer:
+    """Turns peers into connections."""
+
+    def __init__(self, swarm: Swarm, config: Config) -> None:
+        self.swarm = swarm
+        self.config = config
+        self.refused = Backoff(config.refused_backoff_min, config.refused_backoff_max, capacity=config.max_known_peers)
+        self.unreachable = Backoff(UNREACHABLE_FIRST, UNREACHABLE_LONGEST, capacity=config.max_known_peers)
+        self._limiter = trio.CapacityLimiter(config.max_dials)
+        self._under_way: dict[ID, trio.Event] = {}
+        swarm.dial_known = self.dial_known
+
+    async def dial_known(self, peer_id: ID) -> Connection:
+        """Dials a peer by the addresses that are known of it. For dials that no user asked for."""
+        wait = self.unreachable.remaining(str(peer_id), trio.current_time())
+        if wait:
+            raise BackoffError(f"{peer_id} couldn't be reached lately and isn't dialled for another {wait:.0f} s")
+        try:
+            addrs = self.swarm.peerstore.addrs(peer_id)
+        except Exception as error:  # py-libp2p's store raises several kinds for a peer that it doesn't know
+            raise DialError(f"no address of {peer_id} is known") from error
+        return await self.dial(peer_id, addrs)
+
+    async def dial(self, peer_id: ID, addrs: Sequence[Multiaddr]) -> Connection:
+        """An admitted connection to the peer, by one of `addrs`. Safe to cancel.
+
+        Raises RefusedError, BackoffError, LimitError, and DialError naming what each address answered.
+        """
+        if peer_id == self.swarm.self_id:
+            raise DialError(f"{peer_id} is this node itself")
+        while True:
+            connection = self.swarm.connection(peer_id)
+            if connection is not None:
+                return connection
+            other = self._under_way.get(peer_id)
+            if other is None:
+                break
+            await other.wait()
+        peer = str(peer_id)
+        wait = self.refused.remaining(peer, trio.current_time())
+        if wait:
+            raise BackoffError(f"{peer} refused this node lately and isn't dialled for another {wait:.0f} s")
+        done = self._under_way[peer_id] = trio.Event()
+        try:
+            async with self._limiter:
+                connection = await self._race(peer_id, _usable(addrs))
+        except RefusedError:
+            self.refused.failed(peer, trio.current_time())
+            raise
+        except DialError:
+            self.unreachable.failed(peer, trio.current_time())
+            raise
+        finally:
+            del self._under_way[peer_id]
+            done.set()
+        self.refused.succeeded(peer)
+        self.unreachable.succeeded(peer)
+        return connection
+
+    async def _race(self, peer_id: ID, addrs: list[Multiaddr]) -> Connection:
+        if not addrs:
+            raise DialError(f"no address of {peer_id} is known that this node can dial")
+        won: list[Connection] = []
+        failures: list[Exception] = []
+
+        async def attempt(addr: Multiaddr, failed: trio.Event) -> None:
+            try:
+                won.append(await self.swarm.dial_address(addr, peer_id))
+            except (DialError, LimitError) as error:
+                log.debug("dial_failed", peer=str(peer_id), addr=str(addr), error=str(error))
+                failures.append(error)
+                failed.set()
+                if isinstance(error, RefusedError):
+                    nursery.cancel_scope.cancel()  # it is the peer that refuses, not its address
+            else:
+                nursery.cancel_scope.cancel()
+
+        with trio.move_on_after(self.config.dial_timeout) as deadline:
+            async with trio.open_nursery() as nursery:
+                for addr in addrs:
+                    failed = trio.Event()
+                    nursery.start_soon(attempt, addr, failed)
+                    with trio.move_on_after(HEAD_START):
+                        await failed.wait()
+        if won:
+            return won[0]
+        for failure in failures:
+            if isinstance(failure, RefusedError | LimitError):
+                raise failure
+        if deadline.cancelled_caught:
+            failures.append(DialError(f"no answer within {self.config.dial_timeout:g} s"))
+        raise DialError(f"{peer_id} can't be reached: " + "; ".join(map(str, failures)))
+
+
+def _usable(addrs: Sequence[Multiaddr]) -> list[Multiaddr]:
+    """At most MAX_ADDRESSES of them, loopback last: it is the nearest by far, or somebody else's."""
+    unique = list(dict.fromkeys(addrs))
+    unique.sort(key=lambda addr: str(addr).startswith(("/ip4/127.", "/ip6/::1/")))
+    return unique[:MAX_ADDRESSES]

@@ -1,0 +1,1 @@
+"""Sources of peers: each finds some and has them dialled."""

@@ -1,0 +1,162 @@
+"""Identify: each side tells the other who it is (https://github.com/libp2p/specs/tree/master/identify).
+
+    /ipfs/id/1.0.0         the opener asks, the other side sends one Identify message and ends the stream
+    /ipfs/id/push/1.0.0    the opener sends one unasked, when what it said before isn't true any more
+
+Both only on admitted connections; the one exception is open admission's question (docs/wire.md). The messages are
+py-libp2p's; the service is ours because py-libp2p's can't set our agent, doesn't keep the peer's, reads answers of any
+length and works in system tasks (docs/upstream.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import trio
+from google.protobuf.message import DecodeError
+from libp2p.identity.identify.pb.identify_pb2 import Identify as Message
+from libp2p.identity.update import update_peerstore_from_identify
+from libp2p.peer.id import ID
+from multiaddr import Multiaddr
+
+from node.connection import Connection
+from node.events import Admitted, Disconnected, Event, Identified
+from node.log import get_logger
+from node.swarm import Swarm
+from protocols import EndOfStream, Protocol, ProtocolError, Stream, StreamError
+
+IDENTIFY_ID = "/ipfs/id/1.0.0"
+PUSH_ID = "/ipfs/id/push/1.0.0"
+PROTOCOL_VERSION = "ipfs/0.1.0"
+MAX_MESSAGE = 64 * 1024
+MAX_PROTOCOLS = 512
+MAX_TEXT = 256
+
+log = get_logger("identify")
+
+
+@dataclass(frozen=True)
+class PeerInfo:
+    """What a peer says of itself. None of it is proven but the peer's ID."""
+
+    agent: str
+    protocol_version: str
+    protocols: tuple[str, ...]
+    addrs: tuple[str, ...]
+
+
+class IdentifyService:
+    """Answers, asks and pushes. `known` holds what connected peers have said."""
+
+    def __init__(
+        self,
+        swarm: Swarm,
+        *,
+        agent: str,
+        public_key: bytes,
+        addrs: Callable[[], Sequence[Multiaddr]],
+        signed_record: Callable[[], bytes],
+    ) -> None:
+        self.swarm = swarm
+        self.known: dict[str, PeerInfo] = {}
+        self._agent = agent
+        self._public_key = public_key
+        self._addrs = addrs
+        self._signed_record = signed_record
+        self.protocol = Protocol(IDENTIFY_ID, max_frame=MAX_MESSAGE, streams_per_peer=2, handler=self._answer)
+        self.push_protocol = Protocol(PUSH_ID, max_frame=MAX_MESSAGE, streams_per_peer=2, handler=self._pushed)
+        swarm.registry.add(self.protocol)
+        swarm.registry.add(self.push_protocol)
+        swarm.ask_protocols = self._ask_protocols
+        swarm.events.subscribe(self._on_event)
+
+    async def ask(self, connection: Connection) -> PeerInfo:
+        """Asks the peer at the other end, and remembers the answer. Raises StreamError, ProtocolError."""
+        async with await connection.open(self.protocol) as stream:
+            try:
+                answer = await stream.receive()
+            except EndOfStream:
+                raise ProtocolError(f"expected an Identify message from {connection.peer}, got none") from None
+        return await self._learn(connection.peer_id, answer)
+
+    async def push_all(self) -> None:
+        """Tells every peer that listens for it what we are now."""
+        async with trio.open_nursery() as nursery:
+            for connection in self.swarm.admitted_connections():
+                known = self.known.get(connection.peer)
+                if known is not None and PUSH_ID in known.protocols:
+                    nursery.start_soon(self._push, connection)
+
+    def _on_event(self, event: Event) -> None:
+        if isinstance(event, Admitted) and self.swarm.background_nursery is not None:
+            self.swarm.background_nursery.start_soon(self._ask_new, ID.from_base58(event.peer))
+        elif isinstance(event, Disconnected):
+            self.known.pop(event.peer, None)
+
+    async def _ask_new(self, peer_id: ID) -> None:
+        connection = self.swarm.connection(peer_id)
+        if connection is None:
+            return
+        await connection.admitted.wait()
+        try:
+            await self.ask(connection)
+        except (StreamError, ProtocolError) as error:
+            log.debug("identify_failed", peer=str(peer_id), error=str(error))
+
+    async def _ask_protocols(self, connection: Connection) -> Sequence[str]:
+        return (await self.ask(connection)).protocols
+
+    async def _answer(self, stream: Stream) -> None:
+        await stream.send(self._message(stream.peer))
+
+    async def _pushed(self, stream: Stream) -> None:
+        async for message in stream:
+            await self._learn(ID.from_base58(stream.peer), message)
+            return
+
+    async def _push(self, connection: Connection) -> None:
+        try:
+            async with await connection.open(self.push_protocol) as stream:
+                await stream.send(self._message(connection.peer))
+        except StreamError as error:
+            log.debug("push_failed", peer=connection.peer, error=str(error))
+
+    def _message(self, peer: str) -> bytes:
+        connection = self.swarm.connection(ID.from_base58(peer))
+        message = Message(
+            protocol_version=PROTOCOL_VERSION,
+            agent_version=self._agent,
+            public_key=self._public_key,
+            listen_addrs=[addr.to_bytes() for addr in self._addrs()],
+            protocols=self.swarm.registry.ids(),
+            signedPeerRecord=self._signed_record(),
+        )
+        if connection is not None:
+            message.observed_addr = _without_peer(connection.addr).to_bytes()
+        return message.SerializeToString()
+
+    async def _learn(self, peer_id: ID, data: bytes) -> PeerInfo:
+        message = Message()
+        try:
+            message.ParseFromString(data)
+        except DecodeError as error:
+            raise ProtocolError(f"expected an Identify message from {peer_id}: {error}") from None
+        protocols = tuple(text for text in message.protocols if len(text) <= MAX_TEXT)[:MAX_PROTOCOLS]
+        del message.protocols[:]
+        message.protocols.extend(protocols)
+        await update_peerstore_from_identify(self.swarm.peerstore, peer_id, message)
+        info = PeerInfo(
+            agent=message.agent_version[:MAX_TEXT],
+            protocol_version=message.protocol_version[:MAX_TEXT],
+            protocols=protocols,
+            addrs=tuple(map(str, self.swarm.peerstore.addrs(peer_id))) if message.listen_addrs else (),
+        )
+        if self.swarm.connection(peer_id) is not None:
+            self.known[str(peer_id)] = info
+            self.swarm.events.emit(Identified(str(peer_id), info.agent, info.protocols))
+        return info
+
+
+def _without_peer(addr: Multiaddr) -> Multiaddr:
+    return Multiaddr(str(addr).partition("/p2p/")[0])

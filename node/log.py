@@ -1,0 +1,69 @@
+"""Logs: text for people, JSON for machines; one line an event, with the same keys everywhere.
+
+    get_logger("swarm").warning("refused", peer=..., addr=..., reason=...)
+
+Loggers are the standard library's, named `vouch.PART`, so that an application that embeds a node configures them as it
+configures its own, and levels can be set part by part. `configure` is for the command line.
+py-libp2p logs what strangers do at error level and with tracebacks; its loggers are heard only at debug.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Any, TextIO
+
+import structlog
+
+_SHARED: list[Any] = [
+    structlog.stdlib.add_log_level,
+    structlog.stdlib.add_logger_name,
+    structlog.processors.TimeStamper(fmt="iso", utc=True),
+    structlog.processors.format_exc_info,
+]
+
+
+def get_logger(part: str) -> structlog.stdlib.BoundLogger:
+    """The logger of one part of the node."""
+    logger: structlog.stdlib.BoundLogger = structlog.wrap_logger(
+        logging.getLogger(f"vouch.{part}"),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        processors=[
+            structlog.stdlib.filter_by_level,
+            *_SHARED,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        cache_logger_on_first_use=False,
+    )
+    return logger
+
+
+def configure(*, form: str, level: str, stream: TextIO | None = None) -> None:
+    """Sends every log line of the process to `stream` (standard output), as `form` "text" or "json"."""
+    stream = stream if stream is not None else sys.stdout
+    renderer: Any
+    if form == "json":
+        renderer = structlog.processors.JSONRenderer()
+    else:
+        renderer = structlog.dev.ConsoleRenderer(
+            colors=stream.isatty(), pad_event_to=0, exception_formatter=structlog.dev.plain_traceback
+        )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=_SHARED,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    handler.addFilter(_from_us if level != "debug" else lambda _record: True)
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("vouch").setLevel(level.upper())
+    for name in ("libp2p", "aioquic", "noise"):
+        logging.getLogger(name).setLevel(logging.DEBUG if level == "debug" else logging.CRITICAL)
+
+
+def _from_us(record: logging.LogRecord) -> bool:
+    # some of py-libp2p's modules log to the root logger itself, so the name doesn't tell them apart
+    return record.name != "root"

@@ -1,0 +1,234 @@
+"""`Node`: the composition root. One line for each part that it puts together, and the life of them all.
+
+node = Node(Config(...), protocols=[echo])
+async with node:                      # listens, dials its bootstrap, answers; closed at the block's end
+    async with node.stream(peer, echo) as stream: ...
+
+made --__aenter__ / run--> serving --__aexit__ / cancelled--> closed (within a second or two)
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import TracebackType
+
+import trio
+from libp2p.abc import ITransport
+from libp2p.peer.id import ID
+from libp2p.peer.peerinfo import info_from_p2p_addr
+from multiaddr import Multiaddr
+
+from node import host as hosts
+from node.config import Config
+from node.connection import Connection
+from node.discovery.bootstrap import Bootstrap
+from node.discovery.dht import Dht
+from node.errors import NotConnectedError, UsageError
+from node.events import Admitted, Disconnected, Event, Events, Identified, Listening, Refused
+from node.identify import IdentifyService
+from node.identity import Identity, load_or_make_key
+from node.log import get_logger
+from node.registry import Registry
+from node.tasks import TaskStatus
+from protocols import Protocol, Stream
+from protocols.handshake.engine import Rules
+from protocols.handshake.wire import Hello, parse_version
+from protocols.ping import PING, ping
+
+log = get_logger("node")
+
+
+class Node:
+    """One node of a network. Public calls are safe to cancel at any point."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        identity: Identity | None = None,
+        protocols: Iterable[Protocol] = (),
+        transports: Sequence[ITransport] | None = None,
+    ) -> None:
+        """Puts the parts together; nothing runs yet. Without `identity` the key of the data directory is used (and made
+        at first start), without `transports` TCP.
+        """
+        self.config = config
+        self.identity = identity or load_or_make_key(config.key_path)[0]
+        self.events = Events()
+        self.events.subscribe(_log_event)
+        self.registry = Registry([PING, *protocols])
+        self.host = hosts.build(
+            config, self.identity.key_pair(), _rules(config), self.registry, self.events, transports
+        )
+        self.swarm = self.host.swarm
+        self.dialer = self.host.dialer
+        self.identify = IdentifyService(
+            self.swarm,
+            agent=config.client_version,
+            public_key=self.host.get_public_key().serialize(),
+            addrs=self.host.get_transport_addrs,
+            signed_record=self.host.signed_record,
+        )
+        self.dht = Dht(self.host, self.identify, config) if config.dht != "off" else None
+        self.bootstrap = Bootstrap(self.swarm, self.dialer, config)
+        self.started_at = 0.0
+        self._life: AbstractAsyncContextManager[None] | None = None
+
+    # life
+
+    async def __aenter__(self) -> Node:
+        self._life = self._serving()
+        await self._life.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        assert self._life is not None
+        return await self._life.__aexit__(kind, error, trace)
+
+    async def run(self, *, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
+        """Serves until cancelled."""
+        async with self:
+            task_status.started()
+            await trio.sleep_forever()
+
+    @asynccontextmanager
+    async def _serving(self) -> AsyncIterator[None]:
+        failure: Exception | None = None
+        try:
+            async with trio.open_nursery() as nursery:
+                try:
+                    await self._start(nursery)
+                    yield
+                except Exception as error:  # the block's own, or a start that failed: raised as it is, not in a group
+                    failure = error
+                finally:
+                    await self.swarm.close()
+                    nursery.cancel_scope.cancel()
+        finally:
+            if self.started_at:
+                log.info("stopped", peer=self.peer_id)
+        if failure is not None:
+            raise failure
+
+    async def _start(self, nursery: trio.Nursery) -> None:
+        await nursery.start(self.swarm.serve)
+        for text in self.config.listen:
+            await self._listen(text)
+        self.started_at = trio.current_time()
+        nursery.start_soon(self.bootstrap.run)
+        if self.dht is not None:
+            nursery.start_soon(self.dht.run)
+        config = self.config
+        log.info("started", peer=self.peer_id, network_id=config.network_id, client_version=config.client_version)
+        if not config.bootstrap:
+            log.info("is_bootstrap", detail="no bootstrap is named, so this node is one: give its address to others")
+
+    async def _listen(self, text: str) -> None:
+        try:
+            addrs = await self.host.listen(Multiaddr(text))
+        except UsageError as error:
+            # without IPv6 on the machine the default still serves IPv4; what somebody asked for must work
+            if text in Config.listen and len(self.config.listen) > 1 and "ip6" in text:
+                log.warning("not_listening", addr=text, error=str(error))
+                return
+            raise
+        for addr in addrs:
+            self.events.emit(Listening(f"{addr}/p2p/{self.peer_id}"))
+
+    # what a user asks of a node
+
+    @property
+    def peer_id(self) -> str:
+        """Our peer ID."""
+        return self.identity.peer_id
+
+    @property
+    def addrs(self) -> list[str]:
+        """Our dialable addresses, complete with /p2p/PEERID."""
+        return [f"{addr}/p2p/{self.peer_id}" for addr in self.host.listen_addrs]
+
+    def connected_peers(self) -> list[str]:
+        """The peers that are admitted now."""
+        return [connection.peer for connection in self.swarm.admitted_connections()]
+
+    async def connect(self, addr: str) -> Connection:
+        """Connects with the peer at `addr` (a multiaddr with /p2p/PEERID), or finds it connected.
+
+        Raises UsageError for a bad address, RefusedError, BackoffError, LimitError, DialError.
+        """
+        peer_id, multiaddr = parse_peer_addr(addr)
+        return await self.dialer.dial(peer_id, [multiaddr])
+
+    async def disconnect(self, peer: str) -> None:
+        """Closes every connection to a peer. Raises NotConnectedError."""
+        peer_id = parse_peer_id(peer)
+        if peer_id not in self.swarm.connections:
+            raise NotConnectedError(f"there is no connection to {peer}")
+        await self.swarm.close_peer(peer_id)
+
+    @asynccontextmanager
+    async def stream(self, peer: str, protocol: Protocol) -> AsyncIterator[Stream]:
+        """A stream to an admitted peer, closed at the block's end, reset if the block raises.
+
+        Raises NotConnectedError, NotSupported if the peer doesn't answer that protocol, StreamError.
+        """
+        connection = self.swarm.connection(parse_peer_id(peer))
+        if connection is None:
+            raise NotConnectedError(f"there is no connection to {peer}")
+        async with await connection.open(protocol) as stream:
+            yield stream
+
+    async def ping(
+        self, peer: str, count: int = 1, interval: float = 0.0, into: list[float] | None = None
+    ) -> list[float]:
+        """Round-trip times to an admitted peer in seconds, appended to `into` as they come.
+
+        Raises as `stream` does, and ProtocolError.
+        """
+        return await ping(self, peer, count, interval, into)
+
+    async def serve(self, protocol: Protocol) -> None:
+        """Answers one more protocol from now on, and tells the peers. Raises UsageError."""
+        self.registry.add(protocol)
+        await self.identify.push_all()
+
+
+def _rules(config: Config) -> Rules:
+    hello = Hello(config.client_version, config.network_id_bytes)
+    return Rules(hello, {name: parse_version(version) for name, version in config.min_versions.items()})
+
+
+def parse_peer_id(text: str) -> ID:
+    """A peer ID from its text. Raises UsageError."""
+    try:
+        return ID.from_base58(text)
+    except ValueError:
+        raise UsageError(f"expected a peer ID such as 12D3KooW…, got {text!r}") from None
+
+
+def parse_peer_addr(text: str) -> tuple[ID, Multiaddr]:
+    """A peer and its address from a multiaddr that ends in /p2p/PEERID. Raises UsageError."""
+    try:
+        addr = Multiaddr(text)
+        return info_from_p2p_addr(addr).peer_id, addr
+    except Exception as error:  # two libraries, a dozen kinds of error for bad text; all mean the same to a caller
+        raise UsageError(
+            f"expected an address such as /ip4/192.0.2.1/tcp/4001/p2p/12D3KooW…, got {text!r}: {error}"
+        ) from None
+
+
+def _log_event(event: Event) -> None:
+    match event:
+        case Listening(addr):
+            log.info("listening", addr=addr)
+        case Admitted(peer, addr, direction, version):
+            log.info("admitted", peer=peer, addr=addr, direction=direction, client_version=version)
+        case Refused(peer, addr, direction, reason, detail):
+            log.warning("refused", peer=peer, addr=addr, direction=direction, reason=reason, detail=detail)
+        case Disconnected(peer, addr, direction, reason):
+            log.info("disconnected", peer=peer, addr=addr, direction=direction, reason=reason)
+        case Identified(peer, agent, _):
+            log.debug("identified", peer=peer, agent=agent)

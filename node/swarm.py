@@ -1,0 +1,330 @@
+"""The swarm: every connection of the node, inbound and outbound, whatever its transport.
+
+    listener --limits--> upgrade --> Connection.run (admission) --> registered --> streams
+    dialler  --upgrade-->    "             "
+
+It is py-libp2p's `Swarm` behind its own interface, with the parts replaced that decide who gets in, when a slot is free
+again and when a connection is shown (docs/upstream.md): `connections` and all that reads it hold admitted connections
+only; streams are opened on those only; a slot lives as long as its connection; nothing here retries or sleeps.
+`serve` owns every task; when it is cancelled all is closed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import trio
+from libp2p.abc import IMuxedConn, INetConn, INetStream, IPeerStore, IRawConnection, ITransport
+from libp2p.io.abc import ReadWriteCloser
+from libp2p.network.connection.raw_connection import RawConnection
+from libp2p.network.exceptions import SwarmException
+from libp2p.network.stream.net_stream import NetStream
+from libp2p.network.swarm import Swarm as LibP2PSwarm
+from libp2p.peer.id import ID
+from multiaddr import Multiaddr
+
+from node.config import Config
+from node.connection import Connection
+from node.errors import DialError, LimitError, NotConnectedError, RefusedError, UsageError, VouchError
+from node.events import Admitted, Disconnected, Event, Events, Refused
+from node.log import get_logger
+from node.peers.limits import ConnectionLimiter, Lease, Limits
+from node.peers.single import surplus
+from node.registry import Registry
+from node.tasks import TaskStatus
+from node.transport import with_address
+from node.upgrade.upgrader import Upgrader
+from protocols.handshake import engine
+
+CLOSE_TIMEOUT = 1.0
+UNKNOWN_HOST = "unknown"
+
+log = get_logger("swarm")
+
+
+class Swarm(LibP2PSwarm):
+    """The connections of one node. `ask_protocols` is set by whoever speaks identify."""
+
+    upgrader: Upgrader
+    ask_protocols: Callable[[Connection], Awaitable[Sequence[str]]]
+    dial_known: Callable[[ID], Awaitable[Connection]]
+
+    def __init__(
+        self,
+        peer_id: ID,
+        peerstore: IPeerStore,
+        upgrader: Upgrader,
+        transports: list[ITransport],
+        *,
+        config: Config,
+        rules: engine.Rules,
+        registry: Registry,
+        events: Events,
+    ) -> None:
+        super().__init__(peer_id, peerstore, upgrader, transports)
+        self.config = config
+        self.rules = rules
+        self.registry = registry
+        self.events = events
+        self.limits = ConnectionLimiter(
+            Limits(
+                max_connections=config.max_connections,
+                max_inbound=min(config.max_inbound, config.max_connections),
+                max_half_open=config.max_half_open,
+                max_half_open_per_ip=config.max_half_open_per_ip,
+                max_connections_per_ip=config.max_connections_per_ip,
+            )
+        )
+        self.streams_refused = 0
+        self._running: set[Connection] = set()
+
+    # life
+
+    async def serve(self, *, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
+        """Owns all tasks of the swarm; started once, ends only by cancellation, and closes everything then."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self.background_nursery = nursery
+                self.transport_manager.set_background_nursery(nursery)
+                self.transport_manager.set_swarm(self)
+                self.event_background_nursery_created.set()
+                task_status.started()
+                await trio.sleep_forever()
+        finally:
+            self.background_nursery = None
+
+    async def listen_on(self, addr: Multiaddr) -> list[Multiaddr]:
+        """Listens on `addr`; the addresses bound, with real ports. Raises UsageError saying why it can't."""
+        transport = self.transport_manager.transport_for_listening(addr)
+        if transport is None or self.background_nursery is None:
+            raise UsageError(f"can't listen on {addr}: no transport of this node listens there")
+
+        async def accepted(stream: ReadWriteCloser) -> None:
+            await self._handle_inbound_connection(stream, addr)
+
+        listener = self.transport_manager.add_listen_addr(addr, accepted)
+        if listener is None:
+            raise UsageError(f"can't listen on {addr}: no transport of this node listens there")
+        listener.background_nursery = self.background_nursery  # type: ignore[attr-defined]
+        try:
+            await listener.listen(addr)
+        except Exception as error:  # each transport raises errors of its own; the operator needs the address and reason
+            raise UsageError(str(error)) from error
+        self.listeners[str(addr)] = listener
+        await self.notify_listen(addr)
+        return list(listener.get_addrs())
+
+    async def close(self) -> None:
+        """Closes listeners and connections, all at once. Idempotent; takes a second at most."""
+        self._closing = True
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_TIMEOUT):
+            async with trio.open_nursery() as nursery:
+                for listener in list(self.listeners.values()):
+                    nursery.start_soon(listener.close)
+                for connection in list(self._running):
+                    nursery.start_soon(connection.close, "the node is stopping")
+            self.listeners.clear()
+            for connection in list(self._running):
+                await connection.ended.wait()
+
+    # connections
+
+    async def _handle_inbound_connection(self, read_write_closer: ReadWriteCloser, maddr: Multiaddr) -> None:
+        """One accepted connection, from its first byte to its end. Lets no exception out but cancellation."""
+        remote = read_write_closer.get_remote_address()
+        host = remote[0] if remote else UNKNOWN_HOST
+        try:
+            lease = self.limits.accept(host)
+        except LimitError as error:
+            log.debug("connection_refused", host=host, error=str(error))
+            await _close_quietly(read_write_closer)
+            return
+        connection: Connection | None = None
+        try:
+            with trio.move_on_after(self.config.upgrade_timeout):
+                muxed = await self._upgrade_inbound(read_write_closer)
+                connection = await self._start(muxed, "inbound", _remote_addr(muxed, maddr), lease)
+                await connection.decided.wait()
+            if connection is not None:
+                if not connection.decided.is_set():
+                    await connection.close("the upgrade took too long")
+                await connection.ended.wait()
+        except Exception as error:  # a stranger's bytes in third-party code; they end this connection and nothing else
+            log.debug("upgrade_failed", host=host, error=repr(error))
+        finally:
+            if connection is None:
+                lease.release()
+                await _close_quietly(read_write_closer)
+
+    async def _upgrade_inbound(self, accepted: ReadWriteCloser) -> IMuxedConn:
+        if isinstance(accepted, IMuxedConn):
+            return accepted
+        secured = await self.upgrader.upgrade_security(RawConnection(accepted, False), False)
+        return await self.upgrader.upgrade_connection(secured, secured.get_remote_peer())
+
+    async def dial_address(self, addr: Multiaddr, peer_id: ID) -> Connection:
+        """Dials one address, to the verdict. The deadline is the caller's.
+
+        Raises RefusedError, LimitError, and DialError for everything that goes wrong on the way.
+        """
+        transport = self.transport_manager.transport_for_dialing(addr)
+        if transport is None:
+            raise DialError(f"{addr}: no transport of this node dials it")
+        raw: Any = None
+        lease: Lease | None = None
+        connection: Connection | None = None
+        try:
+            raw = await transport.dial(addr)
+            if isinstance(raw, RawConnection):
+                with_address(raw.stream)  # type: ignore[arg-type]
+            remote = raw.get_remote_address()
+            lease = self.limits.dialled(remote[0] if remote else UNKNOWN_HOST)
+            muxed = raw if isinstance(raw, IMuxedConn) else await self._upgrade_outbound(raw, peer_id)
+            connection = await self._start(muxed, "outbound", addr, lease)
+            await connection.decided.wait()
+            if connection.refusal is not None:
+                await connection.ended.wait()
+                raise RefusedError(f"{peer_id} at {addr}: {connection.refusal}")
+        except (VouchError, trio.Cancelled):
+            raise
+        except Exception as error:  # transports, security and muxers raise errors of their own
+            raise DialError(f"{addr}: {_innermost(error)}") from error
+        else:
+            return connection
+        finally:
+            if connection is None:
+                if lease is not None:
+                    lease.release()
+                if raw is not None:
+                    await _close_quietly(raw)
+            elif not connection.admitted.is_set():
+                await connection.close("the dial was given up")
+
+    async def _upgrade_outbound(self, raw: IRawConnection, peer_id: ID) -> IMuxedConn:
+        secured = await self.upgrader.upgrade_security(raw, True, peer_id)
+        return await self.upgrader.upgrade_connection(secured, peer_id)
+
+    async def _start(self, muxed: IMuxedConn, direction: str, addr: Multiaddr, lease: Lease) -> Connection:
+        if muxed.peer_id == self.self_id:
+            await _close_quietly(muxed)
+            raise DialError(f"{addr}: that is this node itself")
+        if self.background_nursery is None or self._closing:
+            await _close_quietly(muxed)
+            raise DialError(f"{addr}: the node is stopping")
+        connection = Connection(muxed, self, direction, addr, lease)
+        self._running.add(connection)
+        self.background_nursery.start_soon(connection.run)
+        return connection
+
+    def register(self, connection: Connection) -> None:
+        """Shows an admitted connection, and lets go of one that it makes superfluous."""
+        peer_id = connection.peer_id
+        known = self.connections.setdefault(peer_id, [])
+        known.append(connection)
+        if len(known) == 1:
+            version = connection.hello.client_version if connection.hello else ""
+            self._emit(Admitted(connection.peer, str(connection.addr), connection.way, version))
+        going = surplus(self._open(peer_id), self.self_id.to_bytes(), peer_id.to_bytes())
+        nursery = self.background_nursery
+        assert nursery is not None
+        for other in going:
+            other.draining = True
+            nursery.start_soon(other.drain)
+        nursery.start_soon(self.notify_connected, connection)
+
+    def forget(self, connection: Connection) -> None:
+        """Takes an ended connection out of the books."""
+        self._running.discard(connection)
+        self.remove_conn(connection)
+        if not connection.admitted.is_set():
+            return
+        if connection.peer_id not in self.connections:
+            self.registry.forget(connection.peer)
+            self._emit(Disconnected(connection.peer, str(connection.addr), connection.way, connection.reason))
+        if self.background_nursery is not None and not self._closing:
+            self.background_nursery.start_soon(self.notify_disconnected, connection)
+
+    def tell_refused(self, connection: Connection, refusal: engine.Refused) -> None:
+        """Reports a connection that wasn't admitted."""
+        self._emit(Refused(connection.peer, str(connection.addr), connection.way, refusal.reason, str(refusal)))
+
+    def _emit(self, event: Event) -> None:
+        self.events.emit(event)
+
+    def _open(self, peer_id: ID) -> list[Connection]:
+        """A peer's connections that aren't on their way out, in the order of admission."""
+        connections: list[Connection] = self.connections.get(peer_id, [])  # type: ignore[assignment]
+        return [connection for connection in connections if not connection.draining and not connection.is_closed]
+
+    def connection(self, peer_id: ID) -> Connection | None:
+        """The connection on which to open streams to a peer, if there is one."""
+        connections = self._open(peer_id)
+        return connections[-1] if connections else None
+
+    def admitted_connections(self) -> list[Connection]:
+        """One connection for each peer that is admitted now."""
+        found = (self.connection(peer_id) for peer_id in list(self.connections))
+        return [connection for connection in found if connection is not None]
+
+    # py-libp2p's interface, for those of its parts that we use
+
+    async def new_stream(self, peer_id: ID) -> INetStream:
+        """A stream to a peer, dialling it by its known addresses if need be. Raises NotConnectedError, DialError."""
+        connection = self.connection(peer_id) or await self.dial_known(peer_id)
+        try:
+            stream: NetStream = await connection.new_stream()
+        except VouchError:
+            raise
+        except Exception as error:  # muxers raise errors of their own
+            raise NotConnectedError(f"{peer_id}: the connection doesn't take a stream: {error!r}") from error
+        return stream
+
+    async def dial_peer(self, peer_id: ID) -> list[INetConn]:
+        return [self.connection(peer_id) or await self.dial_known(peer_id)]
+
+    async def dial_addr(self, addr: Multiaddr, peer_id: ID, source: tuple[str, int] | None = None) -> INetConn:
+        return await self.dial_address(addr, peer_id)
+
+    async def close_peer(self, peer_id: ID) -> None:
+        for connection in list(self.connections.get(peer_id, [])):
+            await connection.close()
+
+    async def run(self) -> None:
+        raise RuntimeError("this swarm is run by serve()")
+
+    async def add_conn(self, muxed_conn: IMuxedConn, direction: str = "unknown") -> Any:
+        raise SwarmException("connections enter this swarm through its listeners and its dialler")
+
+    # nothing subscribes to streams; py-libp2p starts a nursery of tasks for each of these
+    async def notify_opened_stream(self, stream: INetStream) -> None:
+        pass
+
+    async def notify_closed_stream(self, stream: INetStream) -> None:
+        pass
+
+    async def notify_disconnected(self, conn: INetConn) -> None:
+        await self._notify("disconnected", conn)
+
+
+def _remote_addr(muxed: IMuxedConn, listener: Multiaddr) -> Multiaddr:
+    """The remote address of an inbound connection."""
+    addresses = muxed.get_transport_addresses()
+    return addresses[0] if addresses else listener
+
+
+def _innermost(error: BaseException) -> str:
+    """What really went wrong under py-libp2p's wrapping."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
+
+
+async def _close_quietly(closable: Any) -> None:
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_TIMEOUT):
+        try:
+            await closable.close()
+        except Exception as error:  # closing what is broken may fail in any way, and then it is closed
+            log.debug("close_failed", error=repr(error))

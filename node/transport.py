@@ -1,0 +1,109 @@
+"""TCP for the node: py-libp2p's dialler, and a listener that shares its port with nobody.
+
+py-libp2p's listener sets SO_REUSEPORT (two nodes on one port would share its connections without an error), binds IPv4
+through IPv6, and runs in a system task, where an error would end the whole process. This one lives in the nursery that
+the swarm gives it, and reports addresses in full.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import ifaddr
+import trio
+from libp2p.abc import IListener
+from libp2p.io.trio import TrioTCPStream
+from libp2p.transport.exceptions import OpenConnectionError
+from libp2p.transport.tcp.tcp import TCP
+from libp2p.utils.multiaddr_utils import extract_ip_from_multiaddr
+from multiaddr import Multiaddr
+
+BACKLOG = 256
+
+Handler = Callable[[TrioTCPStream], Awaitable[None]]
+
+
+class Tcp(TCP):
+    """py-libp2p's TCP transport with our listener."""
+
+    def create_listener(self, handler_function: Any) -> Any:
+        return TcpListener(handler_function)
+
+
+class TcpListener(IListener):
+    """Accepts connections on one multiaddr, in the nursery named by `background_nursery`."""
+
+    background_nursery: trio.Nursery
+
+    def __init__(self, handler: Handler) -> None:
+        self._handler = handler
+        self._listeners: Sequence[trio.SocketListener] = ()
+        self._scope = trio.CancelScope()
+
+    async def listen(self, maddr: Multiaddr) -> None:
+        """Binds and starts to accept. Raises OpenConnectionError with the system's reason."""
+        host, port = extract_ip_from_multiaddr(maddr), int(str(maddr.value_for_protocol("tcp")))
+        try:
+            self._listeners = await trio.open_tcp_listeners(port, host=host, backlog=BACKLOG)
+        except OSError as error:
+            raise OpenConnectionError(f"can't listen on {maddr}: {error.strerror or error}") from error
+        self.background_nursery.start_soon(self._serve)
+
+    async def _serve(self) -> None:
+        with self._scope:
+            await trio.serve_listeners(self._accepted, list(self._listeners))
+
+    async def _accepted(self, stream: trio.SocketStream) -> None:
+        await self._handler(with_address(TrioTCPStream(stream)))
+
+    def get_addrs(self) -> tuple[Multiaddr, ...]:
+        """The addresses that are bound, the real port in them; a wildcard stays one."""
+        return tuple(_address(listener.socket.getsockname()) for listener in self._listeners)
+
+    async def close(self) -> None:
+        """Accepts no more. Connections that it accepted are the swarm's. Idempotent."""
+        self._scope.cancel()
+        for listener in self._listeners:
+            await listener.aclose()
+        self._listeners = ()
+
+
+def with_address(stream: TrioTCPStream) -> TrioTCPStream:
+    """The stream, knowing its remote address: py-libp2p's own look-up fails for IPv6."""
+    try:
+        host, port = stream.stream.socket.getpeername()[:2]
+    except OSError:
+        return stream  # the peer is gone already; the first read will say so
+    stream._cached_remote_address = host, port
+    return stream
+
+
+def _address(name: tuple[Any, ...]) -> Multiaddr:
+    host, port = name[0].partition("%")[0], name[1]
+    return Multiaddr(f"/ip6/{host}/tcp/{port}" if ":" in host else f"/ip4/{host}/tcp/{port}")
+
+
+def expand_wildcard(addr: Multiaddr) -> list[Multiaddr]:
+    """The addresses that others can dial: one for each interface where `addr` stands for all of them.
+
+    Link-local IPv6 addresses are left out: they mean nothing without the name of an interface.
+    """
+    text = str(addr)
+    for wildcard, family in (("/ip4/0.0.0.0/", "ip4"), ("/ip6/::/", "ip6")):
+        if text.startswith(wildcard):
+            rest = text[len(wildcard) :]
+            return [Multiaddr(f"/{family}/{host}/{rest}") for host in _interface_hosts(family)]
+    return [addr]
+
+
+def _interface_hosts(family: str) -> list[str]:
+    hosts: list[str] = []
+    for adapter in ifaddr.get_adapters():
+        for ip in adapter.ips:
+            if ip.is_IPv4 and family == "ip4":
+                hosts.append(str(ip.ip))
+            elif ip.is_IPv6 and family == "ip6" and not ip.ip[0].startswith("fe80:"):
+                hosts.append(ip.ip[0])
+    # what reaches furthest first, the machine itself last
+    return sorted(dict.fromkeys(hosts), key=lambda host: host == "::1" or host.startswith("127."))

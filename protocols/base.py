@@ -1,0 +1,272 @@
+"""The vocabulary of a protocol's author: `Protocol`, `Stream`, `Network`.
+
+A protocol is declared once, with its bounds; whoever runs it enforces them:
+
+    echo = Protocol("/echo/1.0.0", max_frame=64 * 1024, timeout=10, streams_per_peer=4)
+
+    @echo.serve
+    async def reply(stream: Stream) -> None:
+        async for frame in stream:
+            await stream.send(frame)
+
+A `Stream` carries frames (a varint length and that many bytes, see `framing`), or plain bytes where the protocol says
+`max_frame=None`. Its life:
+
+    open --send_eof()--> we have said all --the peer's end--> ended --close()--> closed
+      \\----------------- reset() from either side, an error, a timeout ---------> broken
+
+A handler that returns closes its stream, one that raises resets it; neither touches another stream. What a protocol
+does with its frames, and whether it keeps a stream or opens one for each question, is left to it.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from types import TracebackType
+
+import trio
+
+from protocols.errors import EndOfStream, NotSupported, ProtocolError, StreamError, StreamReset, StreamTimeout
+from protocols.framing import FrameDecoder, encode_frame
+from protocols.rate import TokenBucket
+
+__all__ = [
+    "ByteStream",
+    "EndOfStream",
+    "Handler",
+    "Network",
+    "NotSupported",
+    "Protocol",
+    "ProtocolError",
+    "Stream",
+    "StreamError",
+    "StreamReset",
+    "StreamTimeout",
+]
+
+READ_SIZE = 64 * 1024
+MAX_ID_BYTES = 256
+
+A = typing.TypeVar("A")
+R = typing.TypeVar("R")
+Handler = Callable[["Stream"], Awaitable[None]]
+
+
+class ByteStream(typing.Protocol):
+    """What a `Stream` stands on: a muxer's stream in a node, a pipe in a test. Errors are `StreamError`s."""
+
+    async def receive_some(self, max_bytes: int) -> bytes:
+        """1 to `max_bytes` bytes; b"" at the peer's proper end."""
+
+    async def send_all(self, data: bytes) -> None:
+        """Returns when all of `data` is on its way."""
+
+    async def send_eof(self) -> None:
+        """Closes our side; the peer's may go on."""
+
+    async def aclose(self) -> None:
+        """Closes both sides. Idempotent."""
+
+    async def reset(self) -> None:
+        """Gives the stream up at once, and tells the peer. Idempotent."""
+
+
+@dataclass(eq=False, kw_only=True)
+class Protocol:
+    """One protocol and its bounds. The node enforces them; a handler can't forget them.
+
+    id: what peers negotiate, "/" first, at most 256 bytes.
+    max_frame: bytes of the largest frame, or None for a protocol that has no frames and reads and writes bytes.
+    timeout: seconds that one receive or send may wait for the peer; None only where another rule ends idle streams.
+    streams_per_peer: streams that one peer may have open with us at once; one more is reset.
+    rate: frames a second that are taken from one peer; None is no limit. The surplus waits, the peer is slowed down.
+    burst: frames that may come at once within `rate`; by default one second's worth.
+    """
+
+    id: str = field(kw_only=False)
+    max_frame: int | None = 64 * 1024
+    timeout: float | None = 10.0
+    streams_per_peer: int = 4
+    rate: float | None = None
+    burst: float | None = None
+    handler: Handler | None = None
+
+    def __post_init__(self) -> None:
+        if not self.id.startswith("/") or not 1 < len(self.id.encode()) <= MAX_ID_BYTES or "\n" in self.id:
+            raise ValueError(f'a protocol ID starts with "/" and has 2 to {MAX_ID_BYTES} bytes, not {self.id!r}')
+        for name in ("max_frame", "timeout", "streams_per_peer", "rate", "burst"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise ValueError(f"{self.id}: {name} is a positive number, not {value}")
+
+    def serve(self, handler: Handler) -> Handler:
+        """Names the function that is called with each stream that a peer opens. Use as a decorator."""
+        if self.handler is not None:
+            raise ValueError(f"{self.id} has a handler already")
+        self.handler = handler
+        return handler
+
+    def bucket(self, now: float) -> TokenBucket | None:
+        """A new token bucket for one peer, if the protocol is limited in rate."""
+        if self.rate is None:
+            return None
+        return TokenBucket(self.rate, self.burst if self.burst is not None else max(1.0, self.rate), now)
+
+    def __repr__(self) -> str:
+        return f"Protocol({self.id!r})"
+
+
+class Stream:
+    """One stream of a protocol with one peer. One task may receive while another sends.
+
+    As an async context manager it closes at the end, and resets if the block raises.
+    """
+
+    def __init__(self, raw: ByteStream, protocol: Protocol, peer: str, bucket: TokenBucket | None = None) -> None:
+        self.peer = peer
+        self.protocol = protocol
+        self._raw = raw
+        self._bucket = bucket
+        self._decoder = None if protocol.max_frame is None else FrameDecoder(protocol.max_frame)
+        self._frames: list[bytes] = []
+        self._unread = b""
+        self._send_lock = trio.Lock()
+        self._broken = False
+        self._closed = False
+
+    async def receive(self) -> bytes:
+        """The next frame; without frames, the next bytes (at least one).
+
+        Raises EndOfStream at the peer's proper end, StreamTimeout, StreamReset, or ProtocolError for a bad frame.
+        """
+        if self._decoder is None:
+            return await self.receive_some(READ_SIZE)
+        while not self._frames:
+            data = await self._read(READ_SIZE)
+            if not data:
+                if self._decoder.incomplete:
+                    raise ProtocolError(f"expected a whole frame from {self.peer}, got the end inside one")
+                raise EndOfStream(f"{self.peer} has ended {self.protocol.id}")
+            self._frames = self._decoder.feed(data)[::-1]
+        frame = self._frames.pop()
+        if self._bucket is not None and (wait := self._bucket.take(trio.current_time())) > 0:
+            await trio.sleep(wait)
+        return frame
+
+    async def receive_some(self, max_bytes: int) -> bytes:
+        """1 to `max_bytes` bytes; for protocols without frames. Raises as `receive` does."""
+        self._need_bytes("receive_some")
+        if self._unread:
+            data, self._unread = self._unread[:max_bytes], self._unread[max_bytes:]
+            return data
+        data = await self._read(max_bytes)
+        if not data:
+            raise EndOfStream(f"{self.peer} has ended {self.protocol.id}")
+        return data
+
+    async def receive_exactly(self, count: int) -> bytes:
+        """`count` bytes; for protocols without frames. Raises as `receive`, EndOfStream only before the first byte."""
+        self._need_bytes("receive_exactly")
+        buffer = bytearray()
+        while len(buffer) < count:
+            try:
+                buffer += await self.receive_some(count - len(buffer))
+            except EndOfStream:
+                if not buffer:
+                    raise
+                raise ProtocolError(f"expected {count} bytes from {self.peer}, got {len(buffer)} and the end") from None
+            except trio.Cancelled:
+                self._unread = bytes(buffer)  # nothing is lost: the next call starts with them
+                raise
+        return bytes(buffer)
+
+    async def send(self, data: bytes) -> None:
+        """Sends one frame, or without frames the bytes; waits while the peer takes none. Cancelled half way, it breaks
+        the stream (and nothing else), since the peer couldn't tell where the next frame starts.
+
+        Raises StreamTimeout, StreamReset, and ValueError for a frame over the protocol's bound.
+        """
+        payload = data if self.protocol.max_frame is None else encode_frame(data, self.protocol.max_frame)
+        async with self._send_lock:
+            self._need_whole()
+            self._broken = True
+            await self._in_time(self._raw.send_all, payload, "take")
+            self._broken = False
+
+    async def send_eof(self) -> None:
+        """Says that we send no more; what the peer sends can still be received."""
+        async with self._send_lock:
+            self._need_whole()
+            await self._raw.send_eof()
+
+    async def close(self) -> None:
+        """Closes the stream properly, or resets it if a send was cut off. Idempotent, and safe to cancel."""
+        if self._broken:
+            await self.reset()
+        elif not self._closed:
+            self._closed = True
+            await self._raw.aclose()
+
+    async def reset(self) -> None:
+        """Gives the stream up: the peer sees a reset. Idempotent, and safe to cancel."""
+        self._broken = True
+        if not self._closed:
+            self._closed = True
+            await self._raw.reset()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """The frames (or bytes) until the peer's proper end."""
+        while True:
+            try:
+                yield await self.receive()
+            except EndOfStream:
+                return
+
+    async def __aenter__(self) -> Stream:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await (self.close() if error is None else self.reset())
+
+    async def _read(self, max_bytes: int) -> bytes:
+        if self._closed:
+            raise StreamError(f"the stream of {self.protocol.id} with {self.peer} is closed")
+        return await self._in_time(self._raw.receive_some, max_bytes, "send")
+
+    async def _in_time(self, call: Callable[[A], Awaitable[R]], argument: A, what: str) -> R:
+        timeout = self.protocol.timeout
+        if timeout is None:
+            return await call(argument)
+        with trio.move_on_after(timeout):
+            return await call(argument)
+        raise StreamTimeout(f"{self.peer} did not {what} anything on {self.protocol.id} for {timeout:g} s")
+
+    def _need_bytes(self, name: str) -> None:
+        if self._decoder is not None:
+            raise TypeError(f"{name}() is for protocols without frames; {self.protocol.id} has frames: use receive()")
+
+    def _need_whole(self) -> None:
+        if self._closed or self._broken:
+            raise StreamError(f"the stream of {self.protocol.id} with {self.peer} is closed or was cut off in a send")
+
+    def __repr__(self) -> str:
+        return f"<Stream {self.protocol.id} with {self.peer}>"
+
+
+class Network(typing.Protocol):
+    """What the client side of a protocol is given: a node, or the in-memory network of the tests."""
+
+    @property
+    def peer_id(self) -> str:
+        """Our own peer ID."""
+
+    def connected_peers(self) -> Sequence[str]:
+        """The peers that are admitted now."""
+
+    def stream(self, peer: str, protocol: Protocol) -> AbstractAsyncContextManager[Stream]:
+        """Opens a stream and closes it after the block. Raises StreamError if the peer can't be had."""
