@@ -43,6 +43,8 @@ CLOSE_TIMEOUT = 1.0
 # a connection to drain is kept this long without a stream before it is closed: one of the peer's may be under way
 QUIET = 1.0
 
+CLOSED_BY_US = "closed_by_us"
+CLOSED_BY_PEER = "closed_by_peer"
 NOT_ADMITTED = "the peer closed the connection without admitting us: another network, or our version is too old for it"
 
 log = get_logger("connection")
@@ -98,20 +100,23 @@ class Connection(SwarmConn):
             self.reason = self.reason or "error"
         finally:
             with trio.CancelScope(shield=True):
-                await self.close("lost")
+                await self.close(CLOSED_BY_PEER)
                 self.lease.release()
                 self.net.forget(self)
+                if self.refusal is not None and self.refusal.reason != CLOSED_BY_US:
+                    self.net.tell_refused(self, self.refusal)
                 self.ended.set()
 
-    async def close(self, reason: str = "closed by us") -> None:
+    async def close(self, reason: str = CLOSED_BY_US) -> None:
         """Closes it at once, both ways. Idempotent; safe to cancel."""
         if self.event_closed.is_set():
             return
         self.event_closed.set()
         self.reason = self.reason or reason
-        if self.refusal is None and not self.admitted.is_set():
-            self.refusal = Refused("lost", f"the connection ended before admission: {self.reason}")
-        self.decided.set()
+        if not self.decided.is_set():
+            # an end before the verdict can't be told from a refusal, unless it was our doing
+            by_peer = self.reason == CLOSED_BY_PEER
+            self._refuse(Refused(CLOSED_BY_PEER if by_peer else CLOSED_BY_US, NOT_ADMITTED if by_peer else self.reason))
         with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_TIMEOUT):
             await self.muxed_conn.close()
         self._scope.cancel()
@@ -126,7 +131,7 @@ class Connection(SwarmConn):
                 with trio.move_on_after(QUIET / 10):
                     await self.ended.wait()
                     return
-        await self.close("another connection to the peer was kept")
+        await self.close("duplicate")
 
     async def open(self, protocol: Protocol) -> Stream:
         """A stream of `protocol` that we open. Safe to cancel.
@@ -193,7 +198,7 @@ class Connection(SwarmConn):
                 self._refuse(Refused("no_handshake", f"the peer doesn't speak {PROTOCOL_ID}"))
         except Exception as error:  # however the stream breaks: it can't be told from a refusal
             log.debug("handshake_failed", peer=self.peer, error=repr(error))
-            self._refuse(Refused("closed_by_peer", NOT_ADMITTED))
+            self._refuse(Refused(CLOSED_BY_PEER, NOT_ADMITTED))
 
     async def _answer_handshake(self, stream: NetStream) -> None:
         """The recipient's side, on the stream that the initiator has opened."""
@@ -239,12 +244,10 @@ class Connection(SwarmConn):
             self.decided.set()
 
     async def _end_refused(self) -> None:
-        assert self.refusal is not None
         self.reason = "refused"
         with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_TIMEOUT):
             for stream in self.get_streams():
                 await stream.reset()
-        self.net.tell_refused(self, self.refusal)
         await self.close("refused")
 
     # streams
@@ -253,7 +256,7 @@ class Connection(SwarmConn):
         try:
             await self.muxed_conn.start()
         finally:
-            self.reason = self.reason or "closed by the peer"
+            self.reason = self.reason or CLOSED_BY_PEER
             scope.cancel()
 
     async def _accept_streams(self, nursery: trio.Nursery) -> None:
@@ -305,7 +308,7 @@ class Connection(SwarmConn):
         except _SecondHandshakeError as error:
             log.info("connection_ended", peer=self.peer, addr=str(self.addr), error=str(error))
             self._refuse(Refused("bad_hello", str(error)))
-            await self.close(str(error))
+            await self.close("bad_hello")
         except Exception as error:  # a stream's failure, whatever code it comes from, is the stream's
             log.debug("stream_failed", peer=self.peer, error=repr(error))
             await MuxedBytes(stream).reset()

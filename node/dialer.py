@@ -117,7 +117,8 @@ class Dialer:
                     with trio.move_on_after(HEAD_START):
                         await failed.wait()
         if won:
-            return won[0]
+            # two addresses may have won at once, and then one of the two connections is on its way out
+            return self.swarm.connection(peer_id) or won[0]
         for failure in failures:
             if isinstance(failure, RefusedError | LimitError):
                 raise failure

@@ -13,7 +13,9 @@ from libp2p.io.exceptions import IncompleteReadError, IOException
 from libp2p.network.stream.exceptions import StreamEOF
 from libp2p.network.stream.net_stream import NetStream
 from libp2p.stream_muxer.exceptions import MuxedConnError, MuxedStreamError
+from libp2p.stream_muxer.yamux.yamux import YamuxStream
 
+from node.upgrade.guarded_yamux import GuardedYamux
 from protocols import EndOfStream, Stream, StreamReset
 
 # saying that a stream ends mustn't wait long for a peer that takes nothing
@@ -30,8 +32,14 @@ class MuxedBytes:
         self.stream = stream
 
     async def receive_some(self, max_bytes: int) -> bytes:
+        muxed = self.stream.muxed_stream
         try:
-            return await self.stream.read(max_bytes)
+            if not isinstance(muxed, YamuxStream) or not isinstance(muxed.conn, GuardedYamux):
+                return await self.stream.read(max_bytes)
+            # py-libp2p's read takes the bytes and then awaits once more: cancelled there, they would be lost
+            await muxed.conn.readable(muxed)
+            with trio.CancelScope(shield=True):
+                return await self.stream.read(max_bytes)
         except StreamEOF:
             if getattr(self.stream.muxed_stream, "cut_off", False):
                 raise StreamReset("the connection was lost before the stream's end") from None

@@ -123,7 +123,7 @@ class Swarm(LibP2PSwarm):
                 for listener in list(self.listeners.values()):
                     nursery.start_soon(listener.close)
                 for connection in list(self._running):
-                    nursery.start_soon(connection.close, "the node is stopping")
+                    nursery.start_soon(connection.close, "stopping")
             self.listeners.clear()
             for connection in list(self._running):
                 await connection.ended.wait()
@@ -148,7 +148,7 @@ class Swarm(LibP2PSwarm):
                 await connection.decided.wait()
             if connection is not None:
                 if not connection.decided.is_set():
-                    await connection.close("the upgrade took too long")
+                    await connection.close("deadline")
                 await connection.ended.wait()
         except Exception as error:  # a stranger's bytes in third-party code; they end this connection and nothing else
             log.debug("upgrade_failed", host=host, error=repr(error))
@@ -199,7 +199,7 @@ class Swarm(LibP2PSwarm):
                 if raw is not None:
                     await _close_quietly(raw)
             elif not connection.admitted.is_set():
-                await connection.close("the dial was given up")
+                await connection.close("dial_cancelled")
 
     async def _upgrade_outbound(self, raw: IRawConnection, peer_id: ID) -> IMuxedConn:
         secured = await self.upgrader.upgrade_security(raw, True, peer_id)

@@ -22,7 +22,7 @@ does with its frames, and whether it keeps a stream or opens one for each questi
 from __future__ import annotations
 
 import typing
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -217,13 +217,15 @@ class Stream:
             self._closed = True
             await self._raw.reset()
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
+    def __aiter__(self) -> Stream:
         """The frames (or bytes) until the peer's proper end."""
-        while True:
-            try:
-                yield await self.receive()
-            except EndOfStream:
-                return
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await self.receive()
+        except EndOfStream:
+            raise StopAsyncIteration from None
 
     async def __aenter__(self) -> Stream:
         return self

@@ -3,6 +3,7 @@
 - inbound frames pass a `FrameMeter`: windows and the limits before admission are enforced;
 - a frame that has begun to go out goes out whole: cancelling a writer can't cut it and ruin the connection;
 - a frame that the socket doesn't take for `WRITE_TIMEOUT` ends the connection;
+- a reader can wait for bytes without taking them (`readable`): cancelling py-libp2p's read loses what it took;
 - a stream that ends because the connection is lost is marked `cut_off`;
 - closing says go-away if it can at once, waits for nobody, and doesn't sleep.
 """
@@ -24,6 +25,7 @@ from libp2p.stream_muxer.yamux.yamux import (
     TYPE_GO_AWAY,
     YAMUX_HEADER_FORMAT,
     Yamux,
+    YamuxStream,
 )
 
 from node.upgrade.frame_meter import FrameMeter
@@ -62,6 +64,17 @@ class GuardedYamux(Yamux):
         # the peer's own next stream may bring data with its SYN; anything else is a stray of a stream that has ended
         remote = stream_id % 2 == (0 if self.is_initiator_value else 1)
         return DEFAULT_WINDOW_SIZE if remote else None
+
+    async def readable(self, stream: YamuxStream) -> None:
+        """Waits until a read of `stream` finds bytes, or its end, without waiting. Safe to cancel."""
+        while True:
+            buffer, event = self.stream_buffers.get(stream.stream_id), self.stream_events.get(stream.stream_id)
+            if buffer is None or event is None or buffer or stream.recv_closed or stream.closed or stream.reset_received:
+                await trio.lowlevel.checkpoint()
+                return
+            if event.is_set():  # its news has been read; as in py-libp2p, each wait starts with a new one
+                event = self.stream_events[stream.stream_id] = trio.Event()
+            await event.wait()
 
     async def _write_frame(self, data: bytes) -> None:
         async with self._write_lock:
