@@ -107,11 +107,12 @@ class Swarm(LibP2PSwarm):
         if listener is None:
             raise UsageError(f"can't listen on {addr}: no transport of this node listens there")
         listener.background_nursery = self.background_nursery  # type: ignore[attr-defined]
+        self.listeners[str(addr)] = listener  # before the first await, so that whoever cancels us can close it
         try:
             await listener.listen(addr)
         except Exception as error:  # each transport raises errors of its own; the operator needs the address and reason
+            del self.listeners[str(addr)]
             raise UsageError(str(error)) from error
-        self.listeners[str(addr)] = listener
         await self.notify_listen(addr)
         return list(listener.get_addrs())
 

@@ -69,7 +69,14 @@ class GuardedYamux(Yamux):
         """Waits until a read of `stream` finds bytes, or its end, without waiting. Safe to cancel."""
         while True:
             buffer, event = self.stream_buffers.get(stream.stream_id), self.stream_events.get(stream.stream_id)
-            if buffer is None or event is None or buffer or stream.recv_closed or stream.closed or stream.reset_received:
+            if (
+                buffer is None
+                or event is None
+                or buffer
+                or stream.recv_closed
+                or stream.closed
+                or stream.reset_received
+            ):
                 await trio.lowlevel.checkpoint()
                 return
             if event.is_set():  # its news has been read; as in py-libp2p, each wait starts with a new one
