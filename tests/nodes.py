@@ -75,7 +75,7 @@ class Recorder:
 async def eventually(condition: Callable[[], object], timeout: float = 15.0, pause: float = 0.01) -> None:
     """Polls a condition that nothing announces: for what the operating system does, and other processes."""
     with trio.fail_after(timeout):
-        while not condition():
+        while not condition():  # noqa: ASYNC110  nobody sets an event for these
             await trio.sleep(pause)
 
 

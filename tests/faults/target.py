@@ -1,8 +1,8 @@
 """The node under attack, in a process of its own: `python -m tests.faults.target vouch|stock`.
 
-It prints its address on a line of JSON, then answers each line that it reads with one: how many connections hold a slot,
-and its memory. Protocols: /echo/1.0.0 gives back what comes, /raise/1.0.0 raises. `stock` is py-libp2p's own host with
-its defaults, on which the faults of docs/upstream.md are shown.
+It prints its address on a line of JSON, then answers each line that it reads with one: how many connections hold a
+slot, and its memory. Protocols: /echo/1.0.0 gives back what comes, /raise/1.0.0 raises. `stock` is py-libp2p's own host
+with its defaults, on which the faults of docs/upstream.md are shown.
 """
 
 from __future__ import annotations

@@ -175,7 +175,7 @@ async def test_a_node_of_another_network_is_refused_on_both_sides_and_not_retrie
         mine, theirs = Recorder(here), Recorder(there)
         with pytest.raises(RefusedError):
             await there.connect(here.addrs[0])
-        with pytest.raises(BackoffError, match="another 5 s|another 6 s"):
+        with pytest.raises(BackoffError, match=r"another [56] s"):
             await there.connect(here.addrs[0])
         refused = await mine.next(Refused)
         assert refused.reason == "network_id"
