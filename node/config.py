@@ -1,30 +1,17 @@
-"""A node's settings: one table, four layers, and where each value came from.
-
-    defaults  <  TOML file  <  environment  <  flags
-
-    field of Config   max_streams              min_versions                listen
-    TOML              max_streams = 256        { vouch = "0.1.0" }         ["/ip4/0.0.0.0/tcp/4001"]
-    environment       VOUCH_MAX_STREAMS=256    NAME=N.N.N,NAME=N.N.N       comma-separated
-    flag              --max-streams 256        NAME=N.N.N, repeated        repeated
-
-A layer replaces a list as a whole. TOML keys may have hyphens for underscores. The file is the one that the caller or
-VOUCH_CONFIG names and no other: nothing is read because it happens to lie somewhere. `~` is expanded in paths, and
-a relative path in the file is relative to the file. Unknown keys and VOUCH_* variables are errors, so that a slip
-doesn't pass as a default.
+"""A node's settings: one table, with a line for each.
 
 A new setting is one line in `Config`: its annotation says how file, environment and flags are read and checked,
-its text is its help. Every number must be above 0. Left to the caller: whether folders, keys and addresses exist.
+its text is its help. Every number must be above 0. How the layers go over each other is `node.settings`. Left to the
+caller: whether folders, keys and addresses exist.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import os
 import re
-import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -33,13 +20,12 @@ from node.errors import UsageError
 
 MAX_NUMBER = 2**31 - 1  # of seconds, 68 years; of anything else, more than memory holds
 ENVIRONMENT_PREFIX = "VOUCH_"
-CONFIG_VARIABLE = "VOUCH_CONFIG"
 
 _NAME = r"[A-Za-z0-9._-]{1,32}"
 _VERSION = r"(?:0|[1-9][0-9]*)\.(?:0|[1-9][0-9]*)\.(?:0|[1-9][0-9]*)"
 
 
-class _SettingError(UsageError):
+class SettingError(UsageError):
     """A value that Config refuses; `names` are the fields involved, for `load` to add where they came from."""
 
     def __init__(self, text: str, *names: str) -> None:
@@ -69,7 +55,7 @@ def default_data_dir(environ: Mapping[str, str] = os.environ) -> Path:
     base = Path(environ.get("XDG_DATA_HOME", ""))
     if base.is_absolute():
         return base / "vouch"
-    return (Path(environ["HOME"]) if environ.get("HOME") else _expand(Path("~"))) / ".local/share/vouch"
+    return (Path(environ["HOME"]) if environ.get("HOME") else expand_home(Path("~"))) / ".local/share/vouch"
 
 
 def setting(default: Any, text: str, *, shown: str = "", advanced: bool = False) -> Any:
@@ -145,7 +131,7 @@ class Config:
         for low, high in _AT_MOST:
             if getattr(self, low) > getattr(self, high):
                 text = f"expected at most {high}, which is {getattr(self, high)}, got {getattr(self, low)}"
-                raise _SettingError(text, low, high)
+                raise SettingError(text, low, high)
         _check_text(self)
         for address in self.listen:
             _check_multiaddr("listen", address)
@@ -183,15 +169,15 @@ def _check_text(config: Config) -> None:
     """The rules of the text fields, which their types don't tell."""
     if not 1 <= len(config.network_id_bytes) <= 64:
         text = f"expected 1 to 64 bytes of UTF-8, got {len(config.network_id_bytes)}"
-        raise _SettingError(text, "network_id")
+        raise SettingError(text, "network_id")
     if not re.fullmatch(f"{_NAME}/{_VERSION}", config.client_version):
-        raise _SettingError(f"expected NAME/N.N.N, got {config.client_version!r}", "client_version")
+        raise SettingError(f"expected NAME/N.N.N, got {config.client_version!r}", "client_version")
     for name, version in config.min_versions.items():
         if not re.fullmatch(_NAME, name) or not re.fullmatch(_VERSION, version):
-            raise _SettingError(f"expected NAME=N.N.N, got {f'{name}={version}'!r}", "min_versions")
+            raise SettingError(f"expected NAME=N.N.N, got {f'{name}={version}'!r}", "min_versions")
     if not re.fullmatch(r"(/[!-~]+)?", config.kad_protocol):
         text = f"expected a protocol ID that begins with / and has no spaces, got {config.kad_protocol!r}"
-        raise _SettingError(text, "kad_protocol")
+        raise SettingError(text, "kad_protocol")
 
 
 def _check_multiaddr(name: str, address: str, *, with_peer: bool = False) -> None:
@@ -203,9 +189,9 @@ def _check_multiaddr(name: str, address: str, *, with_peer: bool = False) -> Non
         # The library takes "", "/" and surrounding white space for addresses.
         protocols = list(Multiaddr(address).protocols()) if re.fullmatch(r"/\S+", address) else []
     except (Error, ValueError, LookupError) as error:
-        raise _SettingError(f"expected {expected}, got {address!r}", name) from error
+        raise SettingError(f"expected {expected}, got {address!r}", name) from error
     if not protocols or (with_peer and protocols[-1].name != "p2p"):
-        raise _SettingError(f"expected {expected}, got {address!r}", name)
+        raise SettingError(f"expected {expected}, got {address!r}", name)
 
 
 @dataclass(frozen=True)
@@ -241,7 +227,7 @@ class Setting:
     def check(self, value: object) -> None:
         """Raise unless the value has the field's type (numbers: range too)."""
         if not self._holds(value):
-            raise _SettingError(f"expected {self._expected()}, got {value!r}", self.name)
+            raise SettingError(f"expected {self._expected()}, got {value!r}", self.name)
 
     def from_text(self, texts: list[str]) -> Any:
         """The value of a variable or flag; one text each, or several where the setting repeats.
@@ -269,7 +255,7 @@ class Setting:
         if self.hint == _LIST and isinstance(value, list):
             return tuple(value)
         if self.hint in _PATHS and isinstance(value, str) and value:
-            return folder / _expand(Path(value))
+            return folder / expand_home(Path(value))
         if self.hint is float and type(value) is int and abs(value) <= MAX_NUMBER:
             return float(value)
         return value
@@ -336,95 +322,7 @@ def _table() -> dict[str, Setting]:
 SETTINGS: Mapping[str, Setting] = _table()
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """A Config, for each of its fields the layer that had the last word, and what was ignored."""
-
-    config: Config
-    sources: Mapping[str, str]  # "default", "file PATH", "environment VOUCH_NAME", "flag --name"
-    warnings: tuple[str, ...] = ()
-
-
-def load(flags: Mapping[str, Any], *, file: Path | None, environ: Mapping[str, str]) -> Loaded:
-    """Put the layers on top of each other.
-
-    `flags` maps names of fields to texts (lists of texts where the flag repeats) or to values of the field's type;
-    None is a flag that wasn't given. `file` goes before VOUCH_CONFIG. UsageError for anything that can't be used.
-    """
-    values: dict[str, Any] = {}
-    sources = dict.fromkeys(SETTINGS, "default")
-    warnings: list[str] = []
-
-    if file is None and environ.get(CONFIG_VARIABLE):
-        file = _expand(Path(environ[CONFIG_VARIABLE]))
-    if file is not None:
-        for name, value in _read_file(file).items():
-            values[name] = SETTINGS[name].from_value(value, file.parent)
-            sources[name] = f"file {file}"
-
-    variables = {setting.variable: setting for setting in SETTINGS.values()}
-    for variable, text in environ.items():
-        if not variable.startswith(ENVIRONMENT_PREFIX) or variable == CONFIG_VARIABLE:
-            continue
-        if variable not in variables:
-            # not an error: a Kubernetes service named "vouch" sets variables of this form for every container
-            warnings.append(f"environment: unknown variable {variable}{nearest(variable, variables)}")
-            continue
-        setting = variables[variable]
-        parts = [part.strip() for part in text.split(",") if part.strip()] if setting.repeats else [text]
-        values[setting.name] = setting.from_text(parts)
-        sources[setting.name] = f"environment {variable}"
-
-    for name, value in flags.items():
-        if value is None:
-            continue
-        if name not in SETTINGS:
-            raise UsageError(f"flags: unknown setting {name!r}{nearest(name, SETTINGS)}")
-        setting = SETTINGS[name]
-        if isinstance(value, str):
-            value = [value]
-        texts = isinstance(value, list) and all(isinstance(text, str) for text in value)
-        values[name] = setting.from_text(value) if texts and value else setting.from_value(value, Path())
-        sources[name] = f"flag {setting.flag}"
-
-    if "data_dir" not in values:  # else it isn't asked for: there may be no home folder to derive it from
-        values["data_dir"] = default_data_dir(environ)
-    try:
-        return Loaded(Config(**values), sources, tuple(warnings))
-    except _SettingError as error:
-        if len(error.names) == 1:
-            raise UsageError(f"{error} ({sources[error.names[0]]})") from None
-        where = ", ".join(f"{name}: {sources[name]}" for name in error.names)
-        raise UsageError(f"{error} ({where})") from None
-
-
-def nearest(name: str, options: Iterable[str]) -> str:
-    """`; did you mean OPTION?` for the option that is nearest to a misspelt name, or nothing if none is near."""
-    near = difflib.get_close_matches(name, list(options), n=1)
-    return f"; did you mean {near[0]}?" if near else ""
-
-
-def _read_file(path: Path) -> dict[str, Any]:
-    """The file's values by field name."""
-    try:
-        with path.open("rb") as file:
-            content = tomllib.load(file)
-    except OSError as error:
-        raise UsageError(f"config file {path}: expected a TOML file, got: {error.strerror}") from error
-    except ValueError as error:  # TOMLDecodeError, bytes that aren't UTF-8, numbers of thousands of digits
-        raise UsageError(f"config file {path}: expected TOML, got: {error}") from error
-    values: dict[str, Any] = {}
-    for key, value in content.items():
-        name = key.replace("-", "_")
-        if name not in SETTINGS:
-            raise UsageError(f"config file {path}: unknown key {key!r}{nearest(name, SETTINGS)}")
-        if name in values:
-            raise UsageError(f"config file {path}: expected {name} once, got it with hyphens and with underscores")
-        values[name] = value
-    return values
-
-
-def _expand(path: Path) -> Path:
+def expand_home(path: Path) -> Path:
     """The path with its leading `~` or `~user` replaced."""
     try:
         return path.expanduser()

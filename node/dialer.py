@@ -19,6 +19,7 @@ from multiaddr import Multiaddr
 from node.config import Config
 from node.connection import Connection
 from node.errors import BackoffError, DialError, LimitError, RefusedError
+from node.events import Admitted, Event, Refused
 from node.log import get_logger
 from node.peers.backoff import Backoff
 from node.swarm import Swarm
@@ -43,6 +44,7 @@ class Dialer:
         self._limiter = trio.CapacityLimiter(config.max_dials)
         self._under_way: dict[ID, trio.Event] = {}
         swarm.dial_known = self.dial_known
+        swarm.events.subscribe(self._on_event)
 
     async def dial_known(self, peer_id: ID) -> Connection:
         """Dials a peer by the addresses that are known of it. For dials that no user asked for."""
@@ -73,23 +75,28 @@ class Dialer:
         peer = str(peer_id)
         wait = self.refused.remaining(peer, trio.current_time())
         if wait:
-            raise BackoffError(f"{peer} refused this node lately and isn't dialled for another {wait:.0f} s")
+            raise BackoffError(f"{peer} and this node refused each other lately: no dial for another {wait:.0f} s")
         done = self._under_way[peer_id] = trio.Event()
         try:
             async with self._limiter:
                 connection = await self._race(peer_id, _usable(addrs))
         except RefusedError:
-            self.refused.failed(peer, trio.current_time())
-            raise
+            raise  # counted when it was told, see _on_event
         except DialError:
             self.unreachable.failed(peer, trio.current_time())
             raise
         finally:
             del self._under_way[peer_id]
             done.set()
-        self.refused.succeeded(peer)
-        self.unreachable.succeeded(peer)
         return connection
+
+    def _on_event(self, event: Event) -> None:
+        # whoever dialled: a peer that one of us has refused isn't dialled, one that is admitted may be again
+        if isinstance(event, Refused):
+            self.refused.failed(event.peer, trio.current_time())
+        elif isinstance(event, Admitted):
+            self.refused.succeeded(event.peer)
+            self.unreachable.succeeded(event.peer)
 
     async def _race(self, peer_id: ID, addrs: list[Multiaddr]) -> Connection:
         if not addrs:

@@ -32,6 +32,7 @@ PROTOCOL_VERSION = "ipfs/0.1.0"
 MAX_MESSAGE = 64 * 1024
 MAX_PROTOCOLS = 512
 MAX_TEXT = 256
+RETRY_AFTER = (0.5, 2.0, 8.0)
 
 log = get_logger("identify")
 
@@ -95,14 +96,18 @@ class IdentifyService:
             self.known.pop(event.peer, None)
 
     async def _ask_new(self, peer_id: ID) -> None:
-        connection = self.swarm.connection(peer_id)
-        if connection is None:
-            return
-        await connection.admitted.wait()
-        try:
-            await self.ask(connection)
-        except (StreamError, ProtocolError) as error:
-            log.debug("identify_failed", peer=str(peer_id), error=str(error))
+        for wait in RETRY_AFTER:
+            connection = self.swarm.connection(peer_id)
+            if connection is None:
+                return
+            await connection.admitted.wait()
+            try:
+                await self.ask(connection)
+                return
+            except (StreamError, ProtocolError) as error:
+                # the connection may have been the one of two that goes: there is another one then
+                log.debug("identify_failed", peer=str(peer_id), error=str(error), retry_in=wait)
+            await trio.sleep(wait)
 
     async def _ask_protocols(self, connection: Connection) -> Sequence[str]:
         return (await self.ask(connection)).protocols

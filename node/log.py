@@ -10,6 +10,7 @@ py-libp2p logs what strangers do at error level and with tracebacks; its loggers
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import Any, TextIO
 
@@ -48,7 +49,7 @@ def configure(*, form: str, level: str, stream: TextIO | None = None) -> None:
         renderer = structlog.dev.ConsoleRenderer(
             colors=stream.isatty(), pad_event_to=0, exception_formatter=structlog.dev.plain_traceback
         )
-    handler = logging.StreamHandler(stream)
+    handler = _Handler(stream)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=_SHARED,
@@ -62,6 +63,17 @@ def configure(*, form: str, level: str, stream: TextIO | None = None) -> None:
     logging.getLogger("vouch").setLevel(level.upper())
     for name in ("libp2p", "aioquic", "noise"):
         logging.getLogger(name).setLevel(logging.DEBUG if level == "debug" else logging.CRITICAL)
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Goes on in silence when the reader of the log has gone: the node's work doesn't depend on it."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        if isinstance(sys.exc_info()[1], BrokenPipeError | ValueError):
+            logging.getLogger().removeHandler(self)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+        else:
+            super().handleError(record)
 
 
 def _from_us(record: logging.LogRecord) -> bool:

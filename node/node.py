@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 
+import multihash
 import trio
 from libp2p.abc import ITransport
 from libp2p.peer.id import ID
@@ -31,7 +32,7 @@ from node.identity import Identity, load_or_make_key
 from node.log import get_logger
 from node.registry import Registry
 from node.tasks import TaskStatus
-from protocols import Protocol, Stream
+from protocols import NotConnected, Protocol, Stream
 from protocols.handshake.engine import Rules
 from protocols.handshake.wire import Hello, parse_version
 from protocols.ping import PING, ping
@@ -173,11 +174,11 @@ class Node:
     async def stream(self, peer: str, protocol: Protocol) -> AsyncIterator[Stream]:
         """A stream to an admitted peer, closed at the block's end, reset if the block raises.
 
-        Raises NotConnectedError, NotSupported if the peer doesn't answer that protocol, StreamError.
+        Raises NotConnected, NotSupported if the peer doesn't answer that protocol, and other StreamErrors.
         """
         connection = self.swarm.connection(parse_peer_id(peer))
         if connection is None:
-            raise NotConnectedError(f"there is no connection to {peer}")
+            raise NotConnected(f"there is no connection to {peer}")
         async with await connection.open(protocol) as stream:
             yield stream
 
@@ -197,16 +198,21 @@ class Node:
 
 
 def _rules(config: Config) -> Rules:
-    hello = Hello(config.client_version, config.network_id_bytes)
+    try:
+        hello = Hello(config.client_version, config.network_id_bytes)
+    except ValueError as error:
+        raise UsageError(f"client_version: {error}") from None
     return Rules(hello, {name: parse_version(version) for name, version in config.min_versions.items()})
 
 
 def parse_peer_id(text: str) -> ID:
     """A peer ID from its text. Raises UsageError."""
     try:
-        return ID.from_base58(text)
-    except ValueError:
+        peer_id = ID.from_base58(text)
+        multihash.decode(peer_id.to_bytes())  # the library takes any base58 for a peer ID
+    except (ValueError, TypeError):
         raise UsageError(f"expected a peer ID such as 12D3KooW…, got {text!r}") from None
+    return peer_id
 
 
 def parse_peer_addr(text: str) -> tuple[ID, Multiaddr]:
@@ -227,7 +233,7 @@ def _log_event(event: Event) -> None:
         case Admitted(peer, addr, direction, version):
             log.info("admitted", peer=peer, addr=addr, direction=direction, client_version=version)
         case Refused(peer, addr, direction, reason, detail):
-            log.warning("refused", peer=peer, addr=addr, direction=direction, reason=reason, detail=detail)
+            log.info("refused", peer=peer, addr=addr, direction=direction, reason=reason, detail=detail)
         case Disconnected(peer, addr, direction, reason):
             log.info("disconnected", peer=peer, addr=addr, direction=direction, reason=reason)
         case Identified(peer, agent, _):

@@ -100,14 +100,14 @@ class Registry:
         """Calls the handler with the stream, and ends the stream however the handler ends."""
         protocol, peer = slot.protocol, slot.peer
         assert protocol.handler is not None
-        stream = Stream(raw, protocol, peer, self._bucket(peer, protocol))
         try:
+            stream = Stream(raw, protocol, peer, self._bucket(peer, protocol))
             try:
                 await protocol.handler(stream)
                 await stream.close()
             except Exception as error:  # whatever a handler raises harms its own stream and nothing else
-                await stream.reset()
                 self._report(error, protocol, peer)
+                await stream.reset()
         finally:
             slot.release()
 

@@ -77,6 +77,7 @@ class AsNetStream:
     def __init__(self, stream: Stream, peer_id: Any) -> None:
         self._stream = stream
         self.peer_id = peer_id
+        self.metric_send_channel = None
 
     @property
     def muxed_conn(self) -> AsNetStream:

@@ -17,6 +17,7 @@ from typing import Any
 import trio
 from libp2p.abc import IMuxedConn, INetConn, INetStream, IPeerStore, IRawConnection, ITransport
 from libp2p.io.abc import ReadWriteCloser
+from libp2p.io.trio import TrioTCPStream
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.exceptions import SwarmException
 from libp2p.network.stream.net_stream import NetStream
@@ -177,8 +178,8 @@ class Swarm(LibP2PSwarm):
         connection: Connection | None = None
         try:
             raw = await transport.dial(addr)
-            if isinstance(raw, RawConnection):
-                with_address(raw.stream)  # type: ignore[arg-type]
+            if isinstance(raw, RawConnection) and isinstance(raw.stream, TrioTCPStream):
+                with_address(raw.stream)
             remote = raw.get_remote_address()
             lease = self.limits.dialled(remote[0] if remote else UNKNOWN_HOST)
             muxed = raw if isinstance(raw, IMuxedConn) else await self._upgrade_outbound(raw, peer_id)
@@ -212,7 +213,7 @@ class Swarm(LibP2PSwarm):
             raise DialError(f"{addr}: that is this node itself")
         if self.background_nursery is None or self._closing:
             await _close_quietly(muxed)
-            raise DialError(f"{addr}: the node is stopping")
+            raise DialError(f"{addr}: this node isn't running")
         connection = Connection(muxed, self, direction, addr, lease)
         self._running.add(connection)
         self.background_nursery.start_soon(connection.run)
@@ -315,9 +316,14 @@ def _remote_addr(muxed: IMuxedConn, listener: Multiaddr) -> Multiaddr:
 
 
 def _innermost(error: BaseException) -> str:
-    """What really went wrong under py-libp2p's wrapping."""
-    while error.__cause__ is not None:
-        error = error.__cause__
+    """What really went wrong, under py-libp2p's wrapping and trio's."""
+    while True:
+        if isinstance(error, BaseExceptionGroup):
+            error = error.exceptions[0]
+        elif error.__cause__ is not None:
+            error = error.__cause__
+        else:
+            break
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return str(error) or type(error).__name__

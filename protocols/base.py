@@ -29,7 +29,15 @@ from types import TracebackType
 
 import trio
 
-from protocols.errors import EndOfStream, NotSupported, ProtocolError, StreamError, StreamReset, StreamTimeout
+from protocols.errors import (
+    EndOfStream,
+    NotConnected,
+    NotSupported,
+    ProtocolError,
+    StreamError,
+    StreamReset,
+    StreamTimeout,
+)
 from protocols.framing import FrameDecoder, encode_frame
 from protocols.rate import TokenBucket
 
@@ -38,6 +46,7 @@ __all__ = [
     "EndOfStream",
     "Handler",
     "Network",
+    "NotConnected",
     "NotSupported",
     "Protocol",
     "ProtocolError",
@@ -101,6 +110,8 @@ class Protocol:
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{self.id}: {name} is a positive number, not {value}")
+        if self.burst is not None and self.burst < 1:
+            raise ValueError(f"{self.id}: burst is at least 1, or no frame would ever pass, not {self.burst}")
 
     def serve(self, handler: Handler) -> Handler:
         """Names the function that is called with each stream that a peer opens. Use as a decorator."""
@@ -132,6 +143,7 @@ class Stream:
         self._bucket = bucket
         self._decoder = None if protocol.max_frame is None else FrameDecoder(protocol.max_frame)
         self._frames: list[bytes] = []
+        self._due: float | None = None
         self._unread = b""
         self._send_lock = trio.Lock()
         self._broken = False
@@ -145,16 +157,19 @@ class Stream:
         if self._decoder is None:
             return await self.receive_some(READ_SIZE)
         while not self._frames:
+            self._frames = self._decoder.feed(b"")[::-1]  # a fault that came behind the last frames
             data = await self._read(READ_SIZE)
             if not data:
                 if self._decoder.incomplete:
                     raise ProtocolError(f"expected a whole frame from {self.peer}, got the end inside one")
                 raise EndOfStream(f"{self.peer} has ended {self.protocol.id}")
             self._frames = self._decoder.feed(data)[::-1]
-        frame = self._frames.pop()
-        if self._bucket is not None and (wait := self._bucket.take(trio.current_time())) > 0:
-            await trio.sleep(wait)
-        return frame
+        if self._bucket is not None:
+            if self._due is None:
+                self._due = trio.current_time() + self._bucket.take(trio.current_time())
+            await trio.sleep_until(self._due)  # cancelled here, the frame and its token are still there
+            self._due = None
+        return self._frames.pop()
 
     async def receive_some(self, max_bytes: int) -> bytes:
         """1 to `max_bytes` bytes; for protocols without frames. Raises as `receive` does."""
@@ -178,7 +193,7 @@ class Stream:
                 if not buffer:
                     raise
                 raise ProtocolError(f"expected {count} bytes from {self.peer}, got {len(buffer)} and the end") from None
-            except trio.Cancelled:
+            except (trio.Cancelled, StreamTimeout):
                 self._unread = bytes(buffer)  # nothing is lost: the next call starts with them
                 raise
         return bytes(buffer)

@@ -23,5 +23,9 @@ class EndOfStream(StreamError):
     """The peer has sent all it wanted to send, and closed its side properly."""
 
 
+class NotConnected(StreamError):
+    """There is no admitted connection to the peer."""
+
+
 class NotSupported(StreamError):
     """The peer doesn't answer this protocol."""

@@ -4,7 +4,7 @@
 
 The length is checked against the protocol's bound as soon as it is known, before a byte of the payload is kept. The
 shortest form is the only valid one and 63 bits are the most (https://github.com/multiformats/unsigned-varint).
-What to do after a `ProtocolError` is the caller's: the decoder takes nothing more.
+After a `ProtocolError` the decoder takes nothing more; what becomes of the stream is the caller's.
 """
 
 from __future__ import annotations
@@ -69,10 +69,25 @@ class FrameDecoder:
         self._varint = VarintDecoder()
         self._wanted: int | None = None
         self._buffer = bytearray()
+        self._error: ProtocolError | None = None
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The frames that `data` completes, in order. Raises ProtocolError for a bad or too large length."""
+        """The frames that `data` completes, in order. Raises ProtocolError for a bad or too large length.
+
+        Frames before the fault are given first: the next call, which may bring nothing, raises.
+        """
+        if self._error is not None:
+            raise self._error
         frames: list[bytes] = []
+        try:
+            self._cut(data, frames)
+        except ProtocolError as error:
+            self._error = error
+            if not frames:
+                raise
+        return frames
+
+    def _cut(self, data: bytes, frames: list[bytes]) -> None:
         position = 0
         while position < len(data):
             if self._wanted is None:
@@ -90,7 +105,6 @@ class FrameDecoder:
                 frames.append(bytes(self._buffer))
                 self._buffer.clear()
                 self._wanted = None
-        return frames
 
     @property
     def incomplete(self) -> bool:

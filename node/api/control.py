@@ -21,12 +21,13 @@ import trio
 
 from node.api.functions import invoke
 from node.datadir import socket_address
-from node.errors import UsageError, VouchError
+from node.errors import LimitError, UsageError, VouchError
 from node.log import get_logger
 from node.node import Node
 from node.tasks import TaskStatus
 
 MAX_LINE = 64 * 1024
+REFUSAL_TIMEOUT = 5.0
 
 log = get_logger("control")
 
@@ -49,10 +50,12 @@ async def serve(node: Node, *, task_status: TaskStatus = trio.TASK_STATUS_IGNORE
         try:
             limiter.acquire_nowait()
         except trio.WouldBlock:
-            log.warning("control_client_refused", limit=int(limiter.total_tokens))
+            limit = int(limiter.total_tokens)
+            log.warning("control_client_refused", limit=limit)
+            await _refuse(stream, LimitError(f"there are {limit} clients, and max_control_clients is {limit}"))
             return
         try:
-            await _answer(node, stream)
+            await _serve_client(node, stream)
         except trio.BrokenResourceError:
             pass  # the client has gone, which is its right
         finally:
@@ -83,30 +86,37 @@ def _bind(path: Path) -> trio.SocketListener:
     return trio.SocketListener(trio.socket.from_stdlib_socket(bound))
 
 
-async def _answer(node: Node, stream: trio.SocketStream) -> None:
+async def _serve_client(node: Node, stream: trio.SocketStream) -> None:
+    """Answers one client's lines, in order, until it sends no more."""
     buffer = bytearray()
-    while True:
-        data = await stream.receive_some(MAX_LINE)
-        if not data:
-            return
+    while data := await stream.receive_some(MAX_LINE):
         buffer += data
-        while (end := buffer.find(b"\n")) >= 0:
+        while (end := buffer.find(b"\n")) >= 0 and end <= MAX_LINE:
             line = bytes(buffer[:end])
             del buffer[: end + 1]
-            await stream.send_all(msgspec.json.encode(await _reply(node, line)) + b"\n")
+            await stream.send_all(await _reply(node, line))
         if len(buffer) > MAX_LINE:
-            error = UsageError(f"expected a request of at most {MAX_LINE} bytes on one line")
-            await stream.send_all(msgspec.json.encode(_failed(0, error)) + b"\n")
+            await _refuse(stream, UsageError(f"expected a request of at most {MAX_LINE} bytes on one line"))
             return
 
 
-async def _reply(node: Node, line: bytes) -> dict[str, Any]:
+async def _refuse(stream: trio.SocketStream, error: VouchError) -> None:
+    """Says why, and takes what is under way: closing over unread bytes would reset the socket under our answer."""
+    await stream.send_all(_failed(0, error))
+    await stream.send_eof()
+    with trio.move_on_after(REFUSAL_TIMEOUT):
+        while await stream.receive_some(MAX_LINE):
+            pass
+
+
+async def _reply(node: Node, line: bytes) -> bytes:
     try:
         request = msgspec.json.decode(line, type=Request)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return _failed(0, UsageError(f'expected {{"id": N, "call": NAME, "params": {{...}}}}: {error}'))
     try:
-        return {"id": request.id, "result": await invoke(node, request.call, request.params)}
+        result = await invoke(node, request.call, request.params)
+        return msgspec.json.encode({"id": request.id, "result": result}) + b"\n"
     except VouchError as error:
         return _failed(request.id, error)
     except Exception as error:  # a fault of ours: it is logged, and the client learns that it isn't theirs
@@ -114,5 +124,5 @@ async def _reply(node: Node, line: bytes) -> dict[str, Any]:
         return _failed(request.id, VouchError(f"{request.call} failed inside the node, see its log: {error!r}"))
 
 
-def _failed(number: int, error: VouchError) -> dict[str, Any]:
-    return {"id": number, "error": {"kind": type(error).__name__, "message": str(error)}}
+def _failed(number: int, error: VouchError) -> bytes:
+    return msgspec.json.encode({"id": number, "error": {"kind": type(error).__name__, "message": str(error)}}) + b"\n"

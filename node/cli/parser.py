@@ -2,7 +2,7 @@
 
 argparse, because `vouch --help` must answer before anybody wonders. The flags for settings come from the table in
 `node.config`, so they can't differ from the file's keys and the variables. They stay text here and are absent
-unless given: `settings_from` lets `node.config.load` convert and check them together with the other layers.
+unless given: `settings_from` lets `node.settings.load` convert and check them together with the other layers.
 
 A handler takes the parsed arguments and returns an exit status. Beside the settings it finds there:
 
@@ -22,8 +22,9 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
-from node.config import SETTINGS, Loaded, load, nearest, node_version
+from node.config import SETTINGS, node_version
 from node.errors import UsageError
+from node.settings import Loaded, load, nearest
 
 Handler = Callable[[argparse.Namespace], int]
 if TYPE_CHECKING:

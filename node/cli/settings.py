@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from node.cli.parser import settings_from
-from node.config import Loaded
+from node.settings import Loaded
 
 
 def show(args: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ It has a peer ID of its own, made for the occasion: the data directory's identit
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +26,7 @@ Ask = Callable[..., dict[str, Any]]
 
 def run(config: Config, command: Callable[[Ask], int]) -> int:
     """Runs `command` with a function that asks such a node, in the form of `Client.call`; its exit status."""
-    configure(form="text", level="error")
+    configure(form="text", level="error", stream=sys.stderr)
     return trio.run(_run, dataclasses.replace(config, listen=(), bootstrap=(), dht="off"), command)
 
 

@@ -6,8 +6,8 @@
 
 py-libp2p writes `/ipfs/kad/1.0.0` into its modules; `_KademliaHost` stands between, so that on the wire it is the
 network's own (docs/wire.md) and no global of the library is touched. Its table takes any peer that was ever heard of;
-`_Table` takes those that are admitted and say that they serve. Refreshes are frequent while the node is new and the
-table changes, and slow down to `dht_refresh_interval`.
+`_Table` takes those that are admitted and say that they serve. Refreshes are frequent while the table is small and
+changes, and slow down to `dht_refresh_interval`.
 """
 
 from __future__ import annotations
@@ -34,6 +34,8 @@ from node.identify import IdentifyService
 from node.log import get_logger
 
 FIRST_REFRESH = 0.5
+# a table with so many peers doesn't hurry when it changes: in a large network it always does
+FULL = 20
 REFRESH_TIMEOUT = 60.0
 JITTER = 0.25
 # py-libp2p serves twelve streams at most, and a Go peer keeps one open for as long as it is connected
@@ -122,7 +124,8 @@ class Dht:
             with trio.move_on_after(wait) as unchanged:
                 await self._changed.wait()
             self._changed = trio.Event()
-            wait = min(2 * wait, self._interval) if unchanged.cancelled_caught else FIRST_REFRESH
+            young = len(self.table()) < FULL
+            wait = FIRST_REFRESH if young and not unchanged.cancelled_caught else min(2 * wait, self._interval)
 
     async def _refresh(self) -> None:
         before = set(self.table())

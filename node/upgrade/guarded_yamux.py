@@ -88,11 +88,15 @@ class GuardedYamux(Yamux):
             if self.event_closed.is_set():
                 raise ConnectionClosedError("the connection is closed")
             with trio.CancelScope(shield=True, deadline=trio.current_time() + WRITE_TIMEOUT) as scope:
-                await self.secured_conn.write(data)
+                try:
+                    await self.secured_conn.write(data)
+                except (RawConnError, ConnectionClosedError):
+                    # py-libp2p would go on reading what the dead peer had sent, and try to answer each frame
+                    await self._abandon()
+                    raise
             if scope.cancelled_caught:
                 await self._abandon()
                 raise ConnectionClosedError(f"the peer took nothing for {WRITE_TIMEOUT:g} s")
-        await trio.lowlevel.checkpoint()
 
     async def close(self, error_code: int = GO_AWAY_NORMAL) -> None:
         if not self.event_closed.is_set() and not self.event_shutting_down.is_set():
@@ -108,18 +112,16 @@ class GuardedYamux(Yamux):
         await self._abandon()
 
     async def _abandon(self) -> None:
-        """Closes the socket, wakes everybody who waits on the connection, and forgets the streams."""
+        """Closes the socket, and wakes everybody who waits on the connection."""
         self.event_shutting_down.set()
         self.new_stream_send_channel.close()
         for stream_id, stream in self.streams.items():
             # for readers, who would take the loss of the connection for the peer's proper end
             stream.cut_off = not stream.recv_closed or bool(self.stream_buffers.get(stream_id))  # type: ignore[attr-defined]
             stream.closed = stream.send_closed = stream.recv_closed = stream.reset_received = True
+        # the tables stay as they are: whoever is between two looks at them finds what it found before
         for event in self.stream_events.values():
             event.set()
-        self.streams.clear()
-        self.stream_buffers.clear()
-        self.stream_events.clear()
         self.event_closed.set()
         with trio.CancelScope(shield=True):  # closing a socket doesn't wait for the peer
             await self.secured_conn.close()

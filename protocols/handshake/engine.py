@@ -78,6 +78,7 @@ class Handshake:
         self.role = role
         self.rules = rules
         self.peer_hello: Hello | None = None
+        self._refusal: Refused | None = None
         self._decoder = FrameDecoder(MAX_FRAME)
 
     def hello(self) -> bytes:
@@ -89,10 +90,21 @@ class Handshake:
     def receive(self, data: bytes) -> Hello | None:
         """The peer's `Hello` once it is complete and fits, else None: more is needed. b"" is the stream's end.
 
-        Raises Refused if the peer doesn't fit, sends what is no `Hello`, or sends more than one.
+        Raises Refused if the peer doesn't fit, sends what is no `Hello`, or sends more than one; and from then on.
         """
+        if self._refusal is not None:
+            raise self._refusal
+        try:
+            return self._receive(data)
+        except Refused as refusal:
+            self._refusal = refusal
+            raise
+
+    def _receive(self, data: bytes) -> Hello | None:
         if not data:
-            raise Refused("no_hello", "the peer ended the handshake without showing a Hello")
+            if self.peer_hello is None:
+                raise Refused("no_hello", "the peer ended the handshake without showing a Hello")
+            return self.peer_hello
         try:
             frames = self._decoder.feed(data)
             if self.peer_hello is not None or len(frames) > 1 or (frames and self._decoder.incomplete):

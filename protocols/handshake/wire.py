@@ -20,7 +20,7 @@ PROTOCOL_ID = "/vouch/handshake/1.0.0"
 MAX_FRAME = 256
 MAX_NETWORK_ID = 64
 
-_NUMBER = r"(0|[1-9][0-9]{0,8})"
+_NUMBER = r"(0|[1-9][0-9]*)"
 _CLIENT_VERSION = re.compile(rf"([A-Za-z0-9._-]{{1,32}})/{_NUMBER}\.{_NUMBER}\.{_NUMBER}", re.ASCII)
 _VERSION = re.compile(rf"{_NUMBER}\.{_NUMBER}\.{_NUMBER}", re.ASCII)
 
@@ -56,6 +56,8 @@ class Hello:
         parse_client_version(self.client_version)
         if not 1 <= len(self.network_id) <= MAX_NETWORK_ID:
             raise ValueError(f"expected a network ID of 1 to {MAX_NETWORK_ID} bytes, got {len(self.network_id)}")
+        if len(self.encode()) > MAX_FRAME:
+            raise ValueError(f"expected a Hello of at most {MAX_FRAME} bytes, got {len(self.encode())}")
 
     def encode(self) -> bytes:
         """The message's bytes, without the frame's length."""

@@ -12,6 +12,9 @@ from typing import Any
 
 import pytest
 import trio
+from libp2p.io.trio import TrioTCPStream
+from libp2p.network.connection.raw_connection import RawConnection
+from libp2p.transport.exceptions import OpenConnectionError
 
 from node.errors import VouchError
 from node.identity import Identity
@@ -78,8 +81,14 @@ def stock_target() -> Iterator[Target]:
 class FromHonest(Tcp):
     """TCP that dials from the honest peer's own address."""
 
-    async def _dial_resolved(self, maddr: Any, source: tuple[str, int] | None = None) -> Any:
-        return await super()._dial_resolved(maddr, (HONEST, 0))
+    async def dial(self, maddr: Any) -> RawConnection:
+        # not py-libp2p's own dial from a source, which leaves its socket open when it is cancelled
+        host, port = str(maddr.value_for_protocol("ip4")), int(maddr.value_for_protocol("tcp"))
+        try:
+            stream = await trio.open_tcp_stream(host, port, local_address=HONEST)
+        except OSError as error:
+            raise OpenConnectionError(str(error)) from error
+        return RawConnection(TrioTCPStream(stream), True)
 
 
 async def dial_and_echo(addr: str, text: bytes = b"honest") -> None:

@@ -1,0 +1,1 @@
+"""Peers in other languages, what drives them, and the benchmarks. Not part of the distribution."""

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"errors"
+
+	kad "github.com/libp2p/go-libp2p-kad-dht"
+	"github.com/libp2p/go-libp2p/core/host"
+	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
+	"github.com/libp2p/go-libp2p/core/protocol"
+	"github.com/libp2p/go-libp2p/core/routing"
+	ma "github.com/multiformats/go-multiaddr"
+)
+
+// newDHT starts a DHT server on PREFIX/kad/1.0.0 with the library's defaults,
+// save that all addresses count: tests run on loopback.
+func newDHT(h host.Host, prefix string) (*kad.IpfsDHT, error) {
+	return kad.New(h,
+		kad.ProtocolPrefix(protocol.ID(prefix)),
+		kad.Mode(kad.ModeServer),
+		kad.AddressFilter(func(addrs []ma.Multiaddr) []ma.Multiaddr { return addrs }),
+		kad.QueryFilter(func(any, peer.AddrInfo) bool { return true }),
+		kad.RoutingTableFilter(func(any, peer.ID) bool { return true }))
+}
+
+// lookup is the outcome of findPeer.
+type lookup struct {
+	found     bool
+	connected bool // before the look-up
+	addrs     []ma.Multiaddr
+	queried   []peer.ID // asked about the target
+	namedBy   []peer.ID // answered with the target among the peers
+}
+
+// findPeer looks a peer up in the DHT. FindPeer doesn't query for a peer that is
+// connected; then a plain look-up is run, and the answers tell if it was found.
+func findPeer(ctx context.Context, dht *kad.IpfsDHT, target peer.ID) (lookup, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	ctx, events := routing.RegisterForQueryEvents(ctx)
+
+	var l lookup
+	collected := make(chan struct{})
+	go func() {
+		defer close(collected)
+		for e := range events {
+			switch e.Type {
+			case routing.SendingQuery:
+				l.queried = append(l.queried, e.ID)
+			case routing.PeerResponse:
+				for _, answer := range e.Responses {
+					if answer.ID == target {
+						l.namedBy = append(l.namedBy, e.ID)
+						l.addrs = ma.Unique(append(l.addrs, answer.Addrs...))
+					}
+				}
+			}
+		}
+	}()
+
+	connected := dht.Host().Network().Connectedness(target) == network.Connected
+	var info peer.AddrInfo
+	var err error
+	if connected {
+		_, err = dht.GetClosestPeers(ctx, string(target))
+	} else {
+		info, err = dht.FindPeer(ctx, target)
+	}
+	cancel()
+	<-collected
+
+	l.connected = connected
+	if connected {
+		l.found = len(l.namedBy) > 0
+	} else {
+		l.found = err == nil
+		l.addrs = ma.Unique(append(l.addrs, info.Addrs...))
+	}
+	if errors.Is(err, routing.ErrNotFound) {
+		err = nil
+	}
+	return l, err
+}

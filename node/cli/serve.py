@@ -1,0 +1,50 @@
+"""What `vouch run` runs: a node, its control socket, and the end at a signal."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator
+
+import trio
+
+from node.api import control
+from node.datadir import locked
+from node.identity import key_file_warning, load_or_make_key
+from node.log import configure, get_logger
+from node.node import Node
+from node.registry import installed_protocols
+from node.settings import Loaded
+
+log = get_logger("run")
+
+
+def serve(loaded: Loaded) -> None:
+    """Runs the node of these settings until SIGINT or SIGTERM."""
+    config = loaded.config
+    configure(form=config.log_format, level=config.log_level)
+    for warning in loaded.warnings:
+        log.warning("setting_ignored", detail=warning)
+    with locked(config.data_dir):
+        identity, made = load_or_make_key(config.key_path)
+        if made:
+            log.info("key_made", peer=identity.peer_id, file=str(config.key_path))
+        readable = key_file_warning(config.key_path)
+        if readable is not None:
+            log.warning("key_file", detail=readable)
+        trio.run(_serve, Node(config, identity=identity, protocols=installed_protocols()))
+
+
+async def _serve(node: Node) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_stop_at, signals, nursery.cancel_scope)
+            await nursery.start(control.serve, node)  # first: who reads "started" may ask at once
+            async with node:
+                await trio.sleep_forever()
+
+
+async def _stop_at(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    async for number in signals:
+        log.info("stopping", signal=signal.Signals(number).name)
+        scope.cancel()
+        return

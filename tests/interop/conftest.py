@@ -1,0 +1,131 @@
+"""What the interop tests share: the peers built on demand, and a node in this process beside them.
+
+INTEROP=require    a peer that can't be built is a failure; else its tests are skipped, naming the reason
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from interop.build import RECIPES, MissingToolchainError
+from node.config import Config
+from node.events import Event
+from node.identity import Identity
+from node.node import Node
+from protocols import Protocol
+
+TIMEOUT = 15.0
+LOOPBACK = "/ip4/127.0.0.1/tcp/0"
+ECHO = Protocol("/vouch/echo/1.0.0", max_frame=64 * 1024)
+
+
+@ECHO.serve
+async def _echo(stream):
+    async for frame in stream:
+        await stream.send(frame)
+
+
+@pytest.fixture(scope="session")
+def built() -> Callable[[str], None]:
+    """Makes sure that a peer of that name is built, or ends the test."""
+
+    def build(name: str) -> None:
+        recipe = RECIPES[name]
+        try:
+            recipe.build()
+        except MissingToolchainError as error:
+            if recipe.binary.is_file():
+                return  # made elsewhere and brought here: its time of change tells nothing
+            if os.environ.get("INTEROP") == "require":
+                pytest.fail(f"INTEROP=require, but {error}", pytrace=False)
+            pytest.skip(str(error))
+
+    return build
+
+
+class Local:
+    """A node in this process, with all that happened to it. `event` works as `Peer.event` does."""
+
+    def __init__(self, node: Node) -> None:
+        self.node = node
+        self.peer_id = node.peer_id
+        self.events: list[Event] = []
+        self._fresh: list[Event] = []
+        self._changed = trio.Event()
+        node.events.subscribe(self._take)
+
+    @property
+    def addr(self) -> str:
+        return self.node.addrs[0]
+
+    async def event(self, kind, *, timeout=TIMEOUT, **fields):
+        """The oldest event of that kind and those fields that no call has returned yet, else the next one to come."""
+        with trio.move_on_after(timeout):
+            while True:
+                for event in self._fresh:
+                    if _fits(event, kind, fields):
+                        self._fresh.remove(event)
+                        return event
+                await self._changed.wait()
+        raise AssertionError(f"expected {kind.__name__} {fields} within {timeout:g} s, got {self.events}")
+
+    def seen(self, kind, **fields):
+        return [event for event in self.events if _fits(event, kind, fields)]
+
+    def _take(self, event: Event) -> None:
+        self.events.append(event)
+        self._fresh.append(event)
+        self._changed.set()
+        self._changed = trio.Event()
+
+
+def _fits(event, kind, fields) -> bool:
+    return isinstance(event, kind) and all(getattr(event, name) == value for name, value in fields.items())
+
+
+@pytest.fixture
+def here():
+    """`async with here(network_id=...) as local`: a node in this process, listening on loopback, answering echo."""
+
+    @asynccontextmanager
+    async def start(*, identity: Identity | None = None, **settings):
+        config = Config(**{"listen": (LOOPBACK,), **settings})
+        local = Local(Node(config, identity=identity or Identity.generate(), protocols=[ECHO]))
+        async with local.node:
+            yield local
+
+    return start
+
+
+@pytest.fixture
+def eventually():
+    """`await eventually(check)`: until it returns something true, for what no event tells of. `check` may be async."""
+
+    async def wait(check, what: str, timeout=TIMEOUT):
+        result = None
+        with trio.move_on_after(timeout):
+            while True:
+                result = check()
+                if hasattr(result, "__await__"):
+                    result = await result
+                if result:
+                    return result
+                await trio.sleep(0.05)
+        raise AssertionError(f"expected within {timeout:g} s: {what}; at last it was {result!r}")
+
+    return wait
+
+
+@pytest.fixture
+def no_traceback(caplog):
+    """Fails the test if anything was logged with a traceback. Our loggers render it into the event itself."""
+    caplog.set_level("INFO")
+    yield
+    for record in caplog.get_records("call"):
+        assert not record.exc_info, record.getMessage()
+        assert "Traceback" not in record.getMessage()

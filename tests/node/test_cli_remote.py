@@ -1,0 +1,268 @@
+"""`vouch status`, `peers`, `connect` and `ping`: with a running node, and without one."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from node.cli import main
+from node.identity import Identity
+from tests.node.test_cli_run import LOOPBACK, Running, ask, client_of
+
+NETWORK = "remote-tests"
+STRANGER = Identity.generate().peer_id
+RTT = r"[0-9]+ µs"
+
+
+@dataclass
+class Peer:
+    """A node in a process of its own."""
+
+    data_dir: Path
+    peer_id: str
+    addr: str
+
+
+@pytest.fixture(scope="module")
+def peers(tmp_path_factory):
+    """Two nodes that don't know each other: the one whose commands are tested, and one to talk with."""
+    folder = tmp_path_factory.mktemp("remote")
+    flags = ("--network-id", NETWORK, "--listen", LOOPBACK, "--log-format", "json", "--data-dir")
+    with Running(*flags, folder / "ours") as ours, Running(*flags, folder / "theirs") as theirs:
+        found = []
+        for name, running in (("ours", ours), ("theirs", theirs)):
+            running.logged("is_bootstrap")
+            status = ask(folder / name, "status")
+            found.append(Peer(folder / name, status["peer_id"], status["addrs"][0]))
+        yield found
+        for running in (ours, theirs):
+            running.stop()
+
+
+@pytest.fixture
+def ours(peers):
+    """The running node, connected with nobody."""
+    with client_of(peers[0].data_dir) as client:
+        for peer in client.call("peers")["peers"]:
+            client.call("disconnect", peer=peer["peer"])
+    return peers[0]
+
+
+@pytest.fixture
+def theirs(peers):
+    return peers[1]
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch, tmp_path):
+    for variable in [name for name in os.environ if name.startswith("VOUCH_")]:
+        monkeypatch.delenv(variable)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _logging():
+    """A short-lived node sets the process's logging up; here it is put back."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    levels = {name: logging.getLogger(name).level for name in ("vouch", "libp2p", "aioquic", "noise")}
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    for name, before in levels.items():
+        logging.getLogger(name).setLevel(before)
+
+
+@pytest.fixture
+def vouch(capsys):
+    """Runs a command; its exit status, what it wrote to stdout and what to stderr."""
+
+    def run(*argv):
+        status = main([str(text) for text in argv])
+        return (status, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def nobody():
+    """An address where nobody listens."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))  # bound and not listening: refuses, and is nobody else's
+        yield f"/ip4/127.0.0.1/tcp/{bound.getsockname()[1]}/p2p/{STRANGER}"
+
+
+def at(peer):
+    return ("--data-dir", peer.data_dir)
+
+
+def one_error(result, text):
+    """Checks exit status 1 with one line on stderr that matches, and nothing on stdout."""
+    status, out, err = result
+    assert (status, out) == (1, "")
+    assert re.fullmatch(rf"vouch: error: {text}\n", err), err
+
+
+# status
+
+
+def test_status(vouch, ours):
+    status, out, err = vouch("status", *at(ours))
+    assert (status, err) == (0, "")
+    rows = dict(re.split(r"  +| (?=[0-9/])", line, maxsplit=1) for line in out.splitlines())
+    assert rows["peer ID"] == ours.peer_id
+    assert rows["network"] == NETWORK
+    assert rows["version"].startswith("vouch/")
+    assert re.fullmatch(r"[0-9]+ s", rows["up for"])
+    assert rows["peers"] == "0 (0 inbound, 0 outbound)"
+    assert rows["listens on"] == ours.addr
+    assert rows["max_connections"] == "0 of 256"
+
+
+def test_status_as_json(vouch, ours):
+    status, out, err = vouch("status", "--json", *at(ours))
+    assert (status, err) == (0, "")
+    assert out.count("\n") == 1
+    answer = json.loads(out)
+    assert answer["peer_id"] == ours.peer_id
+    assert answer["addrs"] == [ours.addr]
+    assert answer["network_id"] == NETWORK
+
+
+def test_the_data_directory_may_come_from_the_environment(vouch, monkeypatch, ours):
+    monkeypatch.setenv("VOUCH_DATA_DIR", str(ours.data_dir))
+    status, out, _ = vouch("status", "--json")
+    assert status == 0
+    assert json.loads(out)["peer_id"] == ours.peer_id
+
+
+# peers, connect
+
+
+def test_connect_and_peers(vouch, ours, theirs):
+    assert vouch("peers", *at(ours)) == (0, "no peers are connected\n", "")
+
+    status, out, err = vouch("connect", theirs.addr, *at(ours))
+    assert (status, err) == (0, "")
+    assert re.fullmatch(rf"connected with {theirs.peer_id} in [0-9]+\.[0-9] ms\n", out)
+    again = f"{theirs.peer_id} is connected already (outbound, {theirs.addr})\n"
+    assert vouch("connect", theirs.addr, *at(ours)) == (0, again, "")
+
+    status, out, err = vouch("peers", *at(ours))
+    assert (status, err) == (0, "")
+    assert re.fullmatch(rf"{theirs.peer_id}  outbound  vouch/\S+ +[0-9]+ s  {theirs.addr}\n", out)
+    _, out, _ = vouch("status", *at(ours))
+    assert re.search(r"^peers +1 \(0 inbound, 1 outbound\)$", out, re.MULTILINE)
+
+
+def test_connect_and_peers_as_json(vouch, ours, theirs):
+    assert vouch("peers", "--json", *at(ours)) == (0, '{"peers": []}\n', "")
+
+    status, out, err = vouch("connect", "--json", theirs.addr, *at(ours))
+    assert (status, err) == (0, "")
+    answer = json.loads(out)
+    assert answer.pop("seconds") > 0
+    assert answer == {"peer": theirs.peer_id, "addr": theirs.addr, "direction": "outbound", "already": False}
+
+    status, out, err = vouch("peers", "--json", *at(ours))
+    assert (status, err) == (0, "")
+    (peer,) = json.loads(out)["peers"]
+    assert (peer["peer"], peer["direction"], peer["addr"]) == (theirs.peer_id, "outbound", theirs.addr)
+
+
+def test_connect_where_nobody_listens(vouch, ours, nobody):
+    one_error(vouch("connect", nobody, *at(ours)), rf"{STRANGER} can't be reached: .+")
+
+
+def test_connect_with_something_else_than_an_address(vouch, ours):
+    status, out, err = vouch("connect", "theirs", *at(ours))
+    assert (status, out) == (2, "")
+    assert err.startswith("vouch: error: expected an address such as /ip4/192.0.2.1/tcp/4001/p2p/12D3KooW…, got ")
+    assert err.count("\n") == 1
+
+
+# ping
+
+
+def test_ping_by_address_and_by_peer_id(vouch, ours, theirs):
+    for target in (theirs.addr, theirs.peer_id):
+        status, out, err = vouch("ping", target, "--count", "3", "--interval", "0.01", *at(ours))
+        assert (status, err) == (0, "")
+        assert re.fullmatch(
+            rf"1: {RTT}\n2: {RTT}\n3: {RTT}\n3 answered, 0 lost; min/avg/max [0-9]+/[0-9]+/{RTT}\n", out
+        )
+
+
+def test_ping_as_json(vouch, ours, theirs):
+    status, out, err = vouch("ping", theirs.addr, "--json", "--count", "2", "--interval", "0.01", *at(ours))
+    assert (status, err) == (0, "")
+    answer = json.loads(out)
+    assert (answer["peer"], answer["lost"], answer["error"]) == (theirs.peer_id, 0, "")
+    assert len(answer["rtts"]) == 2
+    assert all(rtt > 0 for rtt in answer["rtts"])
+
+
+def test_ping_of_a_peer_that_is_not_connected(vouch, ours):
+    text = rf"there is no connection to {STRANGER}: give its address, or `vouch connect` first"
+    one_error(vouch("ping", STRANGER, *at(ours)), text)
+    one_error(vouch("ping", "--json", STRANGER, *at(ours)), text)
+
+
+# without a running node
+
+
+@pytest.mark.parametrize("command", ["status", "peers"])
+@pytest.mark.parametrize("folder", ["there", "not-there"])
+def test_without_a_node_there_is_nothing_to_tell(vouch, tmp_path, command, folder):
+    (tmp_path / "there").mkdir()
+    data_dir = tmp_path / folder
+    text = (
+        f"no node is running with the data directory {data_dir}: "
+        "start one with `vouch run`, or name another with --data-dir"
+    )
+    one_error(vouch(command, "--data-dir", data_dir), re.escape(text))
+    one_error(vouch(command, "--json", "--data-dir", data_dir), re.escape(text))
+    assert data_dir.exists() == (folder == "there")  # asking makes nothing
+
+
+def test_without_a_node_connect_starts_one_for_the_occasion(vouch, theirs, tmp_path):
+    given = ("--network-id", NETWORK, "--data-dir", tmp_path / "none")
+    status, out, err = vouch("connect", theirs.addr, *given)
+    assert (status, err) == (0, "")
+    assert re.fullmatch(rf"connected with {theirs.peer_id} in [0-9]+\.[0-9] ms\n", out)
+    assert list(tmp_path.iterdir()) == []  # no key and no socket
+
+
+def test_without_a_node_ping_starts_one_for_the_occasion(vouch, theirs, tmp_path):
+    given = ("--network-id", NETWORK, "--data-dir", tmp_path / "none", "--count", "2", "--interval", "0.01")
+    status, out, err = vouch("ping", theirs.addr, *given)
+    assert (status, err) == (0, "")
+    assert re.fullmatch(rf"1: {RTT}\n2: {RTT}\n2 answered, 0 lost; min/avg/max [0-9]+/[0-9]+/{RTT}\n", out)
+    status, out, err = vouch("ping", "--json", theirs.addr, *given)
+    assert (status, err) == (0, "")
+    assert json.loads(out)["peer"] == theirs.peer_id
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["connect", "ping"])
+def test_a_node_for_the_occasion_must_be_of_the_same_network(vouch, theirs, tmp_path, command):
+    given = ("--network-id", "another", "--data-dir", tmp_path / "none")
+    one_error(vouch(command, theirs.addr, *given), rf"{theirs.peer_id} at {theirs.addr}: .*another network.*")
+
+
+def test_a_node_for_the_occasion_knows_nobody(vouch, tmp_path):
+    given = ("--network-id", NETWORK, "--data-dir", tmp_path / "none")
+    one_error(vouch("ping", STRANGER, *given), rf"there is no connection to {STRANGER}: .+")
+
+
+def test_a_node_for_the_occasion_where_nobody_listens(vouch, nobody, tmp_path):
+    given = ("--network-id", NETWORK, "--data-dir", tmp_path / "none")
+    one_error(vouch("ping", nobody, *given), rf"{STRANGER} can't be reached: .+")
