@@ -17,7 +17,6 @@ from typing import Any
 import trio
 from libp2p.abc import IMuxedConn, INetConn, INetStream, IPeerStore, IRawConnection, ITransport
 from libp2p.io.abc import ReadWriteCloser
-from libp2p.io.trio import TrioTCPStream
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.exceptions import SwarmException
 from libp2p.network.stream.net_stream import NetStream
@@ -34,7 +33,6 @@ from node.peers.limits import ConnectionLimiter, Lease, Limits
 from node.peers.single import surplus
 from node.registry import Registry
 from node.tasks import TaskStatus
-from node.transport import with_address
 from node.upgrade.upgrader import Upgrader
 from protocols.handshake import engine
 
@@ -178,8 +176,6 @@ class Swarm(LibP2PSwarm):
         connection: Connection | None = None
         try:
             raw = await transport.dial(addr)
-            if isinstance(raw, RawConnection) and isinstance(raw.stream, TrioTCPStream):
-                with_address(raw.stream)
             remote = raw.get_remote_address()
             lease = self.limits.dialled(remote[0] if remote else UNKNOWN_HOST)
             muxed = raw if isinstance(raw, IMuxedConn) else await self._upgrade_outbound(raw, peer_id)

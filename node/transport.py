@@ -8,24 +8,53 @@ the swarm gives it, and reports addresses in full.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import ifaddr
 import trio
-from libp2p.abc import IListener
+from libp2p.abc import IListener, IRawConnection
 from libp2p.io.trio import TrioTCPStream
+from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.transport.exceptions import OpenConnectionError
 from libp2p.transport.tcp.tcp import TCP
 from libp2p.utils.multiaddr_utils import extract_ip_from_multiaddr
 from multiaddr import Multiaddr
 
 BACKLOG = 256
+READ_SIZE = 64 * 1024
 
 Handler = Callable[[TrioTCPStream], Awaitable[None]]
 
 
+class BufferedTcpStream(TrioTCPStream):
+    """py-libp2p's stream, reading from the socket by the buffer rather than by the field.
+
+    What stands above reads two bytes of length, then a message, then twelve bytes of a frame's header …; each would be
+    a turn of the event loop. One reader at a time, as it is there.
+    """
+
+    def __init__(self, stream: trio.SocketStream) -> None:
+        super().__init__(stream)
+        self._unread = b""
+        self._at = 0
+
+    async def read(self, n: int | None = None) -> bytes:
+        if self._at == len(self._unread):
+            self._unread, self._at = await super().read(READ_SIZE), 0
+        end = len(self._unread) if n is None else min(self._at + n, len(self._unread))
+        data = self._unread[self._at : end]
+        self._at = end
+        return data
+
+
 class Tcp(TCP):
-    """py-libp2p's TCP transport with our listener."""
+    """py-libp2p's TCP transport with our listener and stream."""
+
+    async def dial(self, maddr: Multiaddr) -> IRawConnection:
+        raw = await super().dial(maddr)
+        if isinstance(raw, RawConnection) and isinstance(raw.stream, TrioTCPStream):
+            raw.stream = with_address(BufferedTcpStream(raw.stream.stream))
+        return raw
 
     def create_listener(self, handler_function: Any) -> Any:
         return TcpListener(handler_function)
@@ -55,7 +84,7 @@ class TcpListener(IListener):
             await trio.serve_listeners(self._accepted, list(self._listeners))
 
     async def _accepted(self, stream: trio.SocketStream) -> None:
-        await self._handler(with_address(TrioTCPStream(stream)))
+        await self._handler(with_address(BufferedTcpStream(stream)))
 
     def get_addrs(self) -> tuple[Multiaddr, ...]:
         """The addresses that are bound, the real port in them; a wildcard stays one."""
@@ -69,7 +98,10 @@ class TcpListener(IListener):
         self._listeners = ()
 
 
-def with_address(stream: TrioTCPStream) -> TrioTCPStream:
+S = TypeVar("S", bound=TrioTCPStream)
+
+
+def with_address(stream: S) -> S:
     """The stream, knowing its remote address: py-libp2p's own look-up fails for IPv6."""
     try:
         host, port = stream.stream.socket.getpeername()[:2]

@@ -86,7 +86,7 @@ class GuardedYamux(Yamux):
     async def _write_frame(self, data: bytes) -> None:
         async with self._write_lock:
             if self.event_closed.is_set():
-                raise ConnectionClosedError("the connection is closed")
+                raise RawConnError  # without a text py-libp2p takes it for the end that it is, and logs no error
             with trio.CancelScope(shield=True, deadline=trio.current_time() + WRITE_TIMEOUT) as scope:
                 try:
                     await self.secured_conn.write(data)

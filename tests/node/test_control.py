@@ -228,10 +228,13 @@ async def test_another_network_refuses_and_is_left_alone(node, tmp_path):
         ({"target": 7}, r"ping: Expected `str`, got `int` - at `\$.target`"),
         ({"target": STRANGER, "count": "3"}, r"ping: Expected `int`, got `str` - at `\$.count`"),
         ({"target": STRANGER, "often": 3}, "ping: Object contains unknown field `often`"),
-        ({"target": STRANGER, "count": 0}, "expected 1 to 1000 pings 0 to 60 s apart, got 0 and 0 s apart"),
-        ({"target": STRANGER, "count": 1001}, "expected 1 to 1000 pings"),
-        ({"target": STRANGER, "interval": -1.0}, "expected 1 to 1000 pings"),
-        ({"target": STRANGER, "interval": 61}, "expected 1 to 1000 pings"),
+        (
+            {"target": STRANGER, "count": 0},
+            "expected at least one ping, and 30 s at most in all, got 0 that are 0 s apart",
+        ),
+        ({"target": STRANGER, "count": 30_001}, "expected at least one ping, and 30 s at most in all"),
+        ({"target": STRANGER, "interval": -1.0}, "expected at least one ping, and 30 s at most in all"),
+        ({"target": STRANGER, "interval": 31}, "expected at least one ping, and 30 s at most in all"),
     ],
 )
 async def test_bad_parameters(node, params, text):
@@ -334,7 +337,7 @@ async def test_more_clients_than_allowed(tmp_path):
         async with raw_client(node) as first, raw_client(node) as second:
             assert "result" in await first.ask("peers")
             assert "result" in await second.ask("peers")
-            with pytest.raises(VouchError, match="the node closed the control socket"):
+            with pytest.raises(VouchError, match="there are 2 clients, and max_control_clients is 2"):
                 await ask(node, "peers")
             assert "result" in await first.ask("peers")  # those within are served on
 
