@@ -108,5 +108,5 @@ class FrameDecoder:
 
     @property
     def incomplete(self) -> bool:
-        """Whether the bytes so far end inside a frame."""
-        return self._wanted is not None or self._varint.started
+        """Whether the bytes so far end inside a frame, or in what is none."""
+        return self._wanted is not None or self._varint.started or self._error is not None

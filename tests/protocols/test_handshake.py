@@ -282,6 +282,15 @@ def test_any_bytes_admit_refuse_or_wait_and_the_split_does_not_change_which(role
         assert whole.network_id == NETWORK
 
 
+def test_a_hello_with_a_bad_frame_behind_it_is_refused_however_it_is_split():
+    data = encode_frame(THEIRS.encode(), MAX_FRAME) + b"\x80\x03"
+    for chunks in ([data], [data[:-2], data[-2:]], [data[:-1], data[-1:]]):
+        recipient = Handshake(Role.RECIPIENT, RULES)
+        with pytest.raises(Refused, match="expected one Hello, got more"):
+            for chunk in chunks:
+                recipient.receive(chunk)
+
+
 def test_refused_is_final():
     recipient = Handshake(Role.RECIPIENT, RULES)
     with pytest.raises(Refused):
