@@ -16,7 +16,7 @@ A stranger's bytes can end the connection, and nothing else: `run` lets no excep
 from __future__ import annotations
 
 import typing
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import trio
@@ -27,17 +27,15 @@ from libp2p.network.stream.net_stream import NetStream
 from libp2p.stream_muxer.exceptions import MuxedConnUnavailable
 from multiaddr import Multiaddr
 
+from node.config import Config
 from node.log import get_logger
 from node.peers.limits import Lease
-from node.registry import Slot, StreamLimitError
+from node.registry import Registry, Slot, StreamLimitError
 from node.streams import BROKEN, MuxedBytes
 from node.upgrade.multistream import NegotiationError, NotAvailableError, respond, select
 from protocols import NotSupported, Protocol, ProtocolError, Stream, StreamError, StreamReset, StreamTimeout
-from protocols.handshake.engine import MAX_HELD_STREAMS, Handshake, Refused, Role
+from protocols.handshake.engine import MAX_HELD_STREAMS, Handshake, Refused, Role, Rules
 from protocols.handshake.wire import MAX_FRAME, PROTOCOL_ID, Hello
-
-if typing.TYPE_CHECKING:
-    from node.swarm import Swarm
 
 CLOSE_TIMEOUT = 1.0
 # a connection to drain is kept this long without a stream before it is closed: one of the peer's may be under way
@@ -50,14 +48,33 @@ NOT_ADMITTED = "the peer closed the connection without admitting us: another net
 log = get_logger("connection")
 
 
+class Owner(typing.Protocol):
+    """What a connection needs of the swarm that it is one of."""
+
+    config: Config
+    rules: Rules
+    registry: Registry
+    streams_refused: int
+    ask_protocols: Callable[[Connection], Awaitable[Sequence[str]]]
+
+    def register(self, connection: Connection) -> None:
+        """The connection is admitted: show it."""
+
+    def forget(self, connection: Connection) -> None:
+        """It has ended: take it out of the books."""
+
+    def tell_refused(self, connection: Connection, refusal: Refused) -> None:
+        """It ended without having been admitted."""
+
+
 class Connection(SwarmConn):
     """A connection to one peer. `addr` is the remote address; `hello` what the peer showed, if it showed any."""
 
-    def __init__(self, muxed_conn: IMuxedConn, swarm: Swarm, direction: str, addr: Multiaddr, lease: Lease) -> None:
-        super().__init__(muxed_conn, swarm, direction)
+    def __init__(self, muxed_conn: IMuxedConn, owner: Owner, direction: str, addr: Multiaddr, lease: Lease) -> None:
+        super().__init__(muxed_conn, typing.cast("Any", owner), direction)
         self.peer_id = muxed_conn.peer_id
         self.peer = str(muxed_conn.peer_id)
-        self.net = swarm
+        self.net = owner
         self.addr = addr
         self.lease = lease
         self.initiated = muxed_conn.is_initiator
