@@ -96,6 +96,9 @@ class Config:
     client_version: str = advanced(default_client_version, "told to peers; NAME/N.N.N", shown="vouch/ and its version")
     min_versions: Mapping[str, str] = setting(dict, "oldest version of a client that is admitted", shown="none")
 
+    # Upgrade
+    upgrade: Literal["fast", "stock"] = advanced("fast", "whose muxer: the project's, or py-libp2p's to compare")
+
     # Time for one step of a connection
     handshake_timeout: float = advanced(5.0, "seconds for the admission handshake")
     dial_timeout: float = advanced(10.0, "seconds for a whole dial, handshake included")

@@ -246,9 +246,9 @@ class Connection(SwarmConn):
             return
         self.hello = hello
         self.lease.established()
-        meter = getattr(self.muxed_conn, "meter", None)
-        if meter is not None:
-            meter.admitted = True
+        admitted = getattr(self.muxed_conn, "admitted", None)
+        if admitted is not None:
+            admitted()  # what a peer may send before is the muxer's to count
         for negotiation in self._negotiations:
             negotiation.deadline = trio.current_time() + self.net.config.negotiation_timeout
         self.net.register(self)
@@ -286,7 +286,10 @@ class Connection(SwarmConn):
                 self.net.streams_refused += 1
                 await muxed.reset()
                 continue
-            nursery.start_soon(self._serve, muxed)
+            # counted here and not in the task: a burst of streams arrives before any of their tasks runs
+            held = not self.admitted.is_set()
+            self._held += held
+            nursery.start_soon(self._serve, muxed, held)
 
     def _too_many(self) -> bool:
         if not self.admitted.is_set():
@@ -294,11 +297,9 @@ class Connection(SwarmConn):
         # the muxer's own count includes streams that we have closed and the peer hasn't
         return len(getattr(self.muxed_conn, "streams", self.streams)) > self.net.config.max_streams
 
-    async def _serve(self, muxed: IMuxedStream) -> None:
-        """One inbound stream, from its negotiation to its end."""
+    async def _serve(self, muxed: IMuxedStream, counted: bool) -> None:
+        """One inbound stream, from its negotiation to its end; `counted` among those that are held."""
         stream = await self._add_stream(muxed)
-        counted = not self.admitted.is_set()
-        self._held += counted
         slot: Slot | None = None
 
         async def accept(proposal: str) -> bool:

@@ -36,7 +36,9 @@ from node.swarm import Swarm
 from node.transport import Tcp, expand_wildcard
 from node.upgrade.guarded_yamux import GuardedYamux
 from node.upgrade.multistream import NegotiationError, select
+from node.upgrade.muxer import muxer
 from node.upgrade.upgrader import Upgrader
+from node.upgrade.yamux import Limits
 from protocols import NotSupported, Protocol, Stream
 from protocols.handshake.engine import Rules
 
@@ -138,7 +140,8 @@ def build(
     peerstore = BoundedPeerStore(config.max_known_peers)
     peerstore.add_key_pair(peer_id, key_pair)
     noise = Noise(key_pair, noise_privkey=create_new_x25519_key_pair().private_key)
-    upgrader = Upgrader({str(NOISE_ID): noise}, {str(YAMUX_ID): GuardedYamux})
+    ours = muxer(Limits(max_streams=2 * config.max_streams))
+    upgrader = Upgrader({str(NOISE_ID): noise}, {str(YAMUX_ID): GuardedYamux if config.upgrade == "stock" else ours})
     swarm = Swarm(
         peer_id,
         peerstore,
