@@ -113,7 +113,7 @@ class Connection(SwarmConn):
                     nursery.start_soon(self._accept_streams, nursery)
                     await self._decide(nursery)
         except Exception as error:  # third-party code on a stranger's bytes: it may raise anything, and ends here
-            log.debug("connection_failed", peer=self.peer, addr=str(self.addr), error=repr(error))
+            log.warning("connection_failed", peer=self.peer, addr=str(self.addr), error=repr(error))
             self.reason = self.reason or "error"
         finally:
             with trio.CancelScope(shield=True):
@@ -310,7 +310,7 @@ class Connection(SwarmConn):
                 counted = False
                 return True
             await self.admitted.wait()
-            slot = self.net.registry.open(self.peer, proposal)
+            slot = await self.net.registry.open_soon(self.peer, proposal)
             return slot is not None
 
         try:

@@ -37,6 +37,7 @@ from node.transport import Tcp, expand_wildcard
 from node.upgrade.guarded_yamux import GuardedYamux
 from node.upgrade.multistream import NegotiationError, select
 from node.upgrade.muxer import muxer
+from node.upgrade.secure import NoiseTransport
 from node.upgrade.upgrader import Upgrader
 from node.upgrade.yamux import Limits
 from protocols import NotSupported, Protocol, Stream
@@ -127,6 +128,14 @@ async def _never(_stream: Any) -> None:
     raise AssertionError("streams are negotiated by the swarm's connections, not by the host")
 
 
+def _upgrader(config: Config, key_pair: KeyPair) -> Upgrader:
+    if config.upgrade == "stock":
+        noise = Noise(key_pair, noise_privkey=create_new_x25519_key_pair().private_key)
+        return Upgrader({str(NOISE_ID): noise}, {str(YAMUX_ID): GuardedYamux})
+    limits = Limits(max_streams=2 * config.max_streams)
+    return Upgrader({str(NOISE_ID): NoiseTransport(key_pair, [str(YAMUX_ID)])}, {str(YAMUX_ID): muxer(limits)})
+
+
 def build(
     config: Config,
     key_pair: KeyPair,
@@ -139,9 +148,7 @@ def build(
     peer_id = ID.from_pubkey(key_pair.public_key)
     peerstore = BoundedPeerStore(config.max_known_peers)
     peerstore.add_key_pair(peer_id, key_pair)
-    noise = Noise(key_pair, noise_privkey=create_new_x25519_key_pair().private_key)
-    ours = muxer(Limits(max_streams=2 * config.max_streams))
-    upgrader = Upgrader({str(NOISE_ID): noise}, {str(YAMUX_ID): GuardedYamux if config.upgrade == "stock" else ours})
+    upgrader = _upgrader(config, key_pair)
     swarm = Swarm(
         peer_id,
         peerstore,

@@ -216,6 +216,8 @@ class _Nodes:
                 answer = client.call("status", timeout=ANSWER_TIMEOUT)
         except VouchError:
             return None  # it is still starting, or the machine is busy: it is asked again
+        if not answer["addrs"]:
+            return None  # its socket answers already, its listeners are still to come
         self.addrs[number] = answer["addrs"][0]
         return answer
 

@@ -1,7 +1,7 @@
 """Yamux on a secured connection: the trio shell around `yamux.Session`, in the shape that py-libp2p gives a muxer.
 
     reader task:  connection --read--> Session.receive --events--> wakes streams, hands out new ones
-    writer task:  Session.output --write--> connection             the only one that writes: nobody's cancellation cuts a frame
+    writer task:  Session.output --write--> connection     the only one that writes: no cancellation cuts a frame
     pulse task:   pings, for the round trip and for links that died
 
 A read takes bytes and awaits nothing afterwards, so that cancelling it loses none. A write returns when all of it has
@@ -142,7 +142,7 @@ class MuxedStream(IMuxedStream):
         self.wake()
         await trio.lowlevel.checkpoint()
 
-    def set_deadline(self, ttl: int) -> bool:
+    def set_deadline(self, ttl: int) -> None:
         raise NotImplementedError("deadlines are the caller's: use trio.fail_after")
 
     def get_remote_address(self) -> tuple[str, int] | None:
@@ -282,7 +282,7 @@ class Muxer(IMuxedConn):
                     return
                 for event in self.session.receive(data):
                     self._handle(event)
-                if self.session.control_pending:
+                if self.session.ready:
                     self._work.set()
         except _LOST as error:
             log.debug("connection_lost", peer=str(self.peer_id), error=repr(error))
@@ -339,9 +339,11 @@ class Muxer(IMuxedConn):
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, Opened):
-            self._accepted.append(self._new(self.session.streams[event.stream]))
-            self._arrived.set()
-            self._arrived = trio.Event()
+            state = self.session.streams.get(event.stream)
+            if state is not None:  # else it was reset in the same breath
+                self._accepted.append(self._new(state))
+                self._arrived.set()
+                self._arrived = trio.Event()
         elif isinstance(event, Pong):
             if event.value == self._pings & 0xFFFFFFFF:
                 self._pong.set()

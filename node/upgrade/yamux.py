@@ -246,6 +246,11 @@ class Session:
         """Control frames that aren't out yet."""
         return len(self._control)
 
+    @property
+    def ready(self) -> bool:
+        """Whether `output` has something to give."""
+        return bool(self._control or self._turns)
+
     def output(self) -> tuple[bytes, list[Event]]:
         """What goes out next, at most one message's worth, and what that finishes; b"" if nothing can."""
         parts: list[bytes | memoryview] = []
@@ -278,7 +283,7 @@ class Session:
     # bytes in
 
     def receive(self, data: bytes) -> list[Event]:
-        """Takes the next bytes, in any split. Raises ProtocolError when the peer breaks the rules; nothing goes on then."""
+        """Takes the next bytes, in any split. Raises ProtocolError when the peer breaks the rules, which is the end."""
         events: list[Event] = []
         position, end = 0, len(data)
         while position < end:
@@ -300,10 +305,11 @@ class Session:
                     break
                 fields = HEADER.unpack(self._header)
                 self._header.clear()
-            self._frame(*fields, events)
+            self._frame(fields, events)
         return events
 
-    def _frame(self, version: int, kind: int, flags: int, number: int, length: int, events: list[Event]) -> None:
+    def _frame(self, fields: tuple[int, ...], events: list[Event]) -> None:
+        version, kind, flags, number, length = fields
         if version != 0:
             raise ProtocolError(f"expected Yamux version 0, got {version}")
         if kind == PING:
