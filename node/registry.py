@@ -100,7 +100,7 @@ class Registry:
         return Slot(self, peer, protocol)
 
     async def open_soon(self, peer: str, protocol_id: str) -> Slot | None:
-        """As `open`, but waits a moment for a place: the peer may have closed a stream whose handler is yet to see it."""
+        """As `open`, but waits a moment for a place: a handler may be yet to see that its stream was closed."""
         with trio.move_on_after(GRACE):
             while True:
                 try:
