@@ -101,14 +101,16 @@ class Registry:
 
     async def open_soon(self, peer: str, protocol_id: str) -> Slot | None:
         """As `open`, but waits a moment for a place: a handler may be yet to see that its stream was closed."""
-        with trio.move_on_after(GRACE):
-            while True:
-                try:
-                    return self.open(peer, protocol_id)
-                except StreamLimitError:
-                    self.refused[protocol_id] -= 1  # not refused yet
-                    await self._freed.wait()
-        return self.open(peer, protocol_id)
+        deadline = trio.current_time() + GRACE
+        while True:
+            try:
+                return self.open(peer, protocol_id)
+            except StreamLimitError:
+                if trio.current_time() >= deadline:
+                    raise
+                self.refused[protocol_id] -= 1  # not refused yet
+            with trio.move_on_at(deadline):
+                await self._freed.wait()
 
     async def run(self, slot: Slot, raw: ByteStream) -> None:
         """Calls the handler with the stream, and ends the stream however the handler ends."""

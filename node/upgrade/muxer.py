@@ -59,13 +59,20 @@ class MuxedStream(IMuxedStream):
         self.state = state
         self.closed_at: float | None = None
         self._changed = trio.Event()
+        self._written = trio.Event()
         self._write_lock = trio.Lock()
         self._hole = False
 
     def wake(self) -> None:
-        """Something has changed for whoever waits."""
+        """Something has changed for whoever reads; at the stream's end, for whoever writes too."""
         self._changed.set()
         self._changed = trio.Event()
+        if self.state.reset or self.conn.lost:
+            self._written.set()
+
+    def written(self) -> None:
+        """What was given to `write` has gone to the connection."""
+        self._written.set()
 
     async def read(self, n: int | None = None) -> bytes:
         """Up to `n` bytes, at least one. Raises MuxedStreamEOF at the peer's end, MuxedStreamReset."""
@@ -97,17 +104,17 @@ class MuxedStream(IMuxedStream):
             if not data:
                 return
             state = self.state
+            self._written = trio.Event()
             self.conn.session.send(state, data)
             self.conn.wake_writer()
             try:
-                while state.pending is not None and not self.conn.lost:
-                    await self._changed.wait()
+                await self._written.wait()
             except trio.Cancelled:
                 if state.pending is not None:
                     self._hole = len(state.pending) < len(data)
                     self.conn.session.give_up(state)
                 raise
-            if state.reset or (self.conn.lost and state.pending is not None):
+            if state.reset or self.conn.lost:
                 raise MuxedStreamReset("the stream was reset, or its connection is lost")
 
     async def close_write(self) -> None:
@@ -182,6 +189,7 @@ class Muxer(IMuxedConn):
         self._drained = trio.Event()
         self._pong = trio.Event()
         self._pings = 0
+        self._writing = False
 
     # what py-libp2p asks of a muxer
 
@@ -224,7 +232,7 @@ class Muxer(IMuxedConn):
     async def open_stream(self) -> IMuxedStream:
         """A new stream. Raises MuxedConnUnavailable, and MuxedStreamError at the limit."""
         await trio.lowlevel.checkpoint()
-        if self.lost or self.session.went_away:
+        if self.lost or self.session.went_away or self.session.exhausted:
             raise MuxedConnUnavailable("the connection takes no new streams")
         if len(self.session.streams) >= self.session.limits.max_streams:
             raise MuxedStreamError(f"there are {self.session.limits.max_streams} streams open, which is the limit")
@@ -245,7 +253,7 @@ class Muxer(IMuxedConn):
             self.session.go_away()
             self.wake_writer()
             with trio.move_on_after(FLUSH_TIMEOUT):
-                while self.session.control_pending and not self.lost:
+                while (self.session.control_pending or self._writing) and not self.lost:
                     await self._drained.wait()
         with trio.CancelScope(shield=True):
             await self._end()
@@ -291,7 +299,7 @@ class Muxer(IMuxedConn):
             self.session.go_away(PROTOCOL_ERROR)
             self._work.set()
             with trio.move_on_after(FLUSH_TIMEOUT):
-                while self.session.control_pending:
+                while self.session.control_pending or self._writing:
                     await self._drained.wait()
 
     async def _write(self, scope: trio.CancelScope) -> None:
@@ -303,8 +311,10 @@ class Muxer(IMuxedConn):
                     await self._work.wait()
                     self._work = trio.Event()
                     continue
+                self._writing = True
                 with trio.fail_after(WRITE_TIMEOUT):
                     await self.secured_conn.write(data)
+                self._writing = False
                 for event in events:
                     self._handle(event)
                 if self.session.control_pending <= MAX_CONTROL:
@@ -350,11 +360,12 @@ class Muxer(IMuxedConn):
         elif not isinstance(event, WentAway):
             stream = self._streams.get(event.stream)
             if stream is not None:
-                stream.wake()
+                if isinstance(event, Writable):
+                    stream.written()
+                else:
+                    stream.wake()
                 if stream.closed_at is not None or stream.state.reset:
                     self.forget_gone(stream)
-        if isinstance(event, Writable):
-            self._set_drained()
 
     def _new(self, state: Stream) -> MuxedStream:
         stream = self._streams[state.number] = MuxedStream(self, state)

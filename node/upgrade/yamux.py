@@ -41,6 +41,9 @@ MESSAGE = 65519
 FRAME = MESSAGE - HEADER.size
 MAX_STRAY = 1024 * 1024
 MAX_CONTROL = 1024
+# payloads are gathered up to this size: a chunk for each byte would cost forty times what it holds
+CHUNK = 4096
+LAST_STREAM = 2**32 - 1
 
 
 @dataclass(frozen=True)
@@ -90,11 +93,12 @@ Event = Opened | Readable | Writable | WasReset | Pong | WentAway
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Bounds of one connection, in bytes but for `max_streams`."""
+    """Bounds of one connection, in bytes but for `max_streams`. `max_unread`: received on all streams, not yet read."""
 
     max_streams: int = 1024
     max_window: int = 16 * 1024 * 1024
     max_windows: int = 64 * 1024 * 1024
+    max_unread: int = 64 * 1024 * 1024
 
 
 class Stream:
@@ -123,7 +127,7 @@ class Stream:
         self.number = number
         self.first = first  # the flag that our first frame carries: SYN or ACK
         self.announced = False
-        self.received: deque[bytes] = deque()
+        self.received: deque[bytes | bytearray] = deque()
         self.at = 0  # how much of the first chunk has been read
         self.size = 0  # bytes received and not yet read
         self.ended = False  # the peer's FIN has come
@@ -156,6 +160,7 @@ class Session:
         self._next = 1 if initiator else 2
         self._theirs = 0 if initiator else 1
         self._windows = 0
+        self._unread = 0
         self._control: deque[bytes] = deque()
         self._turns: deque[Stream] = deque()
         self._header = bytearray()
@@ -163,6 +168,11 @@ class Session:
         self._payload_of: Stream | None = None
 
     # calls in
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether there are no stream numbers left; a new connection has some."""
+        return self._next > LAST_STREAM
 
     def open(self) -> Stream:
         """A new stream of ours. It becomes known to the peer with its first frame, or by `announce`."""
@@ -203,6 +213,7 @@ class Session:
     def reset(self, stream: Stream) -> None:
         """Ends the stream at once, both ways."""
         if stream.gone or stream.number not in self.streams:
+            self._drop(stream)
             return
         if stream.announced or stream.first == ACK:
             self._say(stream, WINDOW_UPDATE, RST, 0)
@@ -211,7 +222,7 @@ class Session:
 
     def take(self, stream: Stream, count: int, now: float, round_trip: float) -> bytes:
         """Up to `count` received bytes, and their credit back to the peer."""
-        parts: list[bytes] = []
+        parts: list[bytes | bytearray] = []
         wanted = min(count, stream.size)
         left = wanted
         while left:
@@ -224,8 +235,9 @@ class Session:
                 stream.received.popleft()
                 stream.at = 0
         stream.size -= wanted
+        self._unread -= wanted
         self._credit(stream, now, round_trip)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        return bytes(parts[0]) if len(parts) == 1 else b"".join(parts)
 
     def ping(self, value: int) -> None:
         """Asks for a `Pong`."""
@@ -383,14 +395,26 @@ class Session:
         if stream is None:
             return
         if not stream.reset:
-            stream.received.append(chunk)
-            stream.size += len(chunk)
+            self._keep(stream, chunk)
             if stream.abandoned:
                 self.take(stream, stream.size, 0.0, 0.0)
             elif stream.size == len(chunk):
                 events.append(Readable(stream.number))  # once for each time that there was nothing before
         if not self._payload_left and stream.ended:
             self._peer_ended(stream, events)
+
+    def _keep(self, stream: Stream, chunk: bytes) -> None:
+        last = stream.received[-1] if stream.received else None
+        if len(chunk) >= CHUNK:
+            stream.received.append(chunk)
+        elif isinstance(last, bytearray) and len(last) < CHUNK:
+            last += chunk
+        else:
+            stream.received.append(bytearray(chunk))
+        stream.size += len(chunk)
+        self._unread += len(chunk)
+        if self._unread > self.limits.max_unread:
+            raise ProtocolError(f"expected at most {self.limits.max_unread} bytes that nobody has read yet, got more")
 
     def _peer_ended(self, stream: Stream, events: list[Event]) -> None:
         events.append(Readable(stream.number))
@@ -407,9 +431,14 @@ class Session:
         if self.streams.pop(stream.number, None) is not None:
             self._windows -= stream.window
         if stream.reset:
-            stream.received.clear()
-            stream.size = stream.at = 0
+            self._drop(stream)
             stream.pending = None
+
+    def _drop(self, stream: Stream) -> None:
+        """Forgets what was received and not read."""
+        self._unread -= stream.size
+        stream.received.clear()
+        stream.size = stream.at = 0
 
     def _flags(self, stream: Stream) -> int:
         if stream.announced:
