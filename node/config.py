@@ -82,7 +82,7 @@ class Config:
     # Files
     data_dir: Path = setting(  # noqa: RUF009
         default_data_dir,
-        "folder of the key, the known peers and the control socket",
+        "folder of the key, the lock and the control socket",
         shown="$XDG_DATA_HOME/vouch or ~/.local/share/vouch",
     )
     key: Path | None = setting(None, "key file, made if missing", shown="node.key in the data folder")  # noqa: RUF009
@@ -114,7 +114,7 @@ class Config:
     max_connections_per_ip: int = advanced(16, "connections with one IP address, or one IPv6 /64")
     max_dials: int = advanced(32, "dials under way at once")
     max_streams: int = advanced(256, "inbound streams open at once on one connection")
-    max_known_peers: int = advanced(10_000, "peers that the address book remembers")
+    max_known_peers: int = advanced(10_000, "peers that are remembered while the node runs")
     max_control_clients: int = advanced(16, "clients of the control socket at once")
 
     # Retries

@@ -180,6 +180,7 @@ class Muxer(IMuxedConn):
         self.event_started = trio.Event()
         self.event_closed = trio.Event()
         self.lost = False
+        self.fault = ""  # how the peer broke the rules, if it did
         self.round_trip = 0.0
         self.on_close: Callable[[], Awaitable[None]] | None = None
         self._streams: dict[int, MuxedStream] = {}
@@ -296,6 +297,7 @@ class Muxer(IMuxedConn):
             log.debug("connection_lost", peer=str(self.peer_id), error=repr(error))
         except ProtocolError as error:
             log.debug("muxer_ended", peer=str(self.peer_id), error=str(error))
+            self.fault = str(error)
             self.session.go_away(PROTOCOL_ERROR)
             self._work.set()
             with trio.move_on_after(FLUSH_TIMEOUT):
