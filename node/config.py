@@ -82,7 +82,7 @@ class Config:
     # Files
     data_dir: Path = setting(  # noqa: RUF009
         default_data_dir,
-        "folder of the key, the known peers and the control socket",
+        "folder of the key, the lock and the control socket",
         shown="$XDG_DATA_HOME/vouch or ~/.local/share/vouch",
     )
     key: Path | None = setting(None, "key file, made if missing", shown="node.key in the data folder")  # noqa: RUF009
@@ -95,6 +95,9 @@ class Config:
     admission: Literal["required", "open"] = setting("required", "whether a peer must pass the handshake to stay")
     client_version: str = advanced(default_client_version, "told to peers; NAME/N.N.N", shown="vouch/ and its version")
     min_versions: Mapping[str, str] = setting(dict, "oldest version of a client that is admitted", shown="none")
+
+    # Upgrade
+    upgrade: Literal["fast", "stock"] = advanced("fast", "whose muxer: the project's, or py-libp2p's to compare")
 
     # Time for one step of a connection
     handshake_timeout: float = advanced(5.0, "seconds for the admission handshake")
@@ -111,7 +114,7 @@ class Config:
     max_connections_per_ip: int = advanced(16, "connections with one IP address, or one IPv6 /64")
     max_dials: int = advanced(32, "dials under way at once")
     max_streams: int = advanced(256, "inbound streams open at once on one connection")
-    max_known_peers: int = advanced(10_000, "peers that the address book remembers")
+    max_known_peers: int = advanced(10_000, "peers that are remembered while the node runs")
     max_control_clients: int = advanced(16, "clients of the control socket at once")
 
     # Retries

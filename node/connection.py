@@ -43,6 +43,8 @@ QUIET = 1.0
 
 CLOSED_BY_US = "closed_by_us"
 CLOSED_BY_PEER = "closed_by_peer"
+BAD_FRAMES = "bad_frames"
+LEFT = "the peer closed the connection before it was admitted"
 NOT_ADMITTED = "the peer closed the connection without admitting us: another network, or our version is too old for it"
 
 log = get_logger("connection")
@@ -113,7 +115,7 @@ class Connection(SwarmConn):
                     nursery.start_soon(self._accept_streams, nursery)
                     await self._decide(nursery)
         except Exception as error:  # third-party code on a stranger's bytes: it may raise anything, and ends here
-            log.debug("connection_failed", peer=self.peer, addr=str(self.addr), error=repr(error))
+            log.warning("connection_failed", peer=self.peer, addr=str(self.addr), error=repr(error))
             self.reason = self.reason or "error"
         finally:
             with trio.CancelScope(shield=True):
@@ -133,22 +135,25 @@ class Connection(SwarmConn):
         if not self.decided.is_set():
             # an end before the verdict can't be told from a refusal, unless it was our doing
             by_peer = self.reason == CLOSED_BY_PEER
-            self._refuse(Refused(CLOSED_BY_PEER if by_peer else CLOSED_BY_US, NOT_ADMITTED if by_peer else self.reason))
+            text = (NOT_ADMITTED if self.initiated else LEFT) if by_peer else self.reason
+            self._refuse(Refused(CLOSED_BY_PEER if by_peer else CLOSED_BY_US, text))
         with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_TIMEOUT):
             await self.muxed_conn.close()
         self._scope.cancel()
 
     async def drain(self) -> None:
         """Closes it once its streams have ended, or after the configured time."""
+        self.draining = True
         with trio.move_on_after(self.net.config.drain_timeout):
             quiet_since = trio.current_time()
-            while trio.current_time() - quiet_since < QUIET:
+            while self.draining and trio.current_time() - quiet_since < QUIET:
                 if self.streams:
                     quiet_since = trio.current_time()
                 with trio.move_on_after(QUIET / 10):
                     await self.ended.wait()
                     return
-        await self.close("duplicate")
+        if self.draining:  # else the connection that was kept is gone, and this one serves again
+            await self.close("duplicate")
 
     async def open(self, protocol: Protocol) -> Stream:
         """A stream of `protocol` that we open. Safe to cancel.
@@ -175,6 +180,17 @@ class Connection(SwarmConn):
             if raw is not None:
                 await raw.reset()
         raise StreamTimeout(f"{self.peer} didn't agree on {protocol.id} within {timeout:g} s")
+
+    async def new_stream(self) -> NetStream:
+        """A stream without a protocol yet. Safe to cancel: what was opened is given up."""
+        muxed = await self.muxed_conn.open_stream()
+        try:
+            stream: NetStream = await self._add_stream(muxed)
+        except BaseException:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_TIMEOUT):
+                await muxed.reset()
+            raise
+        return stream
 
     # admission
 
@@ -227,6 +243,8 @@ class Connection(SwarmConn):
             await stream.write(handshake.hello())
             self.admit(hello)
             await stream.close_write()
+            if await _read(stream, 1):
+                await self.close("bad_hello")  # nothing more is sent on this stream
         except Refused as refusal:
             self._refuse(refusal)
 
@@ -246,9 +264,9 @@ class Connection(SwarmConn):
             return
         self.hello = hello
         self.lease.established()
-        meter = getattr(self.muxed_conn, "meter", None)
-        if meter is not None:
-            meter.admitted = True
+        admitted = getattr(self.muxed_conn, "admitted", None)
+        if admitted is not None:
+            admitted()  # what a peer may send before is the muxer's to count
         for negotiation in self._negotiations:
             negotiation.deadline = trio.current_time() + self.net.config.negotiation_timeout
         self.net.register(self)
@@ -273,7 +291,10 @@ class Connection(SwarmConn):
         try:
             await self.muxed_conn.start()
         finally:
-            self.reason = self.reason or CLOSED_BY_PEER
+            fault = getattr(self.muxed_conn, "fault", "")
+            if fault:
+                self._refuse(Refused(BAD_FRAMES, fault))
+            self.reason = self.reason or (BAD_FRAMES if fault else CLOSED_BY_PEER)
             scope.cancel()
 
     async def _accept_streams(self, nursery: trio.Nursery) -> None:
@@ -286,7 +307,10 @@ class Connection(SwarmConn):
                 self.net.streams_refused += 1
                 await muxed.reset()
                 continue
-            nursery.start_soon(self._serve, muxed)
+            # counted here and not in the task: a burst of streams arrives before any of their tasks runs
+            held = not self.admitted.is_set()
+            self._held += held
+            nursery.start_soon(self._serve, muxed, held)
 
     def _too_many(self) -> bool:
         if not self.admitted.is_set():
@@ -294,11 +318,9 @@ class Connection(SwarmConn):
         # the muxer's own count includes streams that we have closed and the peer hasn't
         return len(getattr(self.muxed_conn, "streams", self.streams)) > self.net.config.max_streams
 
-    async def _serve(self, muxed: IMuxedStream) -> None:
-        """One inbound stream, from its negotiation to its end."""
+    async def _serve(self, muxed: IMuxedStream, counted: bool) -> None:
+        """One inbound stream, from its negotiation to its end; `counted` among those that are held."""
         stream = await self._add_stream(muxed)
-        counted = not self.admitted.is_set()
-        self._held += counted
         slot: Slot | None = None
 
         async def accept(proposal: str) -> bool:
@@ -309,7 +331,7 @@ class Connection(SwarmConn):
                 counted = False
                 return True
             await self.admitted.wait()
-            slot = self.net.registry.open(self.peer, proposal)
+            slot = await self.net.registry.open_soon(self.peer, proposal)
             return slot is not None
 
         try:
@@ -323,7 +345,7 @@ class Connection(SwarmConn):
             log.debug("stream_refused", peer=self.peer, error=str(error))
             await MuxedBytes(stream).reset()
         except _SecondHandshakeError as error:
-            log.info("connection_ended", peer=self.peer, addr=str(self.addr), error=str(error))
+            log.debug("connection_ended", peer=self.peer, addr=str(self.addr), error=str(error))
             self._refuse(Refused("bad_hello", str(error)))
             await self.close("bad_hello")
         except Exception as error:  # a stream's failure, whatever code it comes from, is the stream's

@@ -5,7 +5,8 @@
                -> waits for a dial to it that is under way
                -> tries its addresses: the next one when the last has failed, or after HEAD_START; the first wins
 
-A dial takes as long as the network takes, `dial_timeout` at most over everything: TCP, security, muxer, handshake.
+A dial takes as long as the network takes, `dial_timeout` at most over everything: its turn, TCP, security, muxer,
+handshake.
 """
 
 from __future__ import annotations
@@ -64,6 +65,17 @@ class Dialer:
         """
         if peer_id == self.swarm.self_id:
             raise DialError(f"{peer_id} is this node itself")
+        failures: list[Exception] = []
+        try:
+            with trio.fail_after(self.config.dial_timeout):
+                return await self._dial(peer_id, addrs, failures)
+        except trio.TooSlowError:
+            pass
+        failures.append(DialError(f"no answer within {self.config.dial_timeout:g} s"))
+        self.unreachable.failed(str(peer_id), trio.current_time())
+        raise DialError(f"{peer_id} can't be reached: " + "; ".join(map(str, failures)))
+
+    async def _dial(self, peer_id: ID, addrs: Sequence[Multiaddr], failures: list[Exception]) -> Connection:
         while True:
             connection = self.swarm.connection(peer_id)
             if connection is not None:
@@ -79,7 +91,7 @@ class Dialer:
         done = self._under_way[peer_id] = trio.Event()
         try:
             async with self._limiter:
-                connection = await self._race(peer_id, _usable(addrs))
+                connection = await self._race(peer_id, _usable(addrs), failures)
         except RefusedError:
             raise  # counted when it was told, see _on_event
         except DialError:
@@ -98,11 +110,10 @@ class Dialer:
             self.refused.succeeded(event.peer)
             self.unreachable.succeeded(event.peer)
 
-    async def _race(self, peer_id: ID, addrs: list[Multiaddr]) -> Connection:
+    async def _race(self, peer_id: ID, addrs: list[Multiaddr], failures: list[Exception]) -> Connection:
         if not addrs:
             raise DialError(f"no address of {peer_id} is known that this node can dial")
         won: list[Connection] = []
-        failures: list[Exception] = []
 
         async def attempt(addr: Multiaddr, failed: trio.Event) -> None:
             try:
@@ -116,21 +127,18 @@ class Dialer:
             else:
                 nursery.cancel_scope.cancel()
 
-        with trio.move_on_after(self.config.dial_timeout) as deadline:
-            async with trio.open_nursery() as nursery:
-                for addr in addrs:
-                    failed = trio.Event()
-                    nursery.start_soon(attempt, addr, failed)
-                    with trio.move_on_after(HEAD_START):
-                        await failed.wait()
+        async with trio.open_nursery() as nursery:
+            for addr in addrs:
+                failed = trio.Event()
+                nursery.start_soon(attempt, addr, failed)
+                with trio.move_on_after(HEAD_START):
+                    await failed.wait()
         if won:
             # two addresses may have won at once, and then one of the two connections is on its way out
             return self.swarm.connection(peer_id) or won[0]
         for failure in failures:
             if isinstance(failure, RefusedError | LimitError):
                 raise failure
-        if deadline.cancelled_caught:
-            failures.append(DialError(f"no answer within {self.config.dial_timeout:g} s"))
         raise DialError(f"{peer_id} can't be reached: " + "; ".join(map(str, failures)))
 
 

@@ -9,15 +9,18 @@ Nothing weaker than Noise is offered. Streams are negotiated by our multistream 
 
 from __future__ import annotations
 
+import typing
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
 
+import trio
 from libp2p.abc import INetStream, ITransport
 from libp2p.crypto.keys import KeyPair
 from libp2p.crypto.x25519 import create_new_key_pair as create_new_x25519_key_pair
 from libp2p.custom_types import StreamHandlerFn, TProtocol
 from libp2p.host.basic_host import BasicHost
+from libp2p.network.stream.net_stream import NetStream
 from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
 from libp2p.peer.peerstore import env_to_send_in_RPC
@@ -29,15 +32,19 @@ from multiaddr import Multiaddr
 from node.config import Config
 from node.dialer import Dialer
 from node.events import Events
+from node.keys import bound_keys
 from node.peers.store import BoundedPeerStore
 from node.registry import Registry
-from node.streams import AsNetStream
+from node.streams import AsNetStream, MuxedBytes
 from node.swarm import Swarm
 from node.transport import Tcp, expand_wildcard
 from node.upgrade.guarded_yamux import GuardedYamux
 from node.upgrade.multistream import NegotiationError, select
+from node.upgrade.muxer import muxer
+from node.upgrade.secure import NoiseTransport
 from node.upgrade.upgrader import Upgrader
-from protocols import NotSupported, Protocol, Stream
+from node.upgrade.yamux import Limits
+from protocols import NotSupported, Protocol, Stream, StreamTimeout
 from protocols.handshake.engine import Rules
 
 # py-libp2p's handlers read and write bytes; long-lived streams with pauses are usual (a Kademlia client keeps its own)
@@ -98,16 +105,21 @@ class Host(BasicHost):
         self.swarm.registry.remove(str(protocol_id))
 
     async def new_stream(self, peer_id: ID, protocol_ids: Sequence[TProtocol]) -> INetStream:
-        """A negotiated stream, for py-libp2p's services; the deadline is theirs. Raises VouchError, StreamError."""
+        """A negotiated stream, for py-libp2p's services. Raises VouchError, StreamError."""
+        timeout = self.swarm.config.negotiation_timeout
         stream = await self.swarm.new_stream(peer_id)
+        agreed = False
         try:
-            stream.set_protocol(TProtocol(await select(stream, [str(protocol) for protocol in protocol_ids])))
+            with trio.fail_after(timeout):
+                stream.set_protocol(TProtocol(await select(stream, [str(protocol) for protocol in protocol_ids])))
+            agreed = True
         except NegotiationError as error:
-            await stream.reset()
             raise NotSupported(f"{peer_id}: {error}") from error
-        except BaseException:
-            await stream.reset()
-            raise
+        except trio.TooSlowError:
+            raise StreamTimeout(f"{peer_id} didn't agree on a protocol within {timeout:g} s") from None
+        finally:
+            if not agreed:
+                await MuxedBytes(typing.cast("NetStream", stream)).reset()
         return stream
 
     async def connect(self, peer_info: PeerInfo) -> None:
@@ -125,6 +137,14 @@ async def _never(_stream: Any) -> None:
     raise AssertionError("streams are negotiated by the swarm's connections, not by the host")
 
 
+def _upgrader(config: Config, key_pair: KeyPair) -> Upgrader:
+    if config.upgrade == "stock":
+        noise = Noise(key_pair, noise_privkey=create_new_x25519_key_pair().private_key)
+        return Upgrader({str(NOISE_ID): noise}, {str(YAMUX_ID): GuardedYamux})
+    limits = Limits(max_streams=2 * config.max_streams)
+    return Upgrader({str(NOISE_ID): NoiseTransport(key_pair, [str(YAMUX_ID)])}, {str(YAMUX_ID): muxer(limits)})
+
+
 def build(
     config: Config,
     key_pair: KeyPair,
@@ -134,11 +154,11 @@ def build(
     transports: Sequence[ITransport] | None = None,
 ) -> Host:
     """Puts the host together, on TCP unless other transports are given. Nothing runs or listens yet."""
+    bound_keys()
     peer_id = ID.from_pubkey(key_pair.public_key)
     peerstore = BoundedPeerStore(config.max_known_peers)
     peerstore.add_key_pair(peer_id, key_pair)
-    noise = Noise(key_pair, noise_privkey=create_new_x25519_key_pair().private_key)
-    upgrader = Upgrader({str(NOISE_ID): noise}, {str(YAMUX_ID): GuardedYamux})
+    upgrader = _upgrader(config, key_pair)
     swarm = Swarm(
         peer_id,
         peerstore,

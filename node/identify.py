@@ -18,6 +18,7 @@ from google.protobuf.message import DecodeError
 from libp2p.identity.identify.pb.identify_pb2 import Identify as Message
 from libp2p.identity.update import update_peerstore_from_identify
 from libp2p.peer.id import ID
+from libp2p.peer.peerstore import PeerStoreError
 from multiaddr import Multiaddr
 
 from node.connection import Connection
@@ -66,7 +67,7 @@ class IdentifyService:
         self._addrs = addrs
         self._signed_record = signed_record
         self.protocol = Protocol(IDENTIFY_ID, max_frame=MAX_MESSAGE, streams_per_peer=2, handler=self._answer)
-        self.push_protocol = Protocol(PUSH_ID, max_frame=MAX_MESSAGE, streams_per_peer=2, handler=self._pushed)
+        self.push_protocol = Protocol(PUSH_ID, max_frame=MAX_MESSAGE, streams_per_peer=1, rate=1, handler=self._pushed)
         swarm.registry.add(self.protocol)
         swarm.registry.add(self.push_protocol)
         swarm.ask_protocols = self._ask_protocols
@@ -150,17 +151,28 @@ class IdentifyService:
         protocols = tuple(text for text in message.protocols if len(text) <= MAX_TEXT)[:MAX_PROTOCOLS]
         del message.protocols[:]
         message.protocols.extend(protocols)
-        await update_peerstore_from_identify(self.swarm.peerstore, peer_id, message)
+        try:
+            await update_peerstore_from_identify(self.swarm.peerstore, peer_id, message)
+        except Exception as error:  # py-libp2p's store on a stranger's bytes: whatever it raises, it is their fault
+            raise ProtocolError(
+                f"expected an Identify message from {peer_id}, got what can't be kept: {error!r}"
+            ) from None
         info = PeerInfo(
             agent=message.agent_version[:MAX_TEXT],
             protocol_version=message.protocol_version[:MAX_TEXT],
             protocols=protocols,
-            addrs=tuple(map(str, self.swarm.peerstore.addrs(peer_id))) if message.listen_addrs else (),
+            addrs=tuple(map(str, self._known_addrs(peer_id))),
         )
         if self.swarm.connection(peer_id) is not None:
             self.known[str(peer_id)] = info
             self.swarm.events.emit(Identified(str(peer_id), info.agent, info.protocols))
         return info
+
+    def _known_addrs(self, peer_id: ID) -> list[Multiaddr]:
+        try:
+            return list(self.swarm.peerstore.addrs(peer_id))
+        except PeerStoreError:
+            return []  # it told none, or none that is an address
 
 
 def _without_peer(addr: Multiaddr) -> Multiaddr:

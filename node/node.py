@@ -128,6 +128,9 @@ class Node:
             log.info("is_bootstrap", detail="no bootstrap is named, so this node is one: give its address to others")
 
     async def _listen(self, text: str) -> None:
+        text, _, named = text.partition("/p2p/")
+        if named and named != self.peer_id:
+            raise UsageError(f"listen: expected this node's own ID {self.peer_id} or none, got {named}")
         try:
             addrs = await self.host.listen(Multiaddr(text))
         except UsageError as error:

@@ -22,6 +22,8 @@ from protocols import ByteStream, Protocol, ProtocolError, Stream, StreamError
 from protocols.rate import TokenBucket
 
 ENTRY_POINT_GROUP = "vouch.protocols"
+# seconds that a stream past its peer's bound waits for a place before it is reset
+GRACE = 0.25
 
 log = get_logger("registry")
 
@@ -54,6 +56,7 @@ class Registry:
         self._protocols: dict[str, Protocol] = {}
         self._open: Counter[tuple[str, str]] = Counter()
         self._buckets: dict[tuple[str, str], TokenBucket] = {}
+        self._freed = trio.Event()
         self.refused: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
         for protocol in protocols:
@@ -95,6 +98,19 @@ class Registry:
             )
         self._open[peer, protocol_id] += 1
         return Slot(self, peer, protocol)
+
+    async def open_soon(self, peer: str, protocol_id: str) -> Slot | None:
+        """As `open`, but waits a moment for a place: a handler may be yet to see that its stream was closed."""
+        deadline = trio.current_time() + GRACE
+        while True:
+            try:
+                return self.open(peer, protocol_id)
+            except StreamLimitError:
+                if trio.current_time() >= deadline:
+                    raise
+                self.refused[protocol_id] -= 1  # not refused yet
+            with trio.move_on_at(deadline):
+                await self._freed.wait()
 
     async def run(self, slot: Slot, raw: ByteStream) -> None:
         """Calls the handler with the stream, and ends the stream however the handler ends."""
@@ -138,6 +154,8 @@ class Registry:
         self._open[key] -= 1
         if not self._open[key]:
             del self._open[key]
+        self._freed.set()
+        self._freed = trio.Event()
 
 
 def _is_peers(error: BaseException) -> bool:

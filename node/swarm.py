@@ -25,7 +25,7 @@ from libp2p.peer.id import ID
 from multiaddr import Multiaddr
 
 from node.config import Config
-from node.connection import Connection
+from node.connection import CLOSED_BY_PEER, Connection
 from node.errors import DialError, LimitError, NotConnectedError, RefusedError, UsageError, VouchError
 from node.events import Admitted, Disconnected, Event, Events, Refused
 from node.log import get_logger
@@ -227,7 +227,7 @@ class Swarm(LibP2PSwarm):
         nursery = self.background_nursery
         assert nursery is not None
         for other in going:
-            other.draining = True
+            other.draining = True  # at once: the task starts later
             nursery.start_soon(other.drain)
         nursery.start_soon(self.notify_connected, connection)
 
@@ -237,7 +237,10 @@ class Swarm(LibP2PSwarm):
         self.remove_conn(connection)
         if not connection.admitted.is_set():
             return
-        if connection.peer_id not in self.connections:
+        left: list[Connection] = self.connections.get(connection.peer_id, [])  # type: ignore[assignment]
+        if left and not self._open(connection.peer_id):
+            left[-1].draining = False  # the one that was kept is gone: this one serves again
+        if not left:
             self.registry.forget(connection.peer)
             self._emit(Disconnected(connection.peer, str(connection.addr), connection.way, connection.reason))
         if self.background_nursery is not None and not self._closing:
@@ -245,6 +248,8 @@ class Swarm(LibP2PSwarm):
 
     def tell_refused(self, connection: Connection, refusal: engine.Refused) -> None:
         """Reports a connection that wasn't admitted."""
+        if refusal.reason == CLOSED_BY_PEER and connection.peer_id in self.connections:
+            return  # the peer gave up one of two dials, and the other one won
         self._emit(Refused(connection.peer, str(connection.addr), connection.way, refusal.reason, str(refusal)))
 
     def _emit(self, event: Event) -> None:

@@ -21,6 +21,7 @@ from libp2p.utils.multiaddr_utils import extract_ip_from_multiaddr
 from multiaddr import Multiaddr
 
 BACKLOG = 256
+DIALLED = ("ip4", "ip6", "dns", "dns4", "dns6")
 READ_SIZE = 64 * 1024
 
 Handler = Callable[[TrioTCPStream], Awaitable[None]]
@@ -55,6 +56,14 @@ class Tcp(TCP):
         if isinstance(raw, RawConnection) and isinstance(raw.stream, TrioTCPStream):
             raw.stream = with_address(BufferedTcpStream(raw.stream.stream))
         return raw
+
+    def can_dial(self, maddr: Multiaddr) -> bool:
+        names = [protocol.name for protocol in maddr.protocols()]
+        return names[:1] != [] and names[0] in DIALLED and "p2p-circuit" not in names and super().can_dial(maddr)
+
+    def can_listen(self, maddr: Multiaddr) -> bool:
+        # a name would be taken for all interfaces
+        return str(maddr).startswith(("/ip4/", "/ip6/")) and self.can_dial(maddr)
 
     def create_listener(self, handler_function: Any) -> Any:
         return TcpListener(handler_function)

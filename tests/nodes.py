@@ -18,6 +18,9 @@ from protocols import Protocol, Stream
 
 NOWHERE = Path(tempfile.gettempdir()) / "vouch-tests-write-nothing-here"
 
+# what a test may change for all its nodes
+DEFAULTS: dict[str, Any] = {"dht": "off"}
+
 
 def echo_protocol(**bounds: Any) -> Protocol:
     """A new echo protocol, `/echo/1.0.0` with frames."""
@@ -36,8 +39,7 @@ async def running(
     *, host: str = "127.0.0.1", protocols: Iterable[Protocol] = (), identity: Identity | None = None, **settings: Any
 ) -> AsyncIterator[Node]:
     """A node on a real socket."""
-    settings.setdefault("listen", (f"/ip4/{host}/tcp/0",))
-    settings.setdefault("dht", "off")
+    settings = {"listen": (f"/ip4/{host}/tcp/0",)} | DEFAULTS | settings
     config = Config(data_dir=NOWHERE, **settings)
     async with Node(config, identity=identity or Identity.generate(), protocols=protocols) as node:
         yield node

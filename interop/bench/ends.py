@@ -1,4 +1,6 @@
-"""One end of a benchmark, a process of its own: `python -m interop.bench.ends vouch` or `... stock`.
+"""One end of a benchmark, a process of its own: `python -m interop.bench.ends vouch`, `... vouch-stock` or `... stock`.
+
+`vouch-stock` is our node on py-libp2p's Noise and Yamux (`upgrade = "stock"`), `stock` py-libp2p's own host.
 
 It speaks lines as the Go peer does (`interop/peer.py`), so that one harness drives all:
 
@@ -6,6 +8,8 @@ It speaks lines as the Go peer does (`interop/peer.py`), so that one harness dri
     identify PEER       waits until the peer of the current connection has been identified, so that this work isn't
                         done in the next dial's time
     disconnect PEER     closes every connection to it
+    perf PEER UP DOWN   moves as many bytes each way on one stream: {"upload_s", "download_s"}; our nodes only
+    ping PEER N         as many pings on one stream: {"rtt_us"}; our nodes only
 
 `total_ms` is the time of `Node.connect`, or of stock py-libp2p's `Swarm.dial_addr`. `admission_ms` runs from when the
 connection is secured and multiplexed (`Connection.opened_at`) to its event `Admitted`. It ends with its input.
@@ -19,7 +23,8 @@ import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 import trio
 from libp2p import new_host
@@ -36,12 +41,13 @@ from node.config import Config
 from node.events import Admitted, Disconnected, Event
 from node.identity import Identity
 from node.node import Node, parse_peer_addr
+from protocols.perf import PERF, measure
 
 LISTEN = "/ip4/127.0.0.1/tcp/0"
 IDENTIFY_TIMEOUT = 5.0
 IDENTIFY_POLL = 0.002
 
-Command = Callable[[str], Awaitable[Message]]
+Command = Callable[..., Awaitable[Message]]
 End = Callable[[], AbstractAsyncContextManager[dict[str, Command]]]
 
 
@@ -50,7 +56,7 @@ def say(**message: Any) -> None:
 
 
 @asynccontextmanager
-async def vouch() -> AsyncIterator[dict[str, Command]]:
+async def vouch(upgrade: Literal["fast", "stock"] = "fast") -> AsyncIterator[dict[str, Command]]:
     """A node of ours. Without Kademlia, like the Go peer, so that nothing goes on between dials."""
     admitted_at: dict[str, float] = {}
 
@@ -77,11 +83,19 @@ async def vouch() -> AsyncIterator[dict[str, Command]]:
         await node.disconnect(peer)
         return {"peer": peer}
 
-    node = Node(Config(listen=(LISTEN,), dht="off"), identity=Identity.generate())
+    async def perf(peer: str, upload: str, download: str) -> Message:
+        result = await measure(node, peer, upload=int(upload), download=int(download))
+        return {"upload_s": result.upload_seconds, "download_s": result.download_seconds}
+
+    async def ping(peer: str, count: str) -> Message:
+        return {"rtt_us": [rtt * 1e6 for rtt in await node.ping(peer, int(count))]}
+
+    config = Config(listen=(LISTEN,), dht="off", upgrade=upgrade)
+    node = Node(config, identity=Identity.generate(), protocols=[PERF])
     node.events.subscribe(note)
     async with node:
-        say(event="listening", peer=node.peer_id, addrs=node.addrs)
-        yield {"connect": connect, "identify": identify, "disconnect": disconnect}
+        say(event="listening", peer=node.peer_id, addrs=node.addrs, pid=os.getpid())
+        yield {"connect": connect, "identify": identify, "disconnect": disconnect, "perf": perf, "ping": ping}
 
 
 @asynccontextmanager
@@ -162,14 +176,14 @@ async def main(end: End) -> None:
         async for data in stdin:
             *lines, buffer = (buffer + data).split(b"\n")
             for line in lines:
-                name, argument = line.decode().split()
+                name, *arguments = line.decode().split()
                 try:
-                    say(reply=name, ok=True, **await commands[name](argument))
+                    say(reply=name, ok=True, **await commands[name](*arguments))
                 except Exception as error:  # the harness decides what a failure means
                     say(reply=name, ok=False, error=repr(error))
 
 
-ENDS: dict[str, End] = {"vouch": vouch, "stock": stock}
+ENDS: dict[str, End] = {"vouch": vouch, "vouch-stock": partial(vouch, "stock"), "stock": stock}
 
 if __name__ == "__main__":
     # what py-libp2p says of connections that end is not of interest, and writing it would be measured

@@ -35,6 +35,7 @@ func (n *node) commands() map[string]command {
 		"peers":      {"", 0, n.peers},
 		"identify":   {"PEER", 1, withPeer(n.identified)},
 		"ping":       {"PEER [N]", 1, withPeer(n.ping)},
+		"perf":       {"PEER UP DOWN", 3, withPeer(n.perf)},
 		"find-peer":  {"PEER", 1, withPeer(n.findPeer)},
 		"table":      {"", 0, n.table},
 		"bootstrap":  {"", 0, n.bootstrap},

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"os"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -58,6 +59,7 @@ func newNode(opts options, out *output) (_ *node, err error) {
 		n.swarm.SetStreamHandler(n.admission.serve)
 	}
 	n.host.SetStreamHandler(echoID, echo)
+	n.host.SetStreamHandler(perfID, perfHandler(out.send))
 	n.swarm.Notify(n.notifiee(out))
 	if opts.kad != "" {
 		if n.dht, err = newDHT(n.host, opts.kad); err != nil {
@@ -100,7 +102,9 @@ func (n *node) listening() message {
 	for _, a := range n.host.Addrs() {
 		addrs = append(addrs, fmt.Sprintf("%s/p2p/%s", a, n.host.ID()))
 	}
-	return message{"event": "listening", "peer": n.host.ID(), "addrs": addrs, "versions": versions()}
+	return message{
+		"event": "listening", "peer": n.host.ID(), "addrs": addrs, "pid": os.Getpid(), "versions": versions(),
+	}
 }
 
 // versions tells what this program was built from.

@@ -47,19 +47,16 @@ async def serve(node: Node, *, task_status: TaskStatus = trio.TASK_STATUS_IGNORE
     limiter = trio.CapacityLimiter(node.config.max_control_clients)
 
     async def client(stream: trio.SocketStream) -> None:
+        limit = int(limiter.total_tokens)
         try:
-            limiter.acquire_nowait()
-        except trio.WouldBlock:
-            limit = int(limiter.total_tokens)
-            log.warning("control_client_refused", limit=limit)
-            await _refuse(stream, LimitError(f"there are {limit} clients, and max_control_clients is {limit}"))
-            return
-        try:
-            await _serve_client(node, stream)
+            if limiter.available_tokens < 1:
+                log.warning("control_client_refused", limit=limit)
+                await _refuse(stream, LimitError(f"there are {limit} clients, and max_control_clients is {limit}"))
+                return
+            async with limiter:
+                await _serve_client(node, stream)
         except trio.BrokenResourceError:
             pass  # the client has gone, which is its right
-        finally:
-            limiter.release()
 
     try:
         async with listener:

@@ -132,7 +132,7 @@ def _build() -> _Parser:
     ping.add_argument("target", metavar="PEER|MULTIADDR", help="ID of a connected peer, or an address to dial")
     ping.add_argument("--count", metavar="N", type=_count, default=4, help="pings to send (default: %(default)s)")
     ping.add_argument(
-        "--interval", metavar="S", type=_seconds, default=1.0, help="seconds between pings (default: %(default)s)"
+        "--interval", metavar="S", type=_pause, default=1.0, help="seconds between pings (default: %(default)s)"
     )
     for parser in (status, peers, connect, ping):
         _add_json(parser)
@@ -231,6 +231,10 @@ def _count(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
     return number
+
+
+def _pause(text: str) -> float:
+    return 0.0 if text in ("0", "0.0") else _seconds(text)
 
 
 def _seconds(text: str) -> float:

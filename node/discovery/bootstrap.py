@@ -18,14 +18,15 @@ from multiaddr import Multiaddr
 
 from node.config import Config
 from node.dialer import Dialer
-from node.errors import VouchError
+from node.errors import UsageError, VouchError
 from node.log import get_logger
 from node.peers.backoff import Backoff
 from node.swarm import Swarm
 
 # bootstrap addresses stay true for as long as the operator says so: they are kept for a day and renewed at each dial
 ADDRESS_TTL = 24 * 60 * 60
-POLL = 1.0
+# seconds that a connection must last for its end to be no failure of the peer's
+STEADY = 30.0
 
 log = get_logger("bootstrap")
 
@@ -39,6 +40,10 @@ class Bootstrap:
         self.peers: dict[ID, list[Multiaddr]] = {}
         for text in config.bootstrap:
             addr = Multiaddr(text)
+            if swarm.transport_manager.transport_for_dialing(addr) is None:
+                raise UsageError(
+                    f"bootstrap: expected an address like /ip4/192.0.2.1/tcp/4001/p2p/12D3KooW…, got {text!r}"
+                )
             self.peers.setdefault(info_from_p2p_addr(addr).peer_id, []).append(addr)
         self._backoff = Backoff(
             config.bootstrap_retry_min, config.bootstrap_retry_max, capacity=max(1, len(self.peers)), rng=rng
@@ -65,8 +70,11 @@ class Bootstrap:
                 log.warning("bootstrap_unreachable", peer=peer, error=str(error), retry_in=round(wait, 1))
                 await trio.sleep(wait)
             else:
-                self._backoff.succeeded(peer)
+                connected_at = trio.current_time()
                 await connection.ended.wait()
                 while (other := self.swarm.connection(peer_id)) is not None:
                     await other.ended.wait()
-                await trio.sleep(POLL)
+                now = trio.current_time()
+                if now - connected_at >= STEADY:
+                    self._backoff.succeeded(peer)
+                await trio.sleep(self._backoff.failed(peer, now))

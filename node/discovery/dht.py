@@ -32,6 +32,7 @@ from node.events import Event, Identified
 from node.host import Host
 from node.identify import IdentifyService
 from node.log import get_logger
+from protocols import ProtocolError
 
 FIRST_REFRESH = 0.5
 # a table with so many peers doesn't hurry when it changes: in a large network it always does
@@ -40,6 +41,8 @@ REFRESH_TIMEOUT = 60.0
 JITTER = 0.25
 # py-libp2p serves twelve streams at most, and a Go peer keeps one open for as long as it is connected
 INBOUND_STREAMS = 1024
+# twenty peers, each with sixteen addresses and a signed record, and as much again
+MAX_ANSWER = 128 * 1024
 
 log = get_logger("dht")
 
@@ -61,10 +64,29 @@ class _KademliaHost:
         self._host.remove_stream_handler(self._ours(protocol_id))
 
     async def new_stream(self, peer_id: ID, protocol_ids: Sequence[TProtocol]) -> INetStream:
-        return await self._host.new_stream(peer_id, [self._ours(protocol_id) for protocol_id in protocol_ids])
+        ids = [self._ours(protocol_id) for protocol_id in protocol_ids]
+        return _Answer(await self._host.new_stream(peer_id, ids))  # type: ignore[return-value]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._host, name)
+
+
+class _Answer:
+    """A stream for one answer: py-libp2p takes any number of records in it, and verifies them all at once."""
+
+    def __init__(self, stream: INetStream) -> None:
+        self._stream = stream
+        self._left = MAX_ANSWER
+
+    async def read(self, n: int | None = None) -> bytes:
+        data = await self._stream.read(n)
+        self._left -= len(data)
+        if self._left < 0:
+            raise ProtocolError(f"expected a Kademlia answer of at most {MAX_ANSWER} bytes, got more")
+        return data
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 class _Table(RoutingTable):
@@ -151,5 +173,8 @@ class Dht:
                 nursery.start_soon(self._seed, ID.from_base58(event.peer))
 
     async def _seed(self, peer_id: ID) -> None:
-        if str(peer_id) not in self.table() and await self._kad.routing_table.add_peer(peer_id):
-            self._changed.set()
+        try:
+            if str(peer_id) not in self.table() and await self._kad.routing_table.add_peer(peer_id):
+                self._changed.set()
+        except Exception as error:  # the library's table on a stranger's data: it must not end the swarm's nursery
+            log.warning("seed_failed", peer=str(peer_id), error=repr(error))

@@ -3,7 +3,7 @@
     n-th failure in a row: wait min(first * 2^(n-1), longest), and up to a quarter more by chance
     a success forgets everything
 
-The table is bounded: past `capacity` the peer whose wait ends first is forgotten.
+The table is bounded: past `capacity` the peer that failed longest ago is forgotten.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Backoff:
         wait *= 1 + self.jitter * self._rng.random()
         entry.until = now + wait
         if len(self._entries) >= self.capacity:
-            del self._entries[min(self._entries, key=lambda known: self._entries[known].until)]
+            del self._entries[next(iter(self._entries))]
         self._entries[peer] = entry
         return wait
 

@@ -1,4 +1,4 @@
-"""py-libp2p's peer store, bounded in addresses too, and unable to forget who we are (docs/upstream.md).
+"""py-libp2p's peer store, bounded in addresses, which must be some, and unable to forget who we are (docs/upstream.md).
 
 It holds what is known of peers in memory: addresses with a time to live, protocols, keys, signed records. What outlives
 a restart is the address book's, not this.
@@ -18,6 +18,14 @@ MAX_ADDRESSES = 16
 EVICT_SHARE = 16
 
 
+def _printable(addr: Multiaddr) -> bool:
+    """Whether an address is one: the library takes any bytes for an address, and fails when they are looked at."""
+    try:
+        return bool(str(addr))
+    except Exception:  # each codec fails in its own way
+        return False
+
+
 class BoundedPeerStore(PeerStore):
     """At most `max_peers` peers with at most MAX_ADDRESSES addresses each; `kept` says who is never evicted."""
 
@@ -26,6 +34,7 @@ class BoundedPeerStore(PeerStore):
         self.kept: Callable[[ID], bool] = lambda _peer_id: False
 
     def add_addrs(self, peer_id: ID, addrs: Sequence[Multiaddr], ttl: int = 0) -> None:
+        addrs = [addr for addr in addrs if _printable(addr)]
         known = self.peer_data_map.get(peer_id)
         room = MAX_ADDRESSES - (len(known.get_addrs()) if known else 0)
         held = set(known.get_addrs()) if known else set()

@@ -57,6 +57,10 @@ class GuardedYamux(Yamux):
         self.meter = FrameMeter(self._window)
         super().__init__(_Metered(secured_conn, self.meter), peer_id, is_initiator=secured_conn.is_initiator)  # type: ignore[arg-type]
 
+    def admitted(self) -> None:
+        """The peer is admitted: it may send more than what is held."""
+        self.meter.admitted = True
+
     def _window(self, stream_id: int) -> int | None:
         stream = self.streams.get(stream_id)
         if stream is not None:

@@ -7,6 +7,7 @@ closing the connection when it fails; whatever a stranger sends ends in an excep
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from libp2p.abc import IMuxedConn, IRawConnection, ISecureConn, ISecureTransport
 from libp2p.peer.id import ID
@@ -45,7 +46,9 @@ class Upgrader(TransportUpgrader):
 
     async def upgrade_connection(self, conn: ISecureConn, peer_id: ID) -> IMuxedConn:
         """Puts a muxer on the secured connection; it isn't started yet."""
-        protocol = await _agree(conn, list(self._muxers), conn.is_initiator)
+        protocol: Any = getattr(conn, "early_muxer", None)  # agreed on in the security handshake already
+        if protocol not in self._muxers:
+            protocol = await _agree(conn, list(self._muxers), conn.is_initiator)
         muxed = self._muxers[protocol](conn, peer_id)
         muxed.negotiated_muxer_protocol = protocol  # type: ignore[attr-defined]
         return muxed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
+import tests.nodes
 from node.events import Admitted, Refused
 from node.upgrade.multistream import HEADER, encode_line
 from protocols.framing import encode_frame
@@ -15,6 +16,13 @@ from tests.rawpeer import DATA, FIN, RST, WINDOW_UPDATE, RawPeer
 NETWORK = b"vouch-local"
 GREETING = encode_line(HEADER)
 ECHO = "/echo/1.0.0"
+
+
+@pytest.fixture(params=["fast", "stock"], autouse=True)
+def upgrade(request, monkeypatch):
+    """Whose Noise and Yamux the node runs on; the rules are the same."""
+    monkeypatch.setitem(tests.nodes.DEFAULTS, "upgrade", request.param)
+
 
 bad_hellos = {
     "another network": (encode_frame(Hello("raw/1.0.0", b"elsewhere").encode(), 256), "network_id"),

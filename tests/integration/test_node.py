@@ -117,9 +117,11 @@ async def test_a_port_in_use_is_an_error_and_not_shared():
                 pass
 
 
-async def test_large_frames_and_many_streams_at_once():
+@pytest.mark.parametrize("dialler", ["fast", "stock"])
+@pytest.mark.parametrize("listener", ["fast", "stock"])
+async def test_large_frames_and_many_streams_at_once(listener, dialler):
     echo = echo_protocol(max_frame=4 * 1024 * 1024, streams_per_peer=64)
-    async with running(protocols=[echo]) as a, running() as b:
+    async with running(upgrade=listener, protocols=[echo]) as a, running(upgrade=dialler) as b:
         await b.connect(a.addrs[0])
 
         async def ask(number: int) -> None:

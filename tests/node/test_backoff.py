@@ -64,9 +64,9 @@ def test_a_thousand_failures_do_not_overflow():
     assert wait == 600
 
 
-def test_past_capacity_the_peer_whose_wait_ends_first_is_forgotten():
+def test_past_capacity_the_peer_that_failed_longest_ago_is_forgotten():
     backoff = plain(capacity=3)
-    for peer, now in (("a", 20), ("b", 0), ("c", 10)):
+    for peer, now in (("b", 0), ("c", 10), ("a", 20)):
         backoff.failed(peer, now)
     backoff.failed("d", 21)
     assert len(backoff) == 3

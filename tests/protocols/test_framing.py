@@ -25,9 +25,9 @@ def cut(data: bytes, cuts: list[int]) -> list[bytes]:
 
 
 def outcome(chunks: list[bytes]) -> tuple[list[bytes], bool]:
-    """The frames that came, and whether the last feed raised."""
+    """The frames that came, and whether it ended in a fault (which a feed after the last frames tells)."""
     decoder, frames = FrameDecoder(MAX), []
-    for chunk in chunks:
+    for chunk in [*chunks, b""]:
         try:
             frames += decoder.feed(chunk)
         except ProtocolError:

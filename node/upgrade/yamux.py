@@ -1,0 +1,473 @@
+"""Yamux, one end of a connection: bytes in and events out, calls in and bytes out. No I/O, no clock of its own.
+
+    header, 12 bytes, big-endian:  version 0 | type | flags | stream ID | length
+    type     data 0: `length` bytes follow      window update 1: `length` is credit
+             ping 2: `length` is its value      go away 3: `length` is the reason
+    flags    SYN 1 opens, ACK 2 accepts, FIN 4 ends one side, RST 8 ends both at once
+
+    stream:  OPEN --our FIN--> half closed --their FIN--> gone        (and the other way round)
+             any --RST, either way--> gone
+
+(https://github.com/hashicorp/yamux/blob/master/spec.md, https://github.com/libp2p/specs/tree/master/yamux)
+
+Rules:
+1. What we say first on a stream carries its SYN (or ACK); no frame goes out for that alone unless `announce` asks.
+2. A peer may send what its window allows and not a byte more; more is a ProtocolError. Credit is given back when half
+   the window has been read. A window that is emptied within four round trips doubles, up to `max_window`, as long as
+   all windows together stay under `max_windows`.
+3. Control frames go out before data; data of several streams takes turns, a frame of at most `FRAME` bytes each.
+4. A stream past `max_streams`, or while `accept` is off, is reset.
+5. Frames for streams that are gone are dropped; so is the payload, unless one is larger than MAX_STRAY.
+
+The caller moves the bytes: it stops reading while `control_pending` is over MAX_CONTROL, so that a peer that asks and
+doesn't read is slowed by its own socket. It measures time, and passes `now` and the round trip where they decide.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import deque
+from dataclasses import dataclass
+
+from protocols import ProtocolError
+
+HEADER = struct.Struct(">BBHLL")
+DATA, WINDOW_UPDATE, PING, GO_AWAY = range(4)
+SYN, ACK, FIN, RST = 1, 2, 4, 8
+
+INITIAL_WINDOW = 256 * 1024
+# a Noise message holds 65,519 bytes: a frame that fits one costs one
+MESSAGE = 65519
+FRAME = MESSAGE - HEADER.size
+MAX_STRAY = 1024 * 1024
+MAX_CONTROL = 1024
+# payloads are gathered up to this size: a chunk for each byte would cost forty times what it holds
+CHUNK = 4096
+LAST_STREAM = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The peer has opened a stream."""
+
+    stream: int
+
+
+@dataclass(frozen=True)
+class Readable:
+    """Bytes, or the end, can be read on a stream."""
+
+    stream: int
+
+
+@dataclass(frozen=True)
+class Writable:
+    """What was given to `send` is on its way, all of it."""
+
+    stream: int
+
+
+@dataclass(frozen=True)
+class WasReset:
+    """The peer has given a stream up."""
+
+    stream: int
+
+
+@dataclass(frozen=True)
+class Pong:
+    """The answer to our ping of that value."""
+
+    value: int
+
+
+@dataclass(frozen=True)
+class WentAway:
+    """The peer takes no new streams; `reason` 0 is a proper end."""
+
+    reason: int
+
+
+Event = Opened | Readable | Writable | WasReset | Pong | WentAway
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Bounds of one connection, in bytes but for `max_streams`. `max_unread`: received on all streams, not yet read."""
+
+    max_streams: int = 1024
+    max_window: int = 16 * 1024 * 1024
+    max_windows: int = 64 * 1024 * 1024
+    max_unread: int = 64 * 1024 * 1024
+
+
+class Stream:
+    """The state of one stream. Its owner reads `received`, `ended`, `reset`; all else is the session's."""
+
+    __slots__ = (
+        "abandoned",
+        "announced",
+        "at",
+        "credit",
+        "end_sent",
+        "end_wanted",
+        "ended",
+        "first",
+        "number",
+        "pending",
+        "received",
+        "reset",
+        "send_window",
+        "size",
+        "updated",
+        "window",
+    )
+
+    def __init__(self, number: int, first: int) -> None:
+        self.number = number
+        self.first = first  # the flag that our first frame carries: SYN or ACK
+        self.announced = False
+        self.received: deque[bytes | bytearray] = deque()
+        self.at = 0  # how much of the first chunk has been read
+        self.size = 0  # bytes received and not yet read
+        self.ended = False  # the peer's FIN has come
+        self.reset = False
+        self.abandoned = False  # nobody reads any more: what comes is dropped
+        self.pending: memoryview | None = None
+        self.end_wanted = False
+        self.end_sent = False
+        self.send_window = INITIAL_WINDOW
+        self.window = INITIAL_WINDOW  # what the peer's window may grow to
+        self.credit = INITIAL_WINDOW  # what the peer may send now
+        self.updated = 0.0
+
+    @property
+    def gone(self) -> bool:
+        return self.reset or (self.ended and self.end_sent)
+
+
+class Session:
+    """One end of a connection."""
+
+    def __init__(self, *, initiator: bool, limits: Limits | None = None, held: int | None = None) -> None:
+        """`held`: payload bytes that the peer may send in all until `admitted` is called; None is no such limit."""
+        self.limits = limits or Limits()
+        self.streams: dict[int, Stream] = {}
+        self.accept = True
+        self.went_away = False
+        self.held = held
+        self.refused = 0
+        self._next = 1 if initiator else 2
+        self._theirs = 0 if initiator else 1
+        self._windows = 0
+        self._unread = 0
+        self._control: deque[bytes] = deque()
+        self._turns: deque[Stream] = deque()
+        self._header = bytearray()
+        self._payload_left = 0
+        self._payload_of: Stream | None = None
+
+    # calls in
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether there are no stream numbers left; a new connection has some."""
+        return self._next > LAST_STREAM
+
+    def open(self) -> Stream:
+        """A new stream of ours. It becomes known to the peer with its first frame, or by `announce`."""
+        stream = Stream(self._next, SYN)
+        self._next += 2
+        self._add(stream)
+        return stream
+
+    def announce(self, stream: Stream) -> None:
+        """Makes the stream known to the peer, if nothing has yet."""
+        if not stream.announced and not stream.gone:
+            self._say(stream, WINDOW_UPDATE, 0, 0)
+
+    def send(self, stream: Stream, data: bytes | memoryview) -> None:
+        """Takes `data` for sending; a `Writable` says when it is all out. One at a time for each stream."""
+        assert stream.pending is None, "a stream sends one piece at a time"
+        stream.pending = memoryview(data)
+        if stream.send_window > 0:
+            self._turns.append(stream)
+
+    def give_up(self, stream: Stream) -> None:
+        """Forgets what of `send` isn't out yet. The stream's own bytes have a hole then: reset it."""
+        stream.pending = None
+
+    def end(self, stream: Stream) -> None:
+        """Says that we send no more, once what is pending is out."""
+        if stream.end_wanted or stream.reset:
+            return
+        stream.end_wanted = True
+        if stream.pending is None:
+            self._end(stream)
+
+    def abandon(self, stream: Stream) -> None:
+        """Nobody reads the stream any more: what the peer still sends is dropped, and credited."""
+        stream.abandoned = True
+        self.take(stream, stream.size, 0.0, 0.0)
+
+    def reset(self, stream: Stream) -> None:
+        """Ends the stream at once, both ways."""
+        if stream.gone or stream.number not in self.streams:
+            self._drop(stream)
+            return
+        if stream.announced or stream.first == ACK:
+            self._say(stream, WINDOW_UPDATE, RST, 0)
+        stream.reset = True
+        self._remove(stream)
+
+    def take(self, stream: Stream, count: int, now: float, round_trip: float) -> bytes:
+        """Up to `count` received bytes, and their credit back to the peer."""
+        parts: list[bytes | bytearray] = []
+        wanted = min(count, stream.size)
+        left = wanted
+        while left:
+            chunk = stream.received[0]
+            piece = chunk if not stream.at and len(chunk) <= left else chunk[stream.at : stream.at + left]
+            parts.append(piece)
+            left -= len(piece)
+            stream.at += len(piece)
+            if stream.at == len(chunk):
+                stream.received.popleft()
+                stream.at = 0
+        stream.size -= wanted
+        self._unread -= wanted
+        self._credit(stream, now, round_trip)
+        return bytes(parts[0]) if len(parts) == 1 else b"".join(parts)
+
+    def ping(self, value: int) -> None:
+        """Asks for a `Pong`."""
+        self._control.append(HEADER.pack(0, PING, SYN, 0, value))
+
+    def go_away(self, reason: int = 0) -> None:
+        """Tells the peer that the connection ends."""
+        self._control.append(HEADER.pack(0, GO_AWAY, 0, 0, reason))
+
+    def admitted(self) -> None:
+        """The peer is admitted: the limit on what it may send before no longer holds."""
+        self.held = None
+
+    # bytes out
+
+    @property
+    def control_pending(self) -> int:
+        """Control frames that aren't out yet."""
+        return len(self._control)
+
+    @property
+    def ready(self) -> bool:
+        """Whether `output` has something to give."""
+        return bool(self._control or self._turns)
+
+    def output(self) -> tuple[bytes, list[Event]]:
+        """What goes out next, at most one message's worth, and what that finishes; b"" if nothing can."""
+        parts: list[bytes | memoryview] = []
+        room = MESSAGE
+        while self._control and room >= HEADER.size:
+            parts.append(self._control.popleft())
+            room -= HEADER.size
+        events: list[Event] = []
+        while self._turns and room > HEADER.size:
+            stream = self._turns.popleft()
+            if stream.pending is None or stream.gone:
+                continue
+            size = min(len(stream.pending), stream.send_window, room - HEADER.size)
+            if size <= 0 and len(stream.pending):
+                continue
+            parts.append(HEADER.pack(0, DATA, self._flags(stream), stream.number, size))
+            parts.append(stream.pending[:size])
+            room -= HEADER.size + size
+            stream.send_window -= size
+            stream.pending = stream.pending[size:]
+            if not len(stream.pending):
+                stream.pending = None
+                events.append(Writable(stream.number))
+                if stream.end_wanted:
+                    self._end(stream)
+            elif stream.send_window > 0:
+                self._turns.append(stream)
+        return b"".join(parts), events
+
+    # bytes in
+
+    def receive(self, data: bytes) -> list[Event]:
+        """Takes the next bytes, in any split. Raises ProtocolError when the peer breaks the rules, which is the end."""
+        events: list[Event] = []
+        position, end = 0, len(data)
+        while position < end:
+            if self._payload_left:
+                take = min(self._payload_left, end - position)
+                chunk = data if take == end and not position else data[position : position + take]
+                position += take
+                self._payload_left -= take
+                self._payload(chunk, events)
+                continue
+            if not self._header and end - position >= HEADER.size:
+                fields = HEADER.unpack_from(data, position)
+                position += HEADER.size
+            else:
+                take = min(HEADER.size - len(self._header), end - position)
+                self._header += data[position : position + take]
+                position += take
+                if len(self._header) < HEADER.size:
+                    break
+                fields = HEADER.unpack(self._header)
+                self._header.clear()
+            self._frame(fields, events)
+        return events
+
+    def _frame(self, fields: tuple[int, ...], events: list[Event]) -> None:
+        version, kind, flags, number, length = fields
+        if version != 0:
+            raise ProtocolError(f"expected Yamux version 0, got {version}")
+        if kind == PING:
+            if flags & SYN:
+                self._control.append(HEADER.pack(0, PING, ACK, 0, length))
+            elif flags & ACK:
+                events.append(Pong(length))
+        elif kind == GO_AWAY:
+            self.went_away = True
+            events.append(WentAway(length))
+        elif kind in (DATA, WINDOW_UPDATE):
+            self._stream_frame(kind, flags, number, length, events)
+        else:
+            raise ProtocolError(f"expected a Yamux frame of type 0 to 3, got {kind}")
+
+    def _stream_frame(self, kind: int, flags: int, number: int, length: int, events: list[Event]) -> None:
+        if flags & SYN:
+            self._opened(number, events)
+        stream = self.streams.get(number)
+        if kind == DATA:
+            self._expect_payload(stream, number, length)
+        elif stream is not None and length:
+            starved = stream.send_window <= 0
+            stream.send_window += length
+            if stream.send_window > 1 << 32:
+                raise ProtocolError(f"expected a window under 4 GiB on stream {number}, got more")
+            if starved and stream.pending is not None:
+                self._turns.append(stream)
+        if stream is None:
+            return
+        if flags & RST:
+            stream.reset = True
+            self._remove(stream)
+            events.append(WasReset(number))
+        elif flags & FIN and not stream.ended:
+            # with a payload still to come, the end is behind it
+            stream.ended = True
+            if not self._payload_left:
+                self._peer_ended(stream, events)
+
+    def _opened(self, number: int, events: list[Event]) -> None:
+        if number == 0 or number % 2 != self._theirs:
+            raise ProtocolError(f"expected the peer to open streams of its own numbers, got {number}")
+        if number in self.streams:
+            raise ProtocolError(f"expected a new stream, got stream {number} a second time")
+        if not self.accept or len(self.streams) >= self.limits.max_streams:
+            self.refused += 1
+            self._control.append(HEADER.pack(0, WINDOW_UPDATE, RST, number, 0))
+            return
+        stream = Stream(number, ACK)
+        self._add(stream)
+        events.append(Opened(number))
+
+    def _expect_payload(self, stream: Stream | None, number: int, length: int) -> None:
+        allowed = MAX_STRAY if stream is None else stream.credit
+        if length > allowed:
+            raise ProtocolError(f"expected at most the window's {allowed} bytes on stream {number}, got {length}")
+        if self.held is not None:
+            self.held -= length
+            if self.held < 0:
+                raise ProtocolError("expected less before admission, got more bytes than are held")
+        if stream is not None:
+            if stream.ended and length:
+                raise ProtocolError(f"expected nothing behind the end of stream {number}, got {length} bytes")
+            stream.credit -= length
+        self._payload_left = length
+        self._payload_of = stream
+
+    def _payload(self, chunk: bytes, events: list[Event]) -> None:
+        stream = self._payload_of
+        if stream is None:
+            return
+        if not stream.reset:
+            self._keep(stream, chunk)
+            if stream.abandoned:
+                self.take(stream, stream.size, 0.0, 0.0)
+            elif stream.size == len(chunk):
+                events.append(Readable(stream.number))  # once for each time that there was nothing before
+        if not self._payload_left and stream.ended:
+            self._peer_ended(stream, events)
+
+    def _keep(self, stream: Stream, chunk: bytes) -> None:
+        last = stream.received[-1] if stream.received else None
+        if len(chunk) >= CHUNK:
+            stream.received.append(chunk)
+        elif isinstance(last, bytearray) and len(last) < CHUNK:
+            last += chunk
+        else:
+            stream.received.append(bytearray(chunk))
+        stream.size += len(chunk)
+        self._unread += len(chunk)
+        if self._unread > self.limits.max_unread:
+            raise ProtocolError(f"expected at most {self.limits.max_unread} bytes that nobody has read yet, got more")
+
+    def _peer_ended(self, stream: Stream, events: list[Event]) -> None:
+        events.append(Readable(stream.number))
+        if stream.gone:
+            self._remove(stream)
+
+    # the rest
+
+    def _add(self, stream: Stream) -> None:
+        self.streams[stream.number] = stream
+        self._windows += stream.window
+
+    def _remove(self, stream: Stream) -> None:
+        if self.streams.pop(stream.number, None) is not None:
+            self._windows -= stream.window
+        if stream.reset:
+            self._drop(stream)
+            stream.pending = None
+
+    def _drop(self, stream: Stream) -> None:
+        """Forgets what was received and not read."""
+        self._unread -= stream.size
+        stream.received.clear()
+        stream.size = stream.at = 0
+
+    def _flags(self, stream: Stream) -> int:
+        if stream.announced:
+            return 0
+        stream.announced = True
+        return stream.first
+
+    def _say(self, stream: Stream, kind: int, flags: int, length: int) -> None:
+        self._control.append(HEADER.pack(0, kind, flags | self._flags(stream), stream.number, length))
+
+    def _end(self, stream: Stream) -> None:
+        stream.end_sent = True
+        self._say(stream, WINDOW_UPDATE, FIN, 0)
+        if stream.gone:
+            self._remove(stream)
+
+    def _credit(self, stream: Stream, now: float, round_trip: float) -> None:
+        """Gives credit back when half the window has been read, and grows a window that is too small for its path."""
+        if stream.ended or stream.reset or stream.number not in self.streams:
+            return
+        owed = stream.window - stream.credit - stream.size
+        if owed < stream.window // 2:
+            return
+        if now and stream.updated and now - stream.updated < 4 * round_trip:
+            grown = min(2 * stream.window, self.limits.max_window)
+            if self._windows + grown - stream.window <= self.limits.max_windows:
+                owed += grown - stream.window
+                self._windows += grown - stream.window
+                stream.window = grown
+        stream.updated = now
+        stream.credit += owed
+        self._say(stream, WINDOW_UPDATE, 0, owed)

@@ -1,0 +1,342 @@
+"""Yamux without I/O: frames, any bytes in any split, and two ends under random schedules, which lose nothing."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from node.upgrade.yamux import (
+    ACK,
+    DATA,
+    FIN,
+    HEADER,
+    INITIAL_WINDOW,
+    MESSAGE,
+    PING,
+    RST,
+    SYN,
+    WINDOW_UPDATE,
+    Limits,
+    Opened,
+    Pong,
+    Readable,
+    Session,
+    Stream,
+    WasReset,
+    WentAway,
+)
+from protocols import ProtocolError
+
+
+def frame(kind: int, flags: int, stream: int, payload: bytes = b"", length: int | None = None) -> bytes:
+    return HEADER.pack(0, kind, flags, stream, len(payload) if length is None else length) + payload
+
+
+def sent(session: Session) -> bytes:
+    """All that a session has to send now."""
+    out = b""
+    while True:
+        data, _ = session.output()
+        if not data:
+            return out
+        assert len(data) <= MESSAGE
+        out += data
+
+
+def listener(**limits) -> Session:
+    return Session(initiator=False, limits=Limits(**limits))
+
+
+# frames, byte for byte
+
+
+def test_a_stream_opens_with_its_first_data_and_is_accepted_with_the_first_answer():
+    ours, theirs = Session(initiator=True), listener()
+    stream = ours.open()
+    assert sent(ours) == b"", "nothing goes out for the opening alone"
+    ours.send(stream, b"hello")
+    wire = sent(ours)
+    assert wire == frame(DATA, SYN, 1, b"hello")
+    assert theirs.receive(wire) == [Opened(1), Readable(1)]
+    other = theirs.streams[1]
+    assert theirs.take(other, 100, 0, 0) == b"hello"
+    theirs.send(other, b"welcome")
+    wire = sent(theirs)
+    assert wire == frame(DATA, ACK, 1, b"welcome")
+    assert ours.receive(wire) == [Readable(1)]
+    assert ours.take(stream, 3, 0, 0) + ours.take(stream, 100, 0, 0) == b"welcome"
+
+
+def test_announcing_ending_and_resetting():
+    ours, theirs = Session(initiator=True), listener()
+    stream = ours.open()
+    ours.announce(stream)
+    ours.announce(stream)
+    wire = sent(ours)
+    assert wire == frame(WINDOW_UPDATE, SYN, 1)
+    assert theirs.receive(wire) == [Opened(1)]
+    ours.end(stream)
+    wire = sent(ours)
+    assert wire == frame(WINDOW_UPDATE, FIN, 1)
+    assert theirs.receive(wire) == [Readable(1)]
+    other = theirs.streams[1]
+    assert other.ended
+    theirs.end(other)
+    assert not theirs.streams
+    ours.receive(sent(theirs))
+    assert not ours.streams
+    again = ours.open()
+    ours.send(again, b"x")
+    theirs.receive(sent(ours))
+    ours.reset(again)
+    wire = sent(ours)
+    assert wire == frame(WINDOW_UPDATE, RST, 3)
+    assert theirs.receive(wire) == [WasReset(3)]
+    assert theirs.receive(wire) == []
+    assert not ours.streams
+    assert not theirs.streams
+
+
+def test_pings_and_going_away():
+    ours, theirs = Session(initiator=True), listener()
+    ours.ping(7)
+    wire = sent(ours)
+    assert wire == frame(PING, SYN, 0, length=7)
+    assert theirs.receive(wire) == []
+    wire = sent(theirs)
+    assert wire == frame(PING, ACK, 0, length=7)
+    assert ours.receive(wire) == [Pong(7)]
+    theirs.go_away(2)
+    assert ours.receive(sent(theirs)) == [WentAway(2)]
+    assert ours.went_away
+
+
+def test_control_goes_before_data_and_streams_take_turns():
+    ours = Session(initiator=True)
+    first, second = ours.open(), ours.open()
+    ours.send(first, bytes(150_000))
+    ours.send(second, bytes(100))
+    ours.ping(1)
+    data, _ = ours.output()
+    assert data.startswith(frame(PING, SYN, 0, length=1))
+    assert HEADER.unpack_from(data, 12)[3] == 1
+    data, _ = ours.output()
+    assert HEADER.unpack_from(data)[3] == 3, "the second stream waits for one frame of the first, not for all"
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        b"\x01" + frame(PING, SYN, 0)[1:],
+        frame(4, 0, 1),
+        frame(WINDOW_UPDATE, SYN, 2),
+        frame(WINDOW_UPDATE, SYN, 0),
+        frame(WINDOW_UPDATE, SYN, 1) + frame(WINDOW_UPDATE, SYN, 1),
+        frame(DATA, SYN, 1, length=INITIAL_WINDOW + 1),
+        frame(DATA, SYN | FIN, 1, b"x") + frame(DATA, 0, 1, b"y"),
+        frame(WINDOW_UPDATE, SYN, 1, length=2**32 - 1) * 1 + frame(WINDOW_UPDATE, 0, 1, length=2**32 - 1),
+        frame(DATA, 0, 9, length=2**20 + 1),
+    ],
+)
+def test_what_breaks_the_rules_ends_the_connection(wire):
+    with pytest.raises(ProtocolError, match="expected"):
+        listener().receive(wire)
+
+
+def test_streams_past_the_limit_are_reset():
+    theirs = listener(max_streams=2)
+    events = theirs.receive(b"".join(frame(WINDOW_UPDATE, SYN, number) for number in (1, 3, 5)))
+    assert events == [Opened(1), Opened(3)]
+    assert sent(theirs) == frame(WINDOW_UPDATE, RST, 5)
+    assert theirs.refused == 1
+
+
+def test_what_is_held_before_admission_is_counted_to_the_byte():
+    theirs = Session(initiator=False, held=65536)
+    theirs.receive(frame(DATA, SYN, 1, bytes(40_000)) + frame(DATA, SYN, 3, bytes(25_536)))
+    with pytest.raises(ProtocolError, match="before admission"):
+        theirs.receive(frame(DATA, 0, 3, b"x"))
+    theirs = Session(initiator=False, held=65536)
+    theirs.receive(frame(DATA, SYN, 1, bytes(65536)))
+    theirs.admitted()
+    theirs.receive(frame(DATA, 0, 1, bytes(65536)))
+
+
+def test_bytes_one_by_one_cost_little_more_than_they_hold():
+    theirs = listener()
+    theirs.receive(frame(WINDOW_UPDATE, SYN, 1) + frame(DATA, 0, 1, b"x") * 50_000)
+    stream = theirs.streams[1]
+    assert stream.size == 50_000
+    assert len(stream.received) < 50
+    assert theirs.take(stream, 60_000, 0, 0) == b"x" * 50_000
+
+
+def test_unread_bytes_of_all_streams_together_are_bounded():
+    theirs = listener(max_unread=300_000)
+    wire = b"".join(frame(DATA, SYN, number, bytes(100_000)) for number in range(1, 9, 2))
+    with pytest.raises(ProtocolError, match="nobody has read yet"):
+        theirs.receive(wire)
+    assert theirs._unread <= 400_000
+
+
+def test_a_window_grows_when_it_is_emptied_fast_and_not_past_its_limits():
+    theirs = listener(max_window=1024 * 1024)
+    theirs.receive(frame(WINDOW_UPDATE, SYN, 1))
+    stream, now = theirs.streams[1], 100.0
+    for _ in range(100):
+        theirs.receive(frame(DATA, 0, 1, bytes(stream.credit)))
+        theirs.take(stream, stream.size, now, 1.0)
+        now += 0.5
+    assert stream.window == stream.credit == 1024 * 1024
+    slow = listener()
+    slow.receive(frame(WINDOW_UPDATE, SYN, 1))
+    stream = slow.streams[1]
+    for _ in range(20):
+        slow.receive(frame(DATA, 0, 1, bytes(stream.credit)))
+        slow.take(stream, stream.size, now, 0.001)
+        now += 10
+    assert stream.window == INITIAL_WINDOW
+
+
+# any bytes
+
+frames = st.builds(
+    lambda kind, flags, number, payload, lie: frame(kind, flags, number, payload, lie),
+    st.integers(0, 4),
+    st.integers(0, 15),
+    st.integers(0, 6),
+    st.binary(max_size=40),
+    st.one_of(st.none(), st.none(), st.integers(0, 2**32 - 1)),
+)
+streams_of_bytes = st.one_of(st.binary(max_size=300), st.lists(frames, max_size=20).map(b"".join))
+
+
+def outcome(chunks: list[bytes]) -> tuple[object, ...]:
+    """What comes of it: the bytes of each stream, which are open, what is answered, and whether it failed."""
+    session, failed, opened = listener(max_streams=3), False, []
+    for chunk in chunks:
+        try:
+            events = session.receive(chunk)
+        except ProtocolError:
+            failed = True
+            break
+        opened += [event for event in events if not isinstance(event, Readable)]
+    if failed:
+        return (True,)
+    state = {number: (stream.size, stream.ended, stream.send_window) for number, stream in session.streams.items()}
+    return False, opened, state, session.control_pending
+
+
+@given(streams_of_bytes, st.lists(st.integers(1, 30), max_size=40))
+@settings(max_examples=400)
+def test_any_bytes_give_events_or_one_error_and_the_split_does_not_matter(data, cuts):
+    chunks, rest = [], data
+    for cut in cuts:
+        chunks.append(rest[:cut])
+        rest = rest[cut:]
+    assert outcome([*chunks, rest]) == outcome([data]) == outcome([data[i : i + 1] for i in range(len(data))])
+
+
+# two ends
+
+
+class End:
+    """One end in the model: what it has sent and received on each stream."""
+
+    def __init__(self, *, initiator: bool) -> None:
+        self.session = Session(initiator=initiator, limits=Limits(max_streams=8, max_window=512 * 1024))
+        self.open: dict[int, Stream] = {}
+        self.sent: dict[int, bytearray] = {}
+        self.got: dict[int, bytearray] = {}
+        self.spoilt: set[int] = set()
+        self.wire = b""
+
+    def know(self, stream: Stream) -> None:
+        self.open[stream.number] = stream
+        self.sent.setdefault(stream.number, bytearray())
+        self.got.setdefault(stream.number, bytearray())
+
+    def hear(self, data: bytes) -> None:
+        for event in self.session.receive(data):
+            if isinstance(event, Opened) and event.stream in self.session.streams:
+                self.know(self.session.streams[event.stream])
+            elif isinstance(event, WasReset):
+                self.spoilt.add(event.stream)
+
+    def read(self, stream: Stream, count: int, now: float) -> None:
+        self.got[stream.number] += self.session.take(stream, count, now, 0.05)
+
+
+def act(end: End, rng: random.Random, now: float, text: bytes) -> None:
+    session = end.session
+    choice = rng.random()
+    streams = [stream for stream in end.open.values() if not stream.reset]
+    stream = rng.choice(streams) if streams else None
+    if stream is None or choice < 0.08:
+        if len(session.streams) < 4:
+            end.know(session.open())
+    elif choice < 0.45:
+        if stream.pending is None and not stream.end_wanted:
+            start = rng.randrange(len(text))
+            data = text[start : start + rng.choice([0, 1, 100, 70_000, 300_000])]
+            end.sent[stream.number] += data
+            session.send(stream, data)
+    elif choice < 0.85:
+        end.read(stream, rng.choice([1, 1000, 100_000, 1_000_000]), now)
+    elif choice < 0.9:
+        session.end(stream)
+    elif choice < 0.92:
+        session.announce(stream)
+    elif choice < 0.93:
+        end.spoilt.add(stream.number)
+        session.reset(stream)
+    else:
+        session.ping(rng.randrange(1000))
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_two_ends_lose_repeat_and_reorder_nothing_and_exceed_no_window(seed):
+    rng = random.Random(seed)
+    text = rng.randbytes(400_000)
+    ends = End(initiator=True), End(initiator=False)
+    now = 1.0
+
+    def carry(here: End, there: End, most: int) -> None:
+        here.wire += here.session.output()[0]
+        there.hear(here.wire[:most])  # raises if a window is exceeded
+        here.wire = here.wire[most:]
+
+    for _ in range(400):
+        now += rng.random() * 0.1
+        end = rng.choice(ends)
+        act(end, rng, now, text)
+        here, there = rng.sample(ends, 2)
+        carry(here, there, rng.choice([0, 1, 13, 5000, 200_000]))
+    # all is read, all is ended, all is carried
+    for round_ in range(200):
+        now += 1
+        for end in ends:
+            for stream in end.open.values():
+                end.read(stream, 10_000_000, now)
+                if stream.pending is None and not stream.reset and round_ > 100:
+                    end.session.end(stream)
+        for here, there in (ends, ends[::-1]):
+            for _ in range(20):
+                carry(here, there, 1_000_000)
+    spoilt = ends[0].spoilt | ends[1].spoilt
+    whole = 0
+    for here, there in (ends, ends[::-1]):
+        for number, sent_ in here.sent.items():
+            got = there.got.get(number, bytearray())
+            if number in spoilt:
+                assert sent_.startswith(got), "of a stream that was reset, what came is a beginning"
+            elif number in there.got or sent_:
+                assert got == sent_
+                whole += len(got)
+        assert not here.session.streams, "every stream that is over is forgotten"
+        assert here.session._unread == 0
+        assert here.session._windows == 0
+    assert whole or spoilt
