@@ -43,7 +43,7 @@ from node.upgrade.multistream import NegotiationError, select
 from node.upgrade.muxer import muxer
 from node.upgrade.secure import NoiseTransport
 from node.upgrade.upgrader import Upgrader
-from node.upgrade.yamux import Limits
+from node.upgrade.yamux_state import Limits
 from protocols import NotSupported, Protocol, Stream, StreamTimeout
 from protocols.handshake.engine import Rules
 

@@ -32,7 +32,8 @@ from libp2p.stream_muxer.exceptions import (
 from multiaddr import Multiaddr
 
 from node.log import get_logger
-from node.upgrade.yamux import MAX_CONTROL, Event, Limits, Opened, Pong, Session, Stream, WentAway, Writable
+from node.upgrade.yamux import Session
+from node.upgrade.yamux_state import MAX_CONTROL, Event, Limits, Opened, Pong, Stream, WentAway, Writable
 from protocols import ProtocolError
 from protocols.handshake.engine import MAX_HELD_BYTES
 

@@ -25,125 +25,33 @@ doesn't read is slowed by its own socket. It measures time, and passes `now` and
 
 from __future__ import annotations
 
-import struct
 from collections import deque
-from dataclasses import dataclass
 
+from node.upgrade.yamux_state import (
+    ACK,
+    CHUNK,
+    DATA,
+    FIN,
+    GO_AWAY,
+    HEADER,
+    LAST_STREAM,
+    MAX_STRAY,
+    MESSAGE,
+    PING,
+    RST,
+    SYN,
+    WINDOW_UPDATE,
+    Event,
+    Limits,
+    Opened,
+    Pong,
+    Readable,
+    Stream,
+    WasReset,
+    WentAway,
+    Writable,
+)
 from protocols import ProtocolError
-
-HEADER = struct.Struct(">BBHLL")
-DATA, WINDOW_UPDATE, PING, GO_AWAY = range(4)
-SYN, ACK, FIN, RST = 1, 2, 4, 8
-
-INITIAL_WINDOW = 256 * 1024
-# a Noise message holds 65,519 bytes: a frame that fits one costs one
-MESSAGE = 65519
-FRAME = MESSAGE - HEADER.size
-MAX_STRAY = 1024 * 1024
-MAX_CONTROL = 1024
-# payloads are gathered up to this size: a chunk for each byte would cost forty times what it holds
-CHUNK = 4096
-LAST_STREAM = 2**32 - 1
-
-
-@dataclass(frozen=True)
-class Opened:
-    """The peer has opened a stream."""
-
-    stream: int
-
-
-@dataclass(frozen=True)
-class Readable:
-    """Bytes, or the end, can be read on a stream."""
-
-    stream: int
-
-
-@dataclass(frozen=True)
-class Writable:
-    """What was given to `send` is on its way, all of it."""
-
-    stream: int
-
-
-@dataclass(frozen=True)
-class WasReset:
-    """The peer has given a stream up."""
-
-    stream: int
-
-
-@dataclass(frozen=True)
-class Pong:
-    """The answer to our ping of that value."""
-
-    value: int
-
-
-@dataclass(frozen=True)
-class WentAway:
-    """The peer takes no new streams; `reason` 0 is a proper end."""
-
-    reason: int
-
-
-Event = Opened | Readable | Writable | WasReset | Pong | WentAway
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """Bounds of one connection, in bytes but for `max_streams`. `max_unread`: received on all streams, not yet read."""
-
-    max_streams: int = 1024
-    max_window: int = 16 * 1024 * 1024
-    max_windows: int = 64 * 1024 * 1024
-    max_unread: int = 64 * 1024 * 1024
-
-
-class Stream:
-    """The state of one stream. Its owner reads `received`, `ended`, `reset`; all else is the session's."""
-
-    __slots__ = (
-        "abandoned",
-        "announced",
-        "at",
-        "credit",
-        "end_sent",
-        "end_wanted",
-        "ended",
-        "first",
-        "number",
-        "pending",
-        "received",
-        "reset",
-        "send_window",
-        "size",
-        "updated",
-        "window",
-    )
-
-    def __init__(self, number: int, first: int) -> None:
-        self.number = number
-        self.first = first  # the flag that our first frame carries: SYN or ACK
-        self.announced = False
-        self.received: deque[bytes | bytearray] = deque()
-        self.at = 0  # how much of the first chunk has been read
-        self.size = 0  # bytes received and not yet read
-        self.ended = False  # the peer's FIN has come
-        self.reset = False
-        self.abandoned = False  # nobody reads any more: what comes is dropped
-        self.pending: memoryview | None = None
-        self.end_wanted = False
-        self.end_sent = False
-        self.send_window = INITIAL_WINDOW
-        self.window = INITIAL_WINDOW  # what the peer's window may grow to
-        self.credit = INITIAL_WINDOW  # what the peer may send now
-        self.updated = 0.0
-
-    @property
-    def gone(self) -> bool:
-        return self.reset or (self.ended and self.end_sent)
 
 
 class Session:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node.upgrade.yamux import (
+from node.upgrade.yamux import Session
+from node.upgrade.yamux_state import (
     ACK,
     DATA,
     FIN,
@@ -23,7 +24,6 @@ from node.upgrade.yamux import (
     Opened,
     Pong,
     Readable,
-    Session,
     Stream,
     WasReset,
     WentAway,
