@@ -12,10 +12,11 @@ import trio
 from libp2p.io.exceptions import IncompleteReadError, IOException
 from libp2p.network.stream.exceptions import StreamEOF
 from libp2p.network.stream.net_stream import NetStream
-from libp2p.stream_muxer.exceptions import MuxedConnError, MuxedStreamError
+from libp2p.stream_muxer.exceptions import MuxedConnError, MuxedStreamEOF, MuxedStreamError
 from libp2p.stream_muxer.yamux.yamux import YamuxStream
 
 from node.upgrade.guarded_yamux import GuardedYamux
+from node.upgrade.muxer import MuxedStream
 from protocols import EndOfStream, Stream, StreamReset
 
 # saying that a stream ends mustn't wait long for a peer that takes nothing
@@ -30,16 +31,26 @@ class MuxedBytes:
 
     def __init__(self, stream: NetStream) -> None:
         self.stream = stream
+        muxed = stream.muxed_stream
+        # past py-libp2p's stream, whose locks cost a turn of the event loop for each read and write
+        self._fast = muxed if isinstance(muxed, MuxedStream) else None
+
+    def receive_nowait(self, max_bytes: int) -> bytes:
+        return b"" if self._fast is None else self._fast.read_nowait(max_bytes)
 
     async def receive_some(self, max_bytes: int) -> bytes:
         muxed = self.stream.muxed_stream
         try:
+            if self._fast is not None:
+                return await self._fast.read(max_bytes)
             if not isinstance(muxed, YamuxStream) or not isinstance(muxed.conn, GuardedYamux):
                 return await self.stream.read(max_bytes)
             # py-libp2p's read takes the bytes and then awaits once more: cancelled there, they would be lost
             await muxed.conn.readable(muxed)
             with trio.CancelScope(shield=True):
                 return await self.stream.read(max_bytes)
+        except MuxedStreamEOF:
+            return b""
         except StreamEOF:
             if getattr(self.stream.muxed_stream, "cut_off", False):
                 raise StreamReset("the connection was lost before the stream's end") from None
@@ -47,9 +58,17 @@ class MuxedBytes:
         except BROKEN as error:
             raise StreamReset(f"the stream was reset: {error}") from error
 
+    def send_nowait(self, data: bytes) -> bool:
+        if self._fast is None:
+            return False
+        try:
+            return self._fast.write_nowait(data)
+        except BROKEN as error:
+            raise StreamReset(f"the stream was reset: {error}") from error
+
     async def send_all(self, data: bytes) -> None:
         try:
-            await self.stream.write(data)
+            await (self.stream if self._fast is None else self._fast).write(data)
         except BROKEN as error:
             raise StreamReset(f"the stream was reset: {error}") from error
 

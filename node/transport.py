@@ -7,6 +7,7 @@ the swarm gives it, and reports addresses in full.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
@@ -28,10 +29,11 @@ Handler = Callable[[TrioTCPStream], Awaitable[None]]
 
 
 class BufferedTcpStream(TrioTCPStream):
-    """py-libp2p's stream, reading from the socket by the buffer rather than by the field.
+    """py-libp2p's stream, with two ways to use the socket. One reader and one writer at a time, as it is there.
 
-    What stands above reads two bytes of length, then a message, then twelve bytes of a frame's header …; each would be
-    a turn of the event loop. One reader at a time, as it is there.
+    `read` and `write` are py-libp2p's, for the beginning of a connection; they read by the buffer rather than by the
+    field, or each would be a turn of the event loop. What comes after it waits first and then reads or sends without
+    waiting, into and from buffers of its own: nothing is allocated or copied here.
     """
 
     def __init__(self, stream: trio.SocketStream) -> None:
@@ -46,6 +48,37 @@ class BufferedTcpStream(TrioTCPStream):
         data = self._unread[self._at : end]
         self._at = end
         return data
+
+    async def wait_readable(self) -> None:
+        """Returns when `receive_nowait` has something to say. Raises ClosedResourceError, OSError."""
+        if self._at == len(self._unread):
+            await trio.lowlevel.wait_readable(self.stream.socket.fileno())
+
+    def receive_nowait(self, into: memoryview) -> int | None:
+        """Fills `into` with what has come: how many bytes, 0 at the end, None if there are none. Raises OSError."""
+        if self._at < len(self._unread):
+            count = min(len(into), len(self._unread) - self._at)
+            into[:count] = self._unread[self._at : self._at + count]
+            self._at += count
+            if self._at == len(self._unread):
+                self._unread, self._at = b"", 0
+            return count
+        try:
+            return os.readv(self.stream.socket.fileno(), (into,))
+        except (BlockingIOError, InterruptedError):
+            return None
+
+    async def wait_writable(self, data: memoryview) -> None:
+        """Returns when the socket may take some of `data`. Raises ClosedResourceError, OSError."""
+        await trio.lowlevel.wait_writable(self.stream.socket.fileno())
+
+    def send_nowait(self, data: memoryview) -> int:
+        """How many of the bytes the socket took, 0 if it is full. Raises OSError."""
+        try:
+            # not the socket's own method: trio shows only those that wait
+            return os.write(self.stream.socket.fileno(), data)
+        except (BlockingIOError, InterruptedError):
+            return 0
 
 
 class Tcp(TCP):

@@ -58,6 +58,8 @@ __all__ = [
 
 READ_SIZE = 64 * 1024
 MAX_ID_BYTES = 256
+YIELD_AFTER = 16
+YIELD_BYTES = 16 * 1024
 
 A = typing.TypeVar("A")
 R = typing.TypeVar("R")
@@ -67,8 +69,14 @@ Handler = Callable[["Stream"], Awaitable[None]]
 class ByteStream(typing.Protocol):
     """What a `Stream` stands on: a muxer's stream in a node, a pipe in a test. Errors are `StreamError`s."""
 
+    def receive_nowait(self, max_bytes: int) -> bytes:
+        """Up to `max_bytes` bytes that have come already; b"" if there are none, or it can't tell."""
+
     async def receive_some(self, max_bytes: int) -> bytes:
         """1 to `max_bytes` bytes; b"" at the peer's proper end."""
+
+    def send_nowait(self, data: bytes) -> bool:
+        """Whether it took all of `data` without waiting; else it took nothing."""
 
     async def send_all(self, data: bytes) -> None:
         """Returns when all of `data` is on its way."""
@@ -148,6 +156,7 @@ class Stream:
         self._send_lock = trio.Lock()
         self._broken = False
         self._closed = False
+        self._worked = 0
 
     async def receive(self) -> bytes:
         """The next frame; without frames, the next bytes (at least one).
@@ -205,6 +214,12 @@ class Stream:
         Raises StreamTimeout, StreamReset, and ValueError for a frame over the protocol's bound.
         """
         payload = data if self.protocol.max_frame is None else encode_frame(data, self.protocol.max_frame)
+        await self._let_others_run()
+        if not self._send_lock.locked():
+            self._need_whole()
+            if self._raw.send_nowait(payload):
+                self._worked += 1 + len(payload) // YIELD_BYTES
+                return
         async with self._send_lock:
             self._need_whole()
             self._broken = True
@@ -253,7 +268,20 @@ class Stream:
     async def _read(self, max_bytes: int) -> bytes:
         if self._closed:
             raise StreamError(f"the stream of {self.protocol.id} with {self.peer} is closed")
+        await self._let_others_run()
+        data = self._raw.receive_nowait(max_bytes)
+        if data:
+            self._worked += 1 + len(data) // YIELD_BYTES
+            return data
         return await self._in_time(self._raw.receive_some, max_bytes, "send")
+
+    async def _let_others_run(self) -> None:
+        """What needs no waiting still lets others run: now and then for small pieces, each time for large ones."""
+        if self._worked < YIELD_AFTER:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            self._worked = 0
+            await trio.lowlevel.checkpoint()
 
     async def _in_time(self, call: Callable[[A], Awaitable[R]], argument: A, what: str) -> R:
         timeout = self.protocol.timeout

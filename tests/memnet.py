@@ -263,6 +263,12 @@ class PipeBytes:
     def __init__(self, end: PipeEnd) -> None:
         self.end = end
 
+    def receive_nowait(self, max_bytes: int) -> bytes:
+        return b""
+
+    def send_nowait(self, data: bytes) -> bool:
+        return False
+
     async def receive_some(self, max_bytes: int) -> bytes:
         return await self._sure(self.end.receive_some(max_bytes))
 

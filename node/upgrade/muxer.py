@@ -1,12 +1,16 @@
 """Yamux on a secured connection: the trio shell around `yamux.Session`, in the shape that py-libp2p gives a muxer.
 
-    reader task:  connection --read--> Session.receive --events--> wakes streams, hands out new ones
-    writer task:  Session.output --write--> connection     the only one that writes: no cancellation cuts a frame
+    reader task:  connection --receive--> Session.receive --events--> wakes streams, hands out new ones
+    flush:        Session.output --send_nowait--> connection      synchronous: no cancellation cuts a frame
+    writer task:  flushes what streams wrote in this turn of the event loop, and waits while the connection is full
     pulse task:   pings, for the round trip and for links that died
 
-A read takes bytes and awaits nothing afterwards, so that cancelling it loses none. A write returns when all of it has
-gone to the connection; cancelled half way it leaves a hole, and the stream can only be reset. A reader that doesn't
-read stops the peer's stream by its window, and nothing else. When the connection is lost every stream is reset.
+A write goes to the session's queue and returns; it waits while the queue is full. The queue is flushed when a stream
+that wrote goes on to wait for an answer, or else by the writer, one turn later: what many streams say at once goes out
+in one message. A write of more than the queue holds goes in pieces; cancelled between two it leaves a hole, and the
+stream can only be reset. A read takes bytes and awaits nothing afterwards, so that cancelling it loses none. A reader
+that doesn't read stops the peer's stream by its window, and nothing else. When the connection is lost every stream is
+reset.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from types import TracebackType
 from typing import Any
 
 import trio
-from libp2p.abc import IMuxedConn, IMuxedStream, ISecureConn
+from libp2p.abc import IMuxedConn, IMuxedStream
 from libp2p.connection_types import ConnectionType
 from libp2p.io.exceptions import IOException
 from libp2p.network.connection.exceptions import RawConnError
@@ -32,6 +36,7 @@ from libp2p.stream_muxer.exceptions import (
 from multiaddr import Multiaddr
 
 from node.log import get_logger
+from node.upgrade.secure import BATCH, SecureConn
 from node.upgrade.yamux import Session
 from node.upgrade.yamux_state import MAX_CONTROL, Event, Limits, Opened, Pong, Stream, WentAway, Writable
 from protocols import ProtocolError
@@ -59,64 +64,87 @@ class MuxedStream(IMuxedStream):
         self.stream_id = state.number
         self.state = state
         self.closed_at: float | None = None
-        self._changed = trio.Event()
-        self._written = trio.Event()
+        self._changed: trio.Event | None = None  # somebody waits to read
+        self._room: trio.Event | None = None  # somebody waits to write
         self._write_lock = trio.Lock()
         self._hole = False
 
-    def wake(self) -> None:
-        """Something has changed for whoever reads; at the stream's end, for whoever writes too."""
-        self._changed.set()
-        self._changed = trio.Event()
+    def wake(self) -> bool:
+        """Something has changed for whoever reads; at the stream's end, for whoever writes too. Whether one read."""
         if self.state.reset or self.conn.lost:
-            self._written.set()
+            self.wake_writer()
+        if self._changed is None:
+            return False
+        self._changed.set()
+        self._changed = None
+        return True
 
-    def written(self) -> None:
-        """What was given to `write` has gone to the connection."""
-        self._written.set()
+    def wake_writer(self) -> None:
+        """There is room for whoever writes."""
+        if self._room is not None:
+            self._room.set()
+            self._room = None
+
+    def read_nowait(self, n: int) -> bytes:
+        """Up to `n` bytes that have come, b"" if there are none: `read` knows whether more will."""
+        state, conn = self.state, self.conn
+        if not state.size:
+            return b""
+        data = conn.session.take(state, n, trio.current_time(), conn.round_trip)
+        if conn.session.control_pending:
+            conn.flush_soon()
+        return data
 
     async def read(self, n: int | None = None) -> bytes:
         """Up to `n` bytes, at least one. Raises MuxedStreamEOF at the peer's end, MuxedStreamReset."""
         if n == 0:
             return b""
         await trio.lowlevel.checkpoint_if_cancelled()
-        state, session = self.state, self.conn.session
+        state, conn = self.state, self.conn
         while not state.size:
-            if state.reset or self.conn.lost:
+            if state.reset or conn.lost:
                 raise MuxedStreamReset("the stream was reset, or its connection is lost")
             if state.ended:
                 raise MuxedStreamEOF("the peer has ended the stream")
             if state.abandoned:
                 raise MuxedStreamClosed("the stream is closed")
             if not state.announced:
-                session.announce(state)
-                self.conn.wake_writer()
+                conn.session.announce(state)
+            conn.flush_before_waiting()
+            if self._changed is None:
+                self._changed = trio.Event()
             await self._changed.wait()
-        wanted = state.size if n is None or n < 0 else n
-        data = session.take(state, wanted, trio.current_time(), self.conn.round_trip)
-        if session.control_pending:
-            self.conn.wake_writer()
-        return data
+            conn.woken()
+        return self.read_nowait(state.size if n is None or n < 0 else n)
+
+    def write_nowait(self, data: bytes) -> bool:
+        """Takes all of `data` for sending, or nothing. Raises as `write`."""
+        session, state = self.conn.session, self.state
+        self._need_open()
+        if len(data) > session.limits.max_unsent or self._write_lock.locked() or not session.has_room(state):
+            return False
+        session.send(state, data if isinstance(data, bytes) else bytes(data))
+        self.conn.flush_soon()
+        return True
 
     async def write(self, data: bytes) -> None:
-        """Returns when all of `data` has gone to the connection. Raises MuxedStreamClosed, MuxedStreamReset."""
+        """Returns when all of `data` is on its way or in the queue. Raises MuxedStreamClosed, MuxedStreamReset."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self.write_nowait(data):
+            return
+        session, state = self.conn.session, self.state
+        view, piece = memoryview(bytes(data)), session.limits.max_unsent
         async with self._write_lock:
-            self._need_open()
-            if not data:
-                return
-            state = self.state
-            self._written = trio.Event()
-            self.conn.session.send(state, data)
-            self.conn.wake_writer()
-            try:
-                await self._written.wait()
-            except trio.Cancelled:
-                if state.pending is not None:
-                    self._hole = len(state.pending) < len(data)
-                    self.conn.session.give_up(state)
-                raise
-            if state.reset or self.conn.lost:
-                raise MuxedStreamReset("the stream was reset, or its connection is lost")
+            for start in range(0, len(view), piece):
+                while not session.has_room(state):
+                    self._hole = start > 0  # if it is cancelled here
+                    state.wanted = True
+                    self._room = self._room or trio.Event()
+                    await self._room.wait()
+                    self._hole = False
+                    self._need_open()
+                session.send(state, view[start : start + piece])  # type: ignore[arg-type]  # of bytes, no others
+                self.conn.flush_soon()
 
     async def close_write(self) -> None:
         """Says that we send no more."""
@@ -125,7 +153,7 @@ class MuxedStream(IMuxedStream):
             await self.reset()
         else:
             self.conn.session.end(self.state)
-            self.conn.wake_writer()
+            self.conn.flush_soon()
 
     async def close(self) -> None:
         """Ends our side and reads no more. Idempotent."""
@@ -137,7 +165,7 @@ class MuxedStream(IMuxedStream):
             else:
                 self.conn.session.end(self.state)
             self.conn.forget_gone(self)
-            self.conn.wake_writer()
+            self.conn.flush_soon()
             self.wake()
         await trio.lowlevel.checkpoint()
 
@@ -146,7 +174,7 @@ class MuxedStream(IMuxedStream):
         self.conn.session.reset(self.state)
         self.state.reset = True
         self.conn.forget_gone(self)
-        self.conn.wake_writer()
+        self.conn.flush_soon()
         self.wake()
         await trio.lowlevel.checkpoint()
 
@@ -174,7 +202,7 @@ class MuxedStream(IMuxedStream):
 class Muxer(IMuxedConn):
     """A multiplexed connection. `start` runs as long as it lives."""
 
-    def __init__(self, conn: ISecureConn, peer_id: ID, limits: Limits | None = None) -> None:
+    def __init__(self, conn: SecureConn, peer_id: ID, limits: Limits | None = None) -> None:
         self.secured_conn = conn
         self.peer_id = peer_id
         self.session = Session(initiator=conn.is_initiator, limits=limits, held=MAX_HELD_BYTES)
@@ -191,7 +219,9 @@ class Muxer(IMuxedConn):
         self._drained = trio.Event()
         self._pong = trio.Event()
         self._pings = 0
-        self._writing = False
+        self._full = False  # the connection takes nothing; the writer waits for it
+        self._failure: Exception | None = None  # of a flush
+        self._woken = 0  # streams woken by what came last whose readers haven't run yet
 
     # what py-libp2p asks of a muxer
 
@@ -253,10 +283,7 @@ class Muxer(IMuxedConn):
         """Says go-away, if the peer takes it soon, and closes. Idempotent."""
         if not self.event_closed.is_set() and not self.lost:
             self.session.go_away()
-            self.wake_writer()
-            with trio.move_on_after(FLUSH_TIMEOUT):
-                while (self.session.control_pending or self._writing) and not self.lost:
-                    await self._drained.wait()
+            await self._flushed()
         with trio.CancelScope(shield=True):
             await self._end()
 
@@ -271,9 +298,19 @@ class Muxer(IMuxedConn):
 
     # what its streams ask
 
-    def wake_writer(self) -> None:
-        """There may be something to write."""
+    def flush_soon(self) -> None:
+        """There is something to write: it goes out in this turn of the event loop or the next."""
         self._work.set()
+
+    def flush_before_waiting(self) -> None:
+        """Somebody goes to wait for an answer: nothing more comes from there, nor soon from others."""
+        if not self._woken and self.session.ready:
+            self._flush()
+
+    def woken(self) -> None:
+        """A reader that was woken runs."""
+        if self._woken:
+            self._woken -= 1
 
     def forget_gone(self, stream: MuxedStream) -> None:
         """Drops a stream that is over on both sides."""
@@ -283,48 +320,79 @@ class Muxer(IMuxedConn):
     # its tasks
 
     async def _read(self) -> None:
+        session = self.session
         try:
             while True:
-                while self.session.control_pending > MAX_CONTROL:
-                    await self._drained.wait()
-                data = await self.secured_conn.read()
-                if not data:
-                    return
-                for event in self.session.receive(data):
-                    self._handle(event)
-                if self.session.ready:
+                while session.control_pending > MAX_CONTROL:
                     self._work.set()
+                    await self._drained.wait()
+                messages = await self.secured_conn.receive()
+                if not messages:
+                    return
+                self._woken = 0
+                for message in messages:
+                    for event in session.receive(message):
+                        self._handle(event)
+                if session.ready:
+                    self._flush()
         except _LOST as error:
             log.debug("connection_lost", peer=str(self.peer_id), error=repr(error))
         except ProtocolError as error:
             log.debug("muxer_ended", peer=str(self.peer_id), error=str(error))
             self.fault = str(error)
-            self.session.go_away(PROTOCOL_ERROR)
+            session.go_away(PROTOCOL_ERROR)
+            await self._flushed()
+
+    def _flush(self) -> None:
+        """Sends what there is, until the connection takes no more; the rest is the writer's, and so is a failure."""
+        if self._full or self._failure is not None or self.lost:
+            return
+        session, conn = self.session, self.secured_conn
+        finished: list[Event] = []
+        try:
+            while not self._full and session.ready:
+                messages: list[bytes] = []
+                while len(messages) < BATCH:
+                    message, events = session.output()
+                    if not message:
+                        break
+                    messages.append(message)
+                    finished += events
+                if not messages:
+                    break
+                self._full = not conn.send_nowait(messages)
+        except (*_LOST, ProtocolError) as error:
+            self._failure = error
+        if self._full or self._failure is not None:
             self._work.set()
-            with trio.move_on_after(FLUSH_TIMEOUT):
-                while self.session.control_pending or self._writing:
-                    await self._drained.wait()
+        for event in finished:
+            self._handle(event)
 
     async def _write(self, scope: trio.CancelScope) -> None:
         try:
             while True:
-                data, events = self.session.output()
-                if not data:
-                    self._set_drained()
-                    await self._work.wait()
-                    self._work = trio.Event()
-                    continue
-                self._writing = True
-                with trio.fail_after(WRITE_TIMEOUT):
-                    await self.secured_conn.write(data)
-                self._writing = False
-                for event in events:
-                    self._handle(event)
+                if self._full:
+                    with trio.fail_after(WRITE_TIMEOUT):
+                        await self.secured_conn.flush()
+                    self._full = False
+                self._flush()
+                if self._failure is not None:
+                    raise self._failure
                 if self.session.control_pending <= MAX_CONTROL:
                     self._set_drained()
-        except (*_LOST, trio.TooSlowError) as error:
+                if not self._full:
+                    await self._work.wait()
+                    self._work = trio.Event()
+        except (*_LOST, ProtocolError, trio.TooSlowError) as error:
             log.debug("connection_lost", peer=str(self.peer_id), error=repr(error))
             scope.cancel()
+
+    async def _flushed(self) -> None:
+        """Waits a little until all that was written is on its way."""
+        self._work.set()
+        with trio.move_on_after(FLUSH_TIMEOUT):
+            while (self.session.ready or self._full) and not self.lost:
+                await self._drained.wait()
 
     async def _pulse(self, scope: trio.CancelScope) -> None:
         while True:
@@ -364,9 +432,9 @@ class Muxer(IMuxedConn):
             stream = self._streams.get(event.stream)
             if stream is not None:
                 if isinstance(event, Writable):
-                    stream.written()
+                    stream.wake_writer()
                 else:
-                    stream.wake()
+                    self._woken += stream.wake()
                 if stream.closed_at is not None or stream.state.reset:
                     self.forget_gone(stream)
 
@@ -391,6 +459,6 @@ class Muxer(IMuxedConn):
             await self.secured_conn.close()
 
 
-def muxer(limits: Limits) -> Callable[[ISecureConn, ID], Any]:
+def muxer(limits: Limits) -> Callable[[Any, ID], Any]:
     """What makes muxers of those limits."""
     return lambda conn, peer_id: Muxer(conn, peer_id, limits)

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -40,6 +41,8 @@ KEY, TAG = 32, 16
 MAX_MESSAGE = 65535
 MAX_PLAINTEXT = MAX_MESSAGE - TAG
 MAX_MUXERS = 32
+LENGTH = struct.Struct(">H")
+_NONCE = struct.Struct("<4xQ")
 LAST_NONCE = 2**64 - 2  # the specification keeps the last of all for rekeying
 
 
@@ -55,13 +58,17 @@ class Cipher:
     def _next(self) -> bytes:
         if self._nonce > LAST_NONCE:
             raise ProtocolError("expected fewer messages under one key, got as many as there are nonces")
-        nonce = self._nonce
+        nonce = _NONCE.pack(self._nonce)
         self._nonce += 1
-        return b"\0\0\0\0" + nonce.to_bytes(8, "little")
+        return nonce
 
-    def seal(self, plaintext: bytes | memoryview, associated: bytes | None = None) -> bytes:
+    def seal(self, plaintext: bytes, associated: bytes | None = None) -> bytes:
         """The ciphertext, 16 bytes longer."""
         return self._aead.encrypt(self._next(), plaintext, associated)
+
+    def seal_into(self, plaintext: bytes, into: memoryview) -> None:
+        """As `seal`, into a buffer of just that size."""
+        self._aead.encrypt_into(self._next(), plaintext, None, into)
 
     def open(self, ciphertext: bytes | memoryview, associated: bytes | None = None) -> bytes:
         """The plaintext. Raises ProtocolError for one that isn't the peer's next."""
@@ -79,34 +86,29 @@ class Session:
         self.muxers = tuple(muxers)
         self._sending = sending
         self._receiving = receiving
-        self._incomplete = b""
 
-    def seal(self, data: bytes) -> bytes:
-        """`data` as messages, each with its length, ready to be sent."""
-        if len(data) <= MAX_PLAINTEXT:
-            sealed = self._sending.seal(data)
-            return len(sealed).to_bytes(2, "big") + sealed
-        view = memoryview(data)
-        parts: list[bytes] = []
-        for start in range(0, len(data), MAX_PLAINTEXT):
-            sealed = self._sending.seal(view[start : start + MAX_PLAINTEXT])
-            parts += (len(sealed).to_bytes(2, "big"), sealed)
-        return b"".join(parts)
+    def seal(self, messages: Sequence[bytes], into: memoryview) -> int:
+        """Writes the messages, each of at most `MAX_PLAINTEXT` bytes, one behind the other; the bytes written."""
+        at = 0
+        for message in messages:
+            start, size = at + LENGTH.size, len(message) + TAG
+            LENGTH.pack_into(into, at, size)
+            at = start + size
+            self._sending.seal_into(message, into[start:at])
+        return at
 
-    def open(self, data: bytes) -> bytes:
-        """The plaintext of all messages that `data` completes; what is incomplete is kept, less than one message."""
-        if self._incomplete:
-            data = self._incomplete + data
-        view, position, end = memoryview(data), 0, len(data)
-        parts: list[bytes] = []
-        while end - position >= 2:
-            stop = position + 2 + int.from_bytes(view[position : position + 2], "big")
+    def open(self, data: memoryview) -> tuple[list[bytes], int]:
+        """The plaintexts of the whole messages that `data` starts with, and how many of its bytes they were."""
+        messages: list[bytes] = []
+        at, end = 0, len(data)
+        while end - at >= LENGTH.size:
+            start = at + LENGTH.size
+            stop: int = start + LENGTH.unpack_from(data, at)[0]
             if stop > end:
                 break
-            parts.append(self._receiving.open(view[position + 2 : stop]))
-            position = stop
-        self._incomplete = bytes(view[position:])
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+            messages.append(self._receiving.open(data[start:stop]))
+            at = stop
+        return messages, at
 
 
 @dataclass(frozen=True)

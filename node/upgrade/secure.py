@@ -1,13 +1,19 @@
 """Noise on a connection: the shell around `noise`, in the shapes that py-libp2p gives a security transport.
 
-Reads take what the socket has, and open all messages in it at once; a write seals as many messages as it needs and
-sends them together. One reader and one writer at a time, which is what a muxer is.
+A read takes what the socket has and opens every message in it; what is sent together is sealed together and goes to
+the socket in one call. Both happen in two buffers that all connections of a transport share: nothing is awaited while
+one is in use, so that an idle connection holds none. What the socket doesn't take at once is kept for `flush`.
+
+One reader and one writer at a time, which is what a muxer is.
 """
 
 from __future__ import annotations
 
+import mmap
+import typing
 from collections.abc import Sequence
 
+import trio
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from libp2p.abc import IRawConnection, ISecureConn, ISecureTransport
 from libp2p.connection_types import ConnectionType
@@ -16,8 +22,14 @@ from libp2p.io.exceptions import ConnectionClosedError
 from libp2p.peer.id import ID
 from multiaddr import Multiaddr
 
-from node.upgrade.noise import Handshake, Local, Session
+from node.transport import BufferedTcpStream
+from node.upgrade.noise import LENGTH, MAX_MESSAGE, MAX_PLAINTEXT, Handshake, Local, Session
 from protocols import ProtocolError
+
+# messages that are sealed together and sent in one call: the calls cost more than the copies, docs/performance.md
+BATCH = 16
+_SEALED = BATCH * (LENGTH.size + MAX_MESSAGE)
+_READ = 1024 * 1024
 
 
 class NoiseTransport(ISecureTransport):
@@ -30,6 +42,9 @@ class NoiseTransport(ISecureTransport):
         self.prologue = prologue
         # one static key for the transport's life: the signature that proves it is made once
         self.local = Local.of(X25519PrivateKey.generate(), key_pair.private_key, muxers)
+        # anonymous maps: pages that no transfer has touched take no memory
+        self.sealed = memoryview(mmap.mmap(-1, _SEALED))
+        self.received = memoryview(mmap.mmap(-1, _READ + _SEALED // BATCH))
 
     async def secure_inbound(self, conn: IRawConnection) -> ISecureConn:
         return await self._secure(conn, initiator=False)
@@ -60,34 +75,69 @@ class SecureConn(ISecureConn):
         self.is_initiator = initiator
         self.session = session
         self._raw = raw
+        self._link: Link = _link(raw)
         self._transport = transport
         self._remote_peer = ID.from_pubkey(session.remote_key)
+        self._incomplete = b""  # the beginning of a message
+        self._unsent = memoryview(b"")
         self._unread = b""
-        self._at = 0
         # the initiator's order decides, as in the other implementations
         first, second = (transport.muxers, session.muxers) if initiator else (session.muxers, transport.muxers)
         self.early_muxer = next((name for name in first if name in second), None)
 
+    async def receive(self) -> list[bytes]:
+        """The messages that have come, at least one; [] at the end. Raises ProtocolError."""
+        if self._unread:
+            messages, self._unread = [self._unread], b""
+            return messages
+        buffer = self._transport.received
+        while True:
+            await self._link.wait_readable()
+            at = len(self._incomplete)
+            buffer[:at] = self._incomplete
+            count = self._link.receive_nowait(buffer[at : at + _READ])
+            if count is None:
+                continue
+            if not count:
+                return []
+            messages, used = self.session.open(buffer[: at + count])
+            self._incomplete = bytes(buffer[used : at + count])
+            if messages:
+                return messages
+
+    def send_nowait(self, messages: Sequence[bytes]) -> bool:
+        """Seals up to `BATCH` messages and sends them. False if some of it waits for `flush`, which must come first."""
+        assert not self._unsent, "what was sent before waits for flush"
+        data = self._transport.sealed[: self.session.seal(messages, self._transport.sealed)]
+        sent = self._link.send_nowait(data)
+        if sent == len(data):
+            return True
+        self._unsent = memoryview(bytes(data[sent:]))
+        return False
+
+    async def flush(self) -> None:
+        """Waits until all that was sent has gone to the system. Cancelled, it goes on with the next call."""
+        while self._unsent:
+            await self._link.wait_writable(self._unsent)
+            self._unsent = self._unsent[self._link.send_nowait(self._unsent) :]
+
     async def read(self, n: int | None = None) -> bytes:
         """Up to `n` bytes; without `n` all that has come. b"" at the end. Raises ProtocolError."""
-        if self._at == len(self._unread):
-            plaintext = b""
-            while not plaintext:
-                data = await self._raw.read()
-                if not data:
-                    return b""
-                plaintext = self.session.open(data)
-            if n is None or n >= len(plaintext):
-                return plaintext
-            self._unread, self._at = plaintext, 0
-        end = len(self._unread) if n is None else min(len(self._unread), self._at + n)
-        data = self._unread[self._at : end]
-        self._at = end
-        return data
+        data = self._unread
+        while not data:
+            messages = await self.receive()
+            if not messages:
+                return b""
+            data = b"".join(messages)
+        self._unread = b"" if n is None else data[n:]
+        return data if n is None else data[:n]
 
     async def write(self, data: bytes) -> None:
         """Seals and sends all of `data`."""
-        await self._raw.write(self.session.seal(data))
+        await self.flush()
+        for start in range(0, len(data), MAX_PLAINTEXT):
+            if not self.send_nowait([data[start : start + MAX_PLAINTEXT]]):
+                await self.flush()
 
     async def close(self) -> None:
         await self._raw.close()
@@ -128,3 +178,52 @@ async def _exactly(conn: IRawConnection, count: int) -> bytes:
             raise ConnectionClosedError("the peer ended the Noise handshake")
         data += more
     return data
+
+
+class Link(typing.Protocol):
+    """What carries the messages: `node.transport.BufferedTcpStream`, or `_Plain` around whatever else there is."""
+
+    async def wait_readable(self) -> None: ...
+
+    def receive_nowait(self, into: memoryview) -> int | None:
+        """The bytes received; None if there are none yet, 0 at the end."""
+
+    async def wait_writable(self, data: memoryview) -> None: ...
+
+    def send_nowait(self, data: memoryview) -> int:
+        """How many of the bytes were taken, perhaps none."""
+
+
+def _link(raw: IRawConnection) -> Link:
+    stream = getattr(raw, "stream", None)
+    return stream if isinstance(stream, BufferedTcpStream) else _Plain(raw)
+
+
+class _Plain:
+    """A connection that only reads and writes: each wait does the work, and the call after it says what came of it."""
+
+    def __init__(self, raw: IRawConnection) -> None:
+        self._raw = raw
+        self._data: bytes | None = None
+        self._sent = 0
+
+    async def wait_readable(self) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._data is None:
+            self._data = await self._raw.read()
+
+    def receive_nowait(self, into: memoryview) -> int | None:
+        if self._data is None:
+            return None
+        count = min(len(self._data), len(into))
+        into[:count] = self._data[:count]
+        self._data = self._data[count:] or None if self._data else self._data
+        return count
+
+    async def wait_writable(self, data: memoryview) -> None:
+        await self._raw.write(bytes(data))
+        self._sent = len(data)
+
+    def send_nowait(self, data: memoryview) -> int:
+        sent, self._sent = self._sent, 0
+        return sent

@@ -15,7 +15,8 @@ Rules:
 2. A peer may send what its window allows and not a byte more; more is a ProtocolError. Credit is given back when half
    the window has been read. A window that is emptied within four round trips doubles, up to `max_window`, as long as
    all windows together stay under `max_windows`.
-3. Control frames go out before data; data of several streams takes turns, a frame of at most `FRAME` bytes each.
+3. Control frames go out before data; data of several streams takes turns, a frame of at most `FRAME` bytes each. Data
+   to send is kept, not copied: `has_room` says whether there is room for more, a `Writable` when there is again.
 4. A stream past `max_streams`, or while `accept` is off, is reset.
 5. Frames for streams that are gone are dropped; so is the payload, unless one is larger than MAX_STRAY.
 
@@ -39,6 +40,7 @@ from node.upgrade.yamux_state import (
     MESSAGE,
     PING,
     RST,
+    SQUEEZE,
     SYN,
     WINDOW_UPDATE,
     Event,
@@ -69,6 +71,7 @@ class Session:
         self._theirs = 0 if initiator else 1
         self._windows = 0
         self._unread = 0
+        self._unsent = 0
         self._control: deque[bytes] = deque()
         self._turns: deque[Stream] = deque()
         self._header = bytearray()
@@ -94,23 +97,32 @@ class Session:
         if not stream.announced and not stream.gone:
             self._say(stream, WINDOW_UPDATE, 0, 0)
 
-    def send(self, stream: Stream, data: bytes | memoryview) -> None:
-        """Takes `data` for sending; a `Writable` says when it is all out. One at a time for each stream."""
-        assert stream.pending is None, "a stream sends one piece at a time"
-        stream.pending = memoryview(data)
-        if stream.send_window > 0:
+    def has_room(self, stream: Stream) -> bool:
+        """Whether `send` should be called now; one that must wait sets `stream.wanted` for a `Writable`.
+
+        A stream with nothing unsent always has room, so that none starves of the others.
+        """
+        limits = self.limits
+        size = stream.unsent_size
+        return not size or (size < limits.max_unsent and self._unsent < limits.max_all_unsent)
+
+    def send(self, stream: Stream, data: bytes) -> None:
+        """Takes `data` for sending, all of it; it must not change any more."""
+        if not data:
+            return
+        stream.unsent.append(data)
+        stream.unsent_size += len(data)
+        self._unsent += len(data)
+        if stream.send_window > 0 and not stream.in_turn:
+            stream.in_turn = True
             self._turns.append(stream)
 
-    def give_up(self, stream: Stream) -> None:
-        """Forgets what of `send` isn't out yet. The stream's own bytes have a hole then: reset it."""
-        stream.pending = None
-
     def end(self, stream: Stream) -> None:
-        """Says that we send no more, once what is pending is out."""
+        """Says that we send no more, once what is unsent is out."""
         if stream.end_wanted or stream.reset:
             return
         stream.end_wanted = True
-        if stream.pending is None:
+        if not stream.unsent_size:
             self._end(stream)
 
     def abandon(self, stream: Stream) -> None:
@@ -130,7 +142,7 @@ class Session:
 
     def take(self, stream: Stream, count: int, now: float, round_trip: float) -> bytes:
         """Up to `count` received bytes, and their credit back to the peer."""
-        parts: list[bytes | bytearray] = []
+        parts: list[bytes | bytearray | memoryview] = []
         wanted = min(count, stream.size)
         left = wanted
         while left:
@@ -145,7 +157,9 @@ class Session:
         stream.size -= wanted
         self._unread -= wanted
         self._credit(stream, now, round_trip)
-        return bytes(parts[0]) if len(parts) == 1 else b"".join(parts)
+        if len(parts) != 1:
+            return b"".join(parts)
+        return parts[0] if isinstance(parts[0], bytes) else bytes(parts[0])
 
     def ping(self, value: int) -> None:
         """Asks for a `Pong`."""
@@ -174,42 +188,54 @@ class Session:
     def output(self) -> tuple[bytes, list[Event]]:
         """What goes out next, at most one message's worth, and what that finishes; b"" if nothing can."""
         parts: list[bytes | memoryview] = []
-        room = MESSAGE
-        while self._control and room >= HEADER.size:
-            parts.append(self._control.popleft())
-            room -= HEADER.size
         events: list[Event] = []
-        while self._turns and room > HEADER.size:
+        room = self._output_control(parts, MESSAGE)
+        while self._turns and (room > SQUEEZE or not parts):
             stream = self._turns.popleft()
-            if stream.pending is None or stream.gone:
-                continue
-            size = min(len(stream.pending), stream.send_window, room - HEADER.size)
-            if size <= 0 and len(stream.pending):
+            stream.in_turn = False
+            size = min(stream.unsent_size, stream.send_window, room - HEADER.size)
+            if size <= 0:
                 continue
             parts.append(HEADER.pack(0, DATA, self._flags(stream), stream.number, size))
-            parts.append(stream.pending[:size])
+            _move(stream.unsent, size, parts)
             room -= HEADER.size + size
             stream.send_window -= size
-            stream.pending = stream.pending[size:]
-            if not len(stream.pending):
-                stream.pending = None
+            stream.unsent_size -= size
+            self._unsent -= size
+            if stream.wanted and self.has_room(stream):
+                stream.wanted = False
                 events.append(Writable(stream.number))
+            if not stream.unsent_size:
                 if stream.end_wanted:
                     self._end(stream)
             elif stream.send_window > 0:
+                stream.in_turn = True
                 self._turns.append(stream)
+        self._output_control(parts, room)  # the ends of what has just gone out
         return b"".join(parts), events
+
+    def _output_control(self, parts: list[bytes | memoryview], room: int) -> int:
+        while self._control and room >= HEADER.size:
+            parts.append(self._control.popleft())
+            room -= HEADER.size
+        return room
 
     # bytes in
 
     def receive(self, data: bytes) -> list[Event]:
-        """Takes the next bytes, in any split. Raises ProtocolError when the peer breaks the rules, which is the end."""
+        """Takes the next bytes, in any split. Raises ProtocolError when the peer breaks the rules, which is the end.
+
+        Large payloads are kept as views of `data`, not copied.
+        """
         events: list[Event] = []
         position, end = 0, len(data)
         while position < end:
             if self._payload_left:
                 take = min(self._payload_left, end - position)
-                chunk = data if take == end and not position else data[position : position + take]
+                if take < CHUNK:
+                    chunk: bytes | memoryview = data[position : position + take]
+                else:
+                    chunk = data if take == end else memoryview(data)[position : position + take]
                 position += take
                 self._payload_left -= take
                 self._payload(chunk, events)
@@ -252,11 +278,11 @@ class Session:
         if kind == DATA:
             self._expect_payload(stream, number, length)
         elif stream is not None and length:
-            starved = stream.send_window <= 0
             stream.send_window += length
             if stream.send_window > 1 << 32:
                 raise ProtocolError(f"expected a window under 4 GiB on stream {number}, got more")
-            if starved and stream.pending is not None:
+            if stream.unsent_size and not stream.in_turn:
+                stream.in_turn = True
                 self._turns.append(stream)
         if stream is None:
             return
@@ -298,7 +324,7 @@ class Session:
         self._payload_left = length
         self._payload_of = stream
 
-    def _payload(self, chunk: bytes, events: list[Event]) -> None:
+    def _payload(self, chunk: bytes | memoryview, events: list[Event]) -> None:
         stream = self._payload_of
         if stream is None:
             return
@@ -311,7 +337,7 @@ class Session:
         if not self._payload_left and stream.ended:
             self._peer_ended(stream, events)
 
-    def _keep(self, stream: Stream, chunk: bytes) -> None:
+    def _keep(self, stream: Stream, chunk: bytes | memoryview) -> None:
         last = stream.received[-1] if stream.received else None
         if len(chunk) >= CHUNK:
             stream.received.append(chunk)
@@ -340,13 +366,15 @@ class Session:
             self._windows -= stream.window
         if stream.reset:
             self._drop(stream)
-            stream.pending = None
 
     def _drop(self, stream: Stream) -> None:
-        """Forgets what was received and not read."""
+        """Forgets what was received and not read, and what isn't sent."""
         self._unread -= stream.size
         stream.received.clear()
         stream.size = stream.at = 0
+        self._unsent -= stream.unsent_size
+        stream.unsent.clear()
+        stream.unsent_size = 0
 
     def _flags(self, stream: Stream) -> int:
         if stream.announced:
@@ -379,3 +407,17 @@ class Session:
         stream.updated = now
         stream.credit += owed
         self._say(stream, WINDOW_UPDATE, 0, owed)
+
+
+def _move(chunks: deque[bytes | memoryview], size: int, parts: list[bytes | memoryview]) -> None:
+    """Moves the first `size` bytes of `chunks` to `parts`, without copying them."""
+    while size:
+        chunk = chunks[0]
+        if len(chunk) <= size:
+            parts.append(chunks.popleft())
+            size -= len(chunk)
+        else:
+            view = memoryview(chunk)
+            parts.append(view[:size])
+            chunks[0] = view[size:]
+            return

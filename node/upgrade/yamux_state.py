@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from collections import deque
 from dataclasses import dataclass
+from typing import NamedTuple
 
 HEADER = struct.Struct(">BBHLL")
 DATA, WINDOW_UPDATE, PING, GO_AWAY = range(4)
@@ -21,46 +22,42 @@ MAX_STRAY = 1024 * 1024
 MAX_CONTROL = 1024
 # payloads are gathered up to this size: a chunk for each byte would cost forty times what it holds
 CHUNK = 4096
+# a frame for less than this isn't squeezed into what is left of a message, unless it is all that there is to say
+SQUEEZE = 512
 LAST_STREAM = 2**32 - 1
 
 
-@dataclass(frozen=True)
-class Opened:
+class Opened(NamedTuple):
     """The peer has opened a stream."""
 
     stream: int
 
 
-@dataclass(frozen=True)
-class Readable:
+class Readable(NamedTuple):
     """Bytes, or the end, can be read on a stream."""
 
     stream: int
 
 
-@dataclass(frozen=True)
-class Writable:
-    """What was given to `send` is on its way, all of it."""
+class Writable(NamedTuple):
+    """A stream that was asked about takes more: little of what `send` was given is left."""
 
     stream: int
 
 
-@dataclass(frozen=True)
-class WasReset:
+class WasReset(NamedTuple):
     """The peer has given a stream up."""
 
     stream: int
 
 
-@dataclass(frozen=True)
-class Pong:
+class Pong(NamedTuple):
     """The answer to our ping of that value."""
 
     value: int
 
 
-@dataclass(frozen=True)
-class WentAway:
+class WentAway(NamedTuple):
     """The peer takes no new streams; `reason` 0 is a proper end."""
 
     reason: int
@@ -71,12 +68,19 @@ Event = Opened | Readable | Writable | WasReset | Pong | WentAway
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """Bounds of one connection, in bytes but for `max_streams`. `max_unread`: received on all streams, not yet read."""
+    """Bounds of one connection, in bytes but for `max_streams`.
+
+    max_window, max_windows: what the window of one stream, of all streams together, may grow to.
+    max_unread: received on all streams and not yet read.
+    max_unsent, max_all_unsent: taken for sending on one stream, on all streams, and not on its way yet.
+    """
 
     max_streams: int = 1024
     max_window: int = 16 * 1024 * 1024
     max_windows: int = 64 * 1024 * 1024
     max_unread: int = 64 * 1024 * 1024
+    max_unsent: int = 1024 * 1024
+    max_all_unsent: int = 8 * 1024 * 1024
 
 
 class Stream:
@@ -91,13 +95,16 @@ class Stream:
         "end_wanted",
         "ended",
         "first",
+        "in_turn",
         "number",
-        "pending",
         "received",
         "reset",
         "send_window",
         "size",
+        "unsent",
+        "unsent_size",
         "updated",
+        "wanted",
         "window",
     )
 
@@ -105,13 +112,16 @@ class Stream:
         self.number = number
         self.first = first  # the flag that our first frame carries: SYN or ACK
         self.announced = False
-        self.received: deque[bytes | bytearray] = deque()
+        self.received: deque[bytes | bytearray | memoryview] = deque()
         self.at = 0  # how much of the first chunk has been read
         self.size = 0  # bytes received and not yet read
         self.ended = False  # the peer's FIN has come
         self.reset = False
         self.abandoned = False  # nobody reads any more: what comes is dropped
-        self.pending: memoryview | None = None
+        self.unsent: deque[bytes | memoryview] = deque()
+        self.unsent_size = 0
+        self.in_turn = False  # whether it is among those that take turns to send
+        self.wanted = False  # whether a `Writable` is asked for
         self.end_wanted = False
         self.end_sent = False
         self.send_window = INITIAL_WINDOW

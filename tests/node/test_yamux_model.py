@@ -279,7 +279,7 @@ def act(end: End, rng: random.Random, now: float, text: bytes) -> None:
         if len(session.streams) < 4:
             end.know(session.open())
     elif choice < 0.45:
-        if stream.pending is None and not stream.end_wanted:
+        if session.has_room(stream) and not stream.end_wanted:
             start = rng.randrange(len(text))
             data = text[start : start + rng.choice([0, 1, 100, 70_000, 300_000])]
             end.sent[stream.number] += data
@@ -321,7 +321,7 @@ def test_two_ends_lose_repeat_and_reorder_nothing_and_exceed_no_window(seed):
         for end in ends:
             for stream in end.open.values():
                 end.read(stream, 10_000_000, now)
-                if stream.pending is None and not stream.reset and round_ > 100:
+                if not stream.reset and round_ > 100:
                     end.session.end(stream)
         for here, there in (ends, ends[::-1]):
             for _ in range(20):
