@@ -219,6 +219,7 @@ class Muxer(IMuxedConn):
         self._drained = trio.Event()
         self._pong = trio.Event()
         self._pings = 0
+        self._batch = BATCH
         self._full = False  # the connection takes nothing; the writer waits for it
         self._failure: Exception | None = None  # of a flush
         self._woken = 0  # streams woken by what came last whose readers haven't run yet
@@ -352,7 +353,7 @@ class Muxer(IMuxedConn):
         try:
             while not self._full and session.ready:
                 messages: list[bytes] = []
-                while len(messages) < BATCH:
+                while len(messages) < self._batch:
                     message, events = session.output()
                     if not message:
                         break
@@ -361,6 +362,8 @@ class Muxer(IMuxedConn):
                 if not messages:
                     break
                 self._full = not conn.send_nowait(messages)
+                # no more is sealed than the socket takes: what is sealed can't be overtaken by control frames
+                self._batch = max(2, self._batch // 2) if self._full else min(2 * self._batch, BATCH)
         except (*_LOST, ProtocolError) as error:
             self._failure = error
         if self._full or self._failure is not None:

@@ -1,8 +1,8 @@
 """Noise on a connection: the shell around `noise`, in the shapes that py-libp2p gives a security transport.
 
 A read takes what the socket has and opens every message in it; what is sent together is sealed together and goes to
-the socket in one call. Both happen in two buffers that all connections of a transport share: nothing is awaited while
-one is in use, so that an idle connection holds none. What the socket doesn't take at once is kept for `flush`.
+the socket in one call. The buffers for it are the transport's: an idle connection holds none, one whose socket is full
+holds one of `BATCH` messages until `flush` has sent the rest.
 
 One reader and one writer at a time, which is what a muxer is.
 """
@@ -28,6 +28,7 @@ from protocols import ProtocolError
 
 # messages that are sealed together and sent in one call: the calls cost more than the copies, docs/performance.md
 BATCH = 16
+SPARE_BUFFERS = 4
 _SEALED = BATCH * (LENGTH.size + MAX_MESSAGE)
 _READ = 1024 * 1024
 
@@ -42,9 +43,16 @@ class NoiseTransport(ISecureTransport):
         self.prologue = prologue
         # one static key for the transport's life: the signature that proves it is made once
         self.local = Local.of(X25519PrivateKey.generate(), key_pair.private_key, muxers)
-        # anonymous maps: pages that no transfer has touched take no memory
-        self.sealed = memoryview(mmap.mmap(-1, _SEALED))
-        self.received = memoryview(mmap.mmap(-1, _READ + _SEALED // BATCH))
+        self.received = _buffer(_READ + LENGTH.size + MAX_MESSAGE)
+        self._sealed: list[memoryview] = []
+
+    def take_buffer(self) -> memoryview:
+        """A buffer for a batch of sealed messages; to be given back."""
+        return self._sealed.pop() if self._sealed else _buffer(_SEALED)
+
+    def give_buffer(self, buffer: memoryview) -> None:
+        if len(self._sealed) < SPARE_BUFFERS:
+            self._sealed.append(buffer)
 
     async def secure_inbound(self, conn: IRawConnection) -> ISecureConn:
         return await self._secure(conn, initiator=False)
@@ -79,6 +87,7 @@ class SecureConn(ISecureConn):
         self._transport = transport
         self._remote_peer = ID.from_pubkey(session.remote_key)
         self._incomplete = b""  # the beginning of a message
+        self._buffer: memoryview | None = None  # kept while the socket is full, with what it didn't take
         self._unsent = memoryview(b"")
         self._unread = b""
         # the initiator's order decides, as in the other implementations
@@ -108,11 +117,13 @@ class SecureConn(ISecureConn):
     def send_nowait(self, messages: Sequence[bytes]) -> bool:
         """Seals up to `BATCH` messages and sends them. False if some of it waits for `flush`, which must come first."""
         assert not self._unsent, "what was sent before waits for flush"
-        data = self._transport.sealed[: self.session.seal(messages, self._transport.sealed)]
-        sent = self._link.send_nowait(data)
-        if sent == len(data):
+        buffer = self._transport.take_buffer()
+        end = self.session.seal(messages, buffer)
+        sent = self._link.send_nowait(buffer[:end])
+        if sent == end:
+            self._transport.give_buffer(buffer)
             return True
-        self._unsent = memoryview(bytes(data[sent:]))
+        self._buffer, self._unsent = buffer, buffer[sent:end]
         return False
 
     async def flush(self) -> None:
@@ -120,6 +131,9 @@ class SecureConn(ISecureConn):
         while self._unsent:
             await self._link.wait_writable(self._unsent)
             self._unsent = self._unsent[self._link.send_nowait(self._unsent) :]
+        if self._buffer is not None:
+            self._transport.give_buffer(self._buffer)
+            self._buffer = None
 
     async def read(self, n: int | None = None) -> bytes:
         """Up to `n` bytes; without `n` all that has come. b"" at the end. Raises ProtocolError."""
@@ -162,6 +176,11 @@ class SecureConn(ISecureConn):
 
     def get_connection_type(self) -> ConnectionType:
         return self._raw.get_connection_type()
+
+
+def _buffer(size: int) -> memoryview:
+    # an anonymous map: pages that no transfer has touched take no memory
+    return memoryview(mmap.mmap(-1, size))
 
 
 def _expect(key: PublicKey, wanted: ID) -> None:
