@@ -23,7 +23,6 @@ import trio
 from libp2p.abc import IMuxedConn, IMuxedStream
 from libp2p.connection_types import ConnectionType
 from libp2p.network.connection.swarm_connection import SwarmConn
-from libp2p.network.stream.net_stream import NetStream
 from libp2p.stream_muxer.exceptions import MuxedConnUnavailable
 from multiaddr import Multiaddr
 
@@ -31,7 +30,7 @@ from node.config import Config
 from node.log import get_logger
 from node.peers.limits import Lease
 from node.registry import Registry, Slot, StreamLimitError
-from node.streams import BROKEN, MuxedBytes
+from node.streams import BROKEN, ConnStream
 from node.upgrade.multistream import NegotiationError, NotAvailableError, respond, select
 from protocols import NotSupported, Protocol, ProtocolError, Stream, StreamError, StreamReset, StreamTimeout
 from protocols.handshake.engine import MAX_HELD_STREAMS, Handshake, Refused, Role, Rules
@@ -87,6 +86,7 @@ class Connection(SwarmConn):
         self.refusal: Refused | None = None
         self.reason = ""
         self.draining = False
+        self.streams: set[ConnStream] = set()  # type: ignore[assignment]
         self.opened_at = trio.current_time()
         self._handshake_seen = False
         self._held = 0
@@ -161,14 +161,12 @@ class Connection(SwarmConn):
         Raises NotSupported if the peer doesn't answer it, StreamError if the connection doesn't take it.
         """
         timeout = self.net.config.negotiation_timeout
-        raw: MuxedBytes | None = None
+        stream: ConnStream | None = None
         try:
             with trio.move_on_after(timeout):
                 stream = await self.new_stream()
-                raw = MuxedBytes(stream)
                 await select(stream, [protocol.id])
-                stream.set_protocol(protocol.id)  # type: ignore[arg-type]
-                opened, raw = Stream(raw, protocol, self.peer), None
+                opened, stream = Stream(stream, protocol, self.peer), None
                 return opened
         except NotAvailableError:
             raise NotSupported(f"{self.peer} doesn't answer {protocol.id}") from None
@@ -177,20 +175,13 @@ class Connection(SwarmConn):
         except BROKEN as error:
             raise StreamReset(f"{self.peer} didn't take a stream of {protocol.id}: {error}") from error
         finally:
-            if raw is not None:
-                await raw.reset()
+            if stream is not None:
+                await stream.reset()
         raise StreamTimeout(f"{self.peer} didn't agree on {protocol.id} within {timeout:g} s")
 
-    async def new_stream(self) -> NetStream:
-        """A stream without a protocol yet. Safe to cancel: what was opened is given up."""
-        muxed = await self.muxed_conn.open_stream()
-        try:
-            stream: NetStream = await self._add_stream(muxed)
-        except BaseException:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_TIMEOUT):
-                await muxed.reset()
-            raise
-        return stream
+    async def new_stream(self) -> ConnStream:  # type: ignore[override]
+        """A stream without a protocol yet. Safe to cancel."""
+        return ConnStream(await self.muxed_conn.open_stream(), self.streams)
 
     # admission
 
@@ -233,7 +224,7 @@ class Connection(SwarmConn):
             log.debug("handshake_failed", peer=self.peer, error=repr(error))
             self._refuse(Refused(CLOSED_BY_PEER, NOT_ADMITTED))
 
-    async def _answer_handshake(self, stream: NetStream) -> None:
+    async def _answer_handshake(self, stream: ConnStream) -> None:
         """The recipient's side, on the stream that the initiator has opened."""
         handshake = Handshake(Role.RECIPIENT, self.net.rules)
         try:
@@ -242,7 +233,7 @@ class Connection(SwarmConn):
                 hello = handshake.receive(await _read(stream, MAX_FRAME))
             await stream.write(handshake.hello())
             self.admit(hello)
-            await stream.close_write()
+            await stream.send_eof()
             if await _read(stream, 1):
                 await self.close("bad_hello")  # nothing more is sent on this stream
         except Refused as refusal:
@@ -320,7 +311,7 @@ class Connection(SwarmConn):
 
     async def _serve(self, muxed: IMuxedStream, counted: bool) -> None:
         """One inbound stream, from its negotiation to its end; `counted` among those that are held."""
-        stream = await self._add_stream(muxed)
+        stream = ConnStream(muxed, self.streams)
         slot: Slot | None = None
 
         async def accept(proposal: str) -> bool:
@@ -335,27 +326,26 @@ class Connection(SwarmConn):
             return slot is not None
 
         try:
-            protocol = await self._in_time(respond(stream, accept, self._may_greet))
-            stream.set_protocol(protocol)  # type: ignore[arg-type]
+            await self._in_time(respond(stream, accept, self._may_greet))
             if slot is not None:
-                await self.net.registry.run(slot, MuxedBytes(stream))
+                await self.net.registry.run(slot, stream)
             else:
                 await self._answer_handshake(stream)
         except StreamLimitError as error:
             log.debug("stream_refused", peer=self.peer, error=str(error))
-            await MuxedBytes(stream).reset()
+            await stream.reset()
         except _SecondHandshakeError as error:
             log.debug("connection_ended", peer=self.peer, addr=str(self.addr), error=str(error))
             self._refuse(Refused("bad_hello", str(error)))
             await self.close("bad_hello")
         except Exception as error:  # a stream's failure, whatever code it comes from, is the stream's
             log.debug("stream_failed", peer=self.peer, error=repr(error))
-            await MuxedBytes(stream).reset()
+            await stream.reset()
         finally:
             self._held -= counted
             if slot is not None:
                 slot.release()
-            self.remove_stream(stream)
+            self.streams.discard(stream)
 
     async def _may_greet(self) -> None:
         # once a Hello may come, nothing more is said on other streams until there is a verdict

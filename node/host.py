@@ -9,7 +9,6 @@ Nothing weaker than Noise is offered. Streams are negotiated by our multistream 
 
 from __future__ import annotations
 
-import typing
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +19,6 @@ from libp2p.crypto.keys import KeyPair
 from libp2p.crypto.x25519 import create_new_key_pair as create_new_x25519_key_pair
 from libp2p.custom_types import StreamHandlerFn, TProtocol
 from libp2p.host.basic_host import BasicHost
-from libp2p.network.stream.net_stream import NetStream
 from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
 from libp2p.peer.peerstore import env_to_send_in_RPC
@@ -35,7 +33,7 @@ from node.events import Events
 from node.keys import bound_keys
 from node.peers.store import BoundedPeerStore
 from node.registry import Registry
-from node.streams import AsNetStream, MuxedBytes
+from node.streams import AsNetStream
 from node.swarm import Swarm
 from node.transport import Tcp, expand_wildcard
 from node.upgrade.guarded_yamux import GuardedYamux
@@ -119,7 +117,7 @@ class Host(BasicHost):
             raise StreamTimeout(f"{peer_id} didn't agree on a protocol within {timeout:g} s") from None
         finally:
             if not agreed:
-                await MuxedBytes(typing.cast("NetStream", stream)).reset()
+                await stream.reset()
         return stream
 
     async def connect(self, peer_info: PeerInfo) -> None:

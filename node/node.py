@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import lru_cache
 from types import TracebackType
 
 import multihash
@@ -208,6 +209,7 @@ def _rules(config: Config) -> Rules:
     return Rules(hello, {name: parse_version(version) for name, version in config.min_versions.items()})
 
 
+@lru_cache(maxsize=1024)
 def parse_peer_id(text: str) -> ID:
     """A peer ID from its text. Raises UsageError."""
     try:

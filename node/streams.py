@@ -1,17 +1,20 @@
-"""py-libp2p's streams and ours, each in the other's shape.
+"""Streams of a connection, in the shapes that py-libp2p and `protocols` want.
 
-`MuxedBytes` puts a muxer's stream under `protocols.Stream`; `AsNetStream` gives a `protocols.Stream` to those parts of
-py-libp2p that want its own (Kademlia), so that the registry's bounds hold for them too.
+`ConnStream` is a muxer's stream: a `protocols.ByteStream` for our protocols, an `INetStream` for those parts of
+py-libp2p that open streams themselves. It stands where py-libp2p's `NetStream` would, which takes a lock, and with it a
+turn of the event loop, for each read, write and change of state. `AsNetStream` gives a `protocols.Stream` to py-libp2p's
+handlers (Kademlia's), so that the registry's bounds hold for them too.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import trio
+from libp2p.abc import IMuxedStream, INetStream
+from libp2p.custom_types import TProtocol
 from libp2p.io.exceptions import IncompleteReadError, IOException
-from libp2p.network.stream.exceptions import StreamEOF
-from libp2p.network.stream.net_stream import NetStream
 from libp2p.stream_muxer.exceptions import MuxedConnError, MuxedStreamEOF, MuxedStreamError
 from libp2p.stream_muxer.yamux.yamux import YamuxStream
 
@@ -26,33 +29,29 @@ END_TIMEOUT = 1.0
 BROKEN = (IOException, MuxedStreamError, MuxedConnError, OSError, trio.ClosedResourceError, trio.BrokenResourceError)
 
 
-class MuxedBytes:
-    """A stream of the muxer as a `protocols.ByteStream`."""
+class ConnStream(INetStream):
+    """A stream; one of `streams` until it is closed or reset."""
 
-    def __init__(self, stream: NetStream) -> None:
-        self.stream = stream
-        muxed = stream.muxed_stream
-        # past py-libp2p's stream, whose locks cost a turn of the event loop for each read and write
+    metric_send_channel = None
+
+    def __init__(self, muxed: IMuxedStream, streams: set[ConnStream]) -> None:
+        self.muxed_stream = muxed
+        self.muxed_conn = muxed.muxed_conn
+        self._protocol: TProtocol | None = None
+        self._streams = streams
         self._fast = muxed if isinstance(muxed, MuxedStream) else None
+        streams.add(self)
+
+    # a ByteStream
 
     def receive_nowait(self, max_bytes: int) -> bytes:
         return b"" if self._fast is None else self._fast.read_nowait(max_bytes)
 
     async def receive_some(self, max_bytes: int) -> bytes:
-        muxed = self.stream.muxed_stream
         try:
-            if self._fast is not None:
-                return await self._fast.read(max_bytes)
-            if not isinstance(muxed, YamuxStream) or not isinstance(muxed.conn, GuardedYamux):
-                return await self.stream.read(max_bytes)
-            # py-libp2p's read takes the bytes and then awaits once more: cancelled there, they would be lost
-            await muxed.conn.readable(muxed)
-            with trio.CancelScope(shield=True):
-                return await self.stream.read(max_bytes)
+            return await self.read(max_bytes)
         except MuxedStreamEOF:
-            return b""
-        except StreamEOF:
-            if getattr(self.stream.muxed_stream, "cut_off", False):
+            if getattr(self.muxed_stream, "cut_off", False):
                 raise StreamReset("the connection was lost before the stream's end") from None
             return b""
         except BROKEN as error:
@@ -68,26 +67,58 @@ class MuxedBytes:
 
     async def send_all(self, data: bytes) -> None:
         try:
-            await (self.stream if self._fast is None else self._fast).write(data)
+            await self.muxed_stream.write(data)
         except BROKEN as error:
             raise StreamReset(f"the stream was reset: {error}") from error
 
     async def send_eof(self) -> None:
         try:
-            await self.stream.close_write()
+            # py-libp2p's Yamux closes our side by `close`
+            await getattr(self.muxed_stream, "close_write", self.muxed_stream.close)()
         except BROKEN as error:
             raise StreamReset(f"the stream was reset: {error}") from error
 
     async def aclose(self) -> None:
+        self._streams.discard(self)
+        if self._fast is not None:
+            self._fast.close_nowait()
+            await trio.lowlevel.checkpoint_if_cancelled()
+            return
         with trio.CancelScope(shield=True, deadline=trio.current_time() + END_TIMEOUT):
-            try:
-                await self.stream.close()
-            except BROKEN:
-                await self.stream.remove()
+            with suppress(*BROKEN):
+                await self.muxed_stream.close()
 
     async def reset(self) -> None:
+        self._streams.discard(self)
         with trio.CancelScope(shield=True, deadline=trio.current_time() + END_TIMEOUT):
-            await self.stream.reset()
+            with suppress(*BROKEN):
+                await self.muxed_stream.reset()
+
+    # an INetStream
+
+    def get_protocol(self) -> TProtocol | None:
+        return self._protocol
+
+    def set_protocol(self, protocol_id: TProtocol) -> None:
+        self._protocol = protocol_id
+
+    async def read(self, n: int | None = None) -> bytes:
+        muxed = self.muxed_stream
+        if not isinstance(muxed, YamuxStream) or not isinstance(muxed.conn, GuardedYamux):
+            return await muxed.read(n)
+        # py-libp2p's read takes the bytes and then awaits once more: cancelled there, they would be lost
+        await muxed.conn.readable(muxed)
+        with trio.CancelScope(shield=True):
+            return await muxed.read(n)
+
+    async def write(self, data: bytes) -> None:
+        await self.muxed_stream.write(data)
+
+    async def close(self) -> None:
+        await self.aclose()
+
+    def get_remote_address(self) -> tuple[str, int] | None:
+        return self.muxed_stream.get_remote_address()
 
 
 class AsNetStream:

@@ -19,7 +19,6 @@ from libp2p.abc import IMuxedConn, INetConn, INetStream, IPeerStore, IRawConnect
 from libp2p.io.abc import ReadWriteCloser
 from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.exceptions import SwarmException
-from libp2p.network.stream.net_stream import NetStream
 from libp2p.network.swarm import Swarm as LibP2PSwarm
 from libp2p.peer.id import ID
 from multiaddr import Multiaddr
@@ -276,12 +275,11 @@ class Swarm(LibP2PSwarm):
         """A stream to a peer, dialling it by its known addresses if need be. Raises NotConnectedError, DialError."""
         connection = self.connection(peer_id) or await self.dial_known(peer_id)
         try:
-            stream: NetStream = await connection.new_stream()
+            return await connection.new_stream()
         except VouchError:
             raise
         except Exception as error:  # muxers raise errors of their own
             raise NotConnectedError(f"{peer_id}: the connection doesn't take a stream: {error!r}") from error
-        return stream
 
     async def dial_peer(self, peer_id: ID) -> list[INetConn]:
         return [self.connection(peer_id) or await self.dial_known(peer_id)]
@@ -298,13 +296,6 @@ class Swarm(LibP2PSwarm):
 
     async def add_conn(self, muxed_conn: IMuxedConn, direction: str = "unknown") -> Any:
         raise SwarmException("connections enter this swarm through its listeners and its dialler")
-
-    # nothing subscribes to streams; py-libp2p starts a nursery of tasks for each of these
-    async def notify_opened_stream(self, stream: INetStream) -> None:
-        pass
-
-    async def notify_closed_stream(self, stream: INetStream) -> None:
-        pass
 
     async def notify_disconnected(self, conn: INetConn) -> None:
         await self._notify("disconnected", conn)

@@ -258,7 +258,7 @@ def _host_and_port(maddr: Multiaddr) -> tuple[str, int]:
 
 
 class PipeBytes:
-    """A pipe's end as a `protocols.ByteStream`, as `node.streams.MuxedBytes` is a muxer's stream."""
+    """A pipe's end as a `protocols.ByteStream`, as `node.streams.ConnStream` is a muxer's stream."""
 
     def __init__(self, end: PipeEnd) -> None:
         self.end = end

@@ -157,6 +157,10 @@ class MuxedStream(IMuxedStream):
 
     async def close(self) -> None:
         """Ends our side and reads no more. Idempotent."""
+        self.close_nowait()
+        await trio.lowlevel.checkpoint()
+
+    def close_nowait(self) -> None:
         if self.closed_at is None:
             self.closed_at = trio.current_time()
             self.conn.session.abandon(self.state)
@@ -167,7 +171,6 @@ class MuxedStream(IMuxedStream):
             self.conn.forget_gone(self)
             self.conn.flush_soon()
             self.wake()
-        await trio.lowlevel.checkpoint()
 
     async def reset(self) -> None:
         """Ends both sides at once. Idempotent."""
