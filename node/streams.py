@@ -2,8 +2,8 @@
 
 `ConnStream` is a muxer's stream: a `protocols.ByteStream` for our protocols, an `INetStream` for those parts of
 py-libp2p that open streams themselves. It stands where py-libp2p's `NetStream` would, which takes a lock, and with it a
-turn of the event loop, for each read, write and change of state. `AsNetStream` gives a `protocols.Stream` to py-libp2p's
-handlers (Kademlia's), so that the registry's bounds hold for them too.
+turn of the event loop, for each read, write and change of state. `AsNetStream` gives a `protocols.Stream` to the
+handlers of py-libp2p (Kademlia's), so that the registry's bounds hold for them too.
 """
 
 from __future__ import annotations
@@ -84,15 +84,13 @@ class ConnStream(INetStream):
             self._fast.close_nowait()
             await trio.lowlevel.checkpoint_if_cancelled()
             return
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + END_TIMEOUT):
-            with suppress(*BROKEN):
-                await self.muxed_stream.close()
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + END_TIMEOUT), suppress(*BROKEN):
+            await self.muxed_stream.close()
 
     async def reset(self) -> None:
         self._streams.discard(self)
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + END_TIMEOUT):
-            with suppress(*BROKEN):
-                await self.muxed_stream.reset()
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + END_TIMEOUT), suppress(*BROKEN):
+            await self.muxed_stream.reset()
 
     # an INetStream
 
