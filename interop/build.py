@@ -94,7 +94,11 @@ RECIPES = {
     ),
     "js": Recipe(
         # nothing is compiled: the sources are read as they are, and only other packages make a build stale
-        "js", "npm", HERE / "js", ("package*.json", ".npmrc", "peer.sh"), ("npm", "run", "--silent", "peer", OUTPUT)
+        "js",
+        "npm",
+        HERE / "js",
+        ("package*.json", ".npmrc", "peer.sh"),
+        ("npm", "run", "--silent", "peer", OUTPUT),
     ),
 }
 

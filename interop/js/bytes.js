@@ -71,7 +71,8 @@ async function sendPattern (stream, count, block) {
   await stream.close()
 }
 
-async function expectPattern (reader, count, block) {
+/** Reads `count` bytes of a pattern and the end. Throws saying what differed. */
+export async function expectPattern (reader, count, block) {
   let received = 0
   for (let data; (data = await reader.read()) !== undefined; received += data.byteLength) {
     const place = differsAt(data, block, received)

@@ -133,6 +133,9 @@ export class Node {
       try {
         await handler(stream, connection)
       } catch (error) {
+        if (error.name !== 'StreamResetError') {
+          console.error(`${protocol} from ${connection.remotePeer}: ${error.message}`)
+        }
         stream.abort(error)
       }
     }, MANY_STREAMS)

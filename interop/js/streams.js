@@ -2,18 +2,24 @@
  * Reading and writing js-libp2p's streams with backpressure, which its own iterator doesn't give: that one takes all
  * that comes into memory, and ends with the peer's FIN even if data before it is still held back.
  *
- *     message -> held here, at most MAX_HELD bytes and what came last -> read()
- *                  \--over it: stream.pause(), no window updates, so the peer stops
+ *     message -> held here -> read()
+ *                  \--over MAX_HELD bytes: stream.pause(), no window updates, so the peer stops at the window's end
  */
 
 /** Bytes that may wait for their reader. */
 const MAX_HELD = 256 << 10
+/**
+ * Bytes that js-libp2p may hold of a paused stream. It resets one with more, and its default of 4 MiB is less than the
+ * window that its Yamux lets a fast peer fill.
+ */
+const MAX_WINDOW = 16 << 20
 
 /** Reads a stream, one caller at a time. From its creation on it alone reads the stream. */
 export class Reader {
   #stream
   #held = []
   #length = 0
+  #resuming = false
   #finished // whether the peer's FIN has come, which a lost connection is told from by this alone
   #ended = false
   #error
@@ -21,6 +27,7 @@ export class Reader {
 
   constructor (stream) {
     this.#stream = stream
+    stream.maxReadBufferLength = MAX_WINDOW
     this.#finished = stream.status === 'open' && stream.remoteWriteStatus === 'closed'
     this.#ended = stream.readableEnded
     stream.addEventListener('remoteCloseWrite', () => { this.#finished = true })
@@ -47,8 +54,7 @@ export class Reader {
         }
         throw new Error('expected the end of the stream, lost it')
       }
-      this.#resume()
-      await new Promise(resolve => { this.#wake = resolve })
+      await new Promise(resolve => { this.#wake = resolve }) // not paused: what is held is less than MAX_HELD
     }
     const data = this.#held.shift()
     this.#length -= data.byteLength
@@ -83,16 +89,22 @@ export class Reader {
       this.#held.push(part)
       this.#length += part.byteLength
     }
-    if (this.#length > MAX_HELD && this.#stream.readStatus === 'readable') {
+    this.#pause()
+    this.#wake()
+  }
+
+  #pause () {
+    if (this.#length > MAX_HELD && !this.#resuming && this.#stream.readStatus === 'readable') {
       this.#stream.pause()
     }
-    this.#wake()
   }
 
   #resume () {
     if (this.#stream.readStatus !== 'paused') {
       return
     }
+    // resume() delivers first and then opens the window, even if it was told to pause meanwhile
+    this.#resuming = true
     try {
       this.#stream.resume()
     } catch (error) {
@@ -100,7 +112,10 @@ export class Reader {
       if (this.#stream.status === 'open') {
         throw error
       }
+    } finally {
+      this.#resuming = false
     }
+    this.#pause()
   }
 }
 
