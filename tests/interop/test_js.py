@@ -120,7 +120,7 @@ async def test_bytes_and_resets_between_two():
 
 
 async def test_a_thousand_streams_between_two():
-    async with Peer.js() as one, Peer.js() as other:
+    async with Peer.js("--timeout", "30s") as one, Peer.js() as other:
         await one.call("connect", other.addr)
         await one.call("echo", other.peer_id, "64", "1000")
         await one.call("perf", other.peer_id, "64", "64", "1000")
