@@ -40,7 +40,7 @@ check-proto: setup
 	@$(BIN)/python -m grpc_tools.protoc -I. --python_out=$(VENV)/proto --pyi_out=$(VENV)/proto $(PROTOS)
 	@cd $(VENV)/proto && for file in $$(find . -name '*_pb2.py*'); do cmp $$file ../../$$file || { echo "expected $$file as 'make proto' makes it"; exit 1; }; done
 
-peers: setup ## the peers in other languages: make peers PEERS=go
+peers: setup ## the peers in other languages: make peers PEERS="go js"
 	$(BIN)/python -m interop.build $(PEERS)
 
 .PHONY: peers-if-any
@@ -54,5 +54,5 @@ constraints: setup ## new versions of everything, for constraints.txt
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev --no-header --no-annotate pyproject.toml --output-file constraints.txt
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache interop/.built
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache interop/.built interop/js/node_modules
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

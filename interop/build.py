@@ -1,6 +1,7 @@
 """Builds the peers in other languages: `python -m interop.build go`.
 
     interop/go/  --go build-->  interop/.built/go-peer
+    interop/js/  --npm ci---->  interop/.built/js-peer, which runs main.js on what is in interop/js/node_modules
 
 What is newer than all it is made of isn't built again. Exit status: 0 all are there; 1 a build failed or its toolchain
 is missing; 2 bad arguments. With --if-any a missing toolchain is only told: for `make test`, where the tests that need
@@ -22,7 +23,8 @@ from typing import NoReturn
 
 HERE = Path(__file__).parent
 BUILT = HERE / ".built"
-LATER = ("rust", "js")
+LATER = ("rust",)
+OUTPUT = "{output}"
 
 
 class BuildError(Exception):
@@ -35,7 +37,7 @@ class MissingToolchainError(BuildError):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one peer is built. `inputs` are patterns below `folder`; `command` gets `-o OUTPUT .` appended."""
+    """How one peer is built. `inputs` are patterns below `folder`; OUTPUT in `command` is where the binary goes."""
 
     name: str
     tool: str
@@ -65,11 +67,12 @@ class Recipe:
         BUILT.mkdir(exist_ok=True)
         # under a name of its own until it is whole: what a build that was cut off leaves behind looks fresh
         partial = self.binary.with_name(f".{self.binary.name}.{os.getpid()}")
-        command = [*self.command, "-o", str(partial), "."]
-        print(f"{self.name}: {' '.join(self.command)} -o {_shown(self.binary)} .", flush=True)
+        print(f"{self.name}: {' '.join(self._command(_shown(self.binary)))}", flush=True)
         started = time.monotonic()
         try:
-            done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False)
+            done = subprocess.run(
+                self._command(str(partial)), cwd=self.folder, capture_output=True, text=True, check=False
+            )
             if done.returncode != 0:
                 raise BuildError(f"{self.name}: {self.tool} ended with status {done.returncode}:\n{done.stderr}")
             partial.replace(self.binary)
@@ -78,12 +81,25 @@ class Recipe:
         print(f"{self.name}: built in {time.monotonic() - started:.1f} s")
         return self.binary
 
+    def _command(self, output: str) -> list[str]:
+        return [output if word == OUTPUT else word for word in self.command]
+
     def _inputs(self) -> Iterable[Path]:
         return (path for pattern in self.inputs for path in self.folder.glob(pattern))
 
 
 RECIPES = {
-    "go": Recipe("go", "go", HERE / "go", ("*.go", "go.mod", "go.sum"), ("go", "build", "-trimpath")),
+    "go": Recipe(
+        "go", "go", HERE / "go", ("*.go", "go.mod", "go.sum"), ("go", "build", "-trimpath", "-o", OUTPUT, ".")
+    ),
+    "js": Recipe(
+        # nothing is compiled: the sources are read as they are, and only other packages make a build stale
+        "js",
+        "npm",
+        HERE / "js",
+        ("package*.json", ".npmrc", "peer.sh"),
+        ("npm", "run", "--silent", "peer", OUTPUT),
+    ),
 }
 
 
@@ -115,7 +131,7 @@ def _known(name: str) -> Recipe:
     if name in RECIPES:
         return RECIPES[name]
     later = " and ".join(LATER)
-    raise argparse.ArgumentTypeError(f"expected one of {', '.join(RECIPES)} ({later} come later), got {name!r}")
+    raise argparse.ArgumentTypeError(f"expected one of {', '.join(RECIPES)} (later {later}), got {name!r}")
 
 
 def _shown(path: Path) -> str:

@@ -90,6 +90,11 @@ class Peer:
         return cls("go peer", [str(RECIPES["go"].binary), *flags])
 
     @classmethod
+    def js(cls, *flags: str) -> Peer:
+        """The JavaScript peer, which must have been built. Its flags: interop/js/main.js."""
+        return cls("js peer", [str(RECIPES["js"].binary), *flags])
+
+    @classmethod
     def program(cls, module: str, *args: str) -> Peer:
         """A Python program that speaks lines as the Go peer does."""
         return cls(" ".join((module, *args)), [sys.executable, "-m", module, *args])
