@@ -40,7 +40,7 @@ check-proto: setup
 	@$(BIN)/python -m grpc_tools.protoc -I. --python_out=$(VENV)/proto --pyi_out=$(VENV)/proto $(PROTOS)
 	@cd $(VENV)/proto && for file in $$(find . -name '*_pb2.py*'); do cmp $$file ../../$$file || { echo "expected $$file as 'make proto' makes it"; exit 1; }; done
 
-peers: setup ## the peers in other languages: make peers PEERS="go js"
+peers: setup ## the peers in other languages: make peers PEERS=go,rust,js
 	$(BIN)/python -m interop.build $(PEERS)
 
 .PHONY: peers-if-any

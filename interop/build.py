@@ -1,7 +1,8 @@
-"""Builds the peers in other languages: `python -m interop.build go`.
+"""Builds the peers in other languages: `python -m interop.build go rust`, or `go,rust`.
 
-    interop/go/  --go build-->  interop/.built/go-peer
-    interop/js/  --npm ci---->  interop/.built/js-peer, which runs main.js on what is in interop/js/node_modules
+    interop/go/    --go build---->  interop/.built/go-peer
+    interop/rust/  --cargo build->  interop/.built/rust-peer
+    interop/js/    --npm ci------>  interop/.built/js-peer, which runs main.js on what is in interop/js/node_modules
 
 What is newer than all it is made of isn't built again. Exit status: 0 all are there; 1 a build failed or its toolchain
 is missing; 2 bad arguments. With --if-any a missing toolchain is only told: for `make test`, where the tests that need
@@ -11,6 +12,7 @@ it are skipped then.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import shutil
 import subprocess
@@ -23,7 +25,7 @@ from typing import NoReturn
 
 HERE = Path(__file__).parent
 BUILT = HERE / ".built"
-LATER = ("rust",)
+# stands in a command for the path of what it makes
 OUTPUT = "{output}"
 
 
@@ -37,13 +39,19 @@ class MissingToolchainError(BuildError):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How one peer is built. `inputs` are patterns below `folder`; OUTPUT in `command` is where the binary goes."""
+    """How one peer is built: `command` is run in `folder`, whose files that match `inputs` it is made of.
+
+    product: where the command leaves what it makes; None if that is OUTPUT.
+    quick: whether tests may build it themselves when it isn't there.
+    """
 
     name: str
     tool: str
     folder: Path
     inputs: tuple[str, ...]
     command: tuple[str, ...]
+    product: Path | None = None
+    quick: bool = False
 
     @property
     def binary(self) -> Path:
@@ -67,22 +75,20 @@ class Recipe:
         BUILT.mkdir(exist_ok=True)
         # under a name of its own until it is whole: what a build that was cut off leaves behind looks fresh
         partial = self.binary.with_name(f".{self.binary.name}.{os.getpid()}")
-        print(f"{self.name}: {' '.join(self._command(_shown(self.binary)))}", flush=True)
+        command = [str(partial) if word == OUTPUT else word for word in self.command]
+        print(f"{self.name}: {' '.join(self.command).replace(OUTPUT, _shown(self.binary))}", flush=True)
         started = time.monotonic()
         try:
-            done = subprocess.run(
-                self._command(str(partial)), cwd=self.folder, capture_output=True, text=True, check=False
-            )
+            done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False)
             if done.returncode != 0:
                 raise BuildError(f"{self.name}: {self.tool} ended with status {done.returncode}:\n{done.stderr}")
+            if self.product is not None:
+                shutil.copy(self.product, partial)
             partial.replace(self.binary)
         finally:
             partial.unlink(missing_ok=True)
         print(f"{self.name}: built in {time.monotonic() - started:.1f} s")
         return self.binary
-
-    def _command(self, output: str) -> list[str]:
-        return [output if word == OUTPUT else word for word in self.command]
 
     def _inputs(self) -> Iterable[Path]:
         return (path for pattern in self.inputs for path in self.folder.glob(pattern))
@@ -90,10 +96,23 @@ class Recipe:
 
 RECIPES = {
     "go": Recipe(
-        "go", "go", HERE / "go", ("*.go", "go.mod", "go.sum"), ("go", "build", "-trimpath", "-o", OUTPUT, ".")
+        "go",
+        "go",
+        HERE / "go",
+        ("*.go", "go.mod", "go.sum"),
+        ("go", "build", "-trimpath", "-o", OUTPUT, "."),
+        quick=True,
     ),
+    "rust": Recipe(
+        "rust",
+        "cargo",
+        HERE / "rust",
+        ("src/*.rs", "Cargo.toml"),
+        ("cargo", "build", "--release", "--target-dir", "../.built/rust-target"),
+        product=BUILT / "rust-target/release/rust-peer",
+    ),
+    # nothing is compiled: the sources are read as they are, and only other packages make a build stale
     "js": Recipe(
-        # nothing is compiled: the sources are read as they are, and only other packages make a build stale
         "js",
         "npm",
         HERE / "js",
@@ -111,11 +130,11 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: list[str] | None = None) -> int:
     parser = _Parser(prog="interop.build", description="Build the peers in other languages.", allow_abbrev=False)
-    parser.add_argument("peers", metavar="PEER", nargs="+", type=_known, help=f"one of: {', '.join(RECIPES)}")
+    parser.add_argument("peers", metavar="PEER", nargs="+", type=_known, help=f"some of: {', '.join(RECIPES)}")
     parser.add_argument("--if-any", action="store_true", help="a missing toolchain is only told")
     args = parser.parse_args(argv)
     status = 0
-    for recipe in args.peers:
+    for recipe in itertools.chain.from_iterable(args.peers):
         try:
             recipe.build()
         except MissingToolchainError as error:
@@ -127,11 +146,11 @@ def main(argv: list[str] | None = None) -> int:
     return status
 
 
-def _known(name: str) -> Recipe:
-    if name in RECIPES:
-        return RECIPES[name]
-    later = " and ".join(LATER)
-    raise argparse.ArgumentTypeError(f"expected one of {', '.join(RECIPES)} (later {later}), got {name!r}")
+def _known(names: str) -> list[Recipe]:
+    for name in names.split(","):
+        if name not in RECIPES:
+            raise argparse.ArgumentTypeError(f"expected some of {', '.join(RECIPES)}, got {name!r}")
+    return [RECIPES[name] for name in names.split(",")]
 
 
 def _shown(path: Path) -> str:

@@ -95,6 +95,11 @@ class Peer:
         return cls("js peer", [str(RECIPES["js"].binary), *flags])
 
     @classmethod
+    def rust(cls, *flags: str) -> Peer:
+        """The Rust peer, which must have been built. Its flags: interop/rust/src/options.rs."""
+        return cls("rust peer", [str(RECIPES["rust"].binary), *flags])
+
+    @classmethod
     def program(cls, module: str, *args: str) -> Peer:
         """A Python program that speaks lines as the Go peer does."""
         return cls(" ".join((module, *args)), [sys.executable, "-m", module, *args])

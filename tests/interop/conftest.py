@@ -1,6 +1,7 @@
 """What the interop tests share: the peers built on demand, and a node in this process beside them.
 
-INTEROP=require    a peer that can't be built is a failure; else its tests are skipped, naming the reason
+INTEROP=require    a peer that can't be built, or takes long to build and isn't there, is a failure; else its tests are
+                   skipped, naming the reason
 """
 
 from __future__ import annotations
@@ -34,16 +35,21 @@ async def _echo(stream):
 def built() -> Callable[[str], None]:
     """Makes sure that a peer of that name is built, or ends the test."""
 
+    def give_up(reason: str) -> None:
+        if os.environ.get("INTEROP") == "require":
+            pytest.fail(f"INTEROP=require, but {reason}", pytrace=False)
+        pytest.skip(reason)
+
     def build(name: str) -> None:
         recipe = RECIPES[name]
+        if not recipe.quick and not recipe.binary.is_file():
+            give_up(f"the {name} peer isn't built: make peers PEERS={name}")
         try:
             recipe.build()
         except MissingToolchainError as error:
             if recipe.binary.is_file():
                 return  # made elsewhere and brought here: its time of change tells nothing
-            if os.environ.get("INTEROP") == "require":
-                pytest.fail(f"INTEROP=require, but {error}", pytrace=False)
-            pytest.skip(str(error))
+            give_up(str(error))
 
     return build
 

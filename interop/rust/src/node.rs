@@ -1,0 +1,352 @@
+//! The host: its parts, the task that drives them, and the handle through which the commands ask it for things.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::time::Duration;
+
+use futures::StreamExt;
+use libp2p::core::ConnectedPoint;
+use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
+use libp2p::swarm::{ConnectionId, NetworkBehaviour, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder};
+use libp2p::{identify, noise, tcp, yamux};
+use serde_json::json;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::control::Output;
+use crate::options::Options;
+use crate::streams;
+
+/// rust-libp2p ends a connection without streams after 10 seconds by default; commands may be further apart.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+
+const QUEUE: usize = 16;
+
+type Answer<T> = oneshot::Sender<Result<T, String>>;
+
+#[derive(NetworkBehaviour)]
+struct Behaviour {
+    identify: identify::Behaviour,
+    serving: streams::Behaviour,
+    opening: libp2p_stream::Behaviour,
+}
+
+enum Request {
+    Connect(PeerId, Multiaddr, Answer<bool>),
+    NeedConnected(PeerId, Answer<()>),
+    Identify(PeerId, Answer<identify::Info>),
+    Disconnect(PeerId, Answer<()>),
+}
+
+/// The running host, as the commands see it. Whoever stops waiting for an answer loses nothing but that.
+pub struct Node {
+    requests: mpsc::Sender<Request>,
+    opening: libp2p_stream::Control,
+}
+
+impl Node {
+    /// Connects, if it isn't; whether it was already.
+    pub async fn connect(&self, peer: PeerId, addr: Multiaddr) -> Result<bool, String> {
+        self.ask(|answer| Request::Connect(peer, addr, answer))
+            .await
+    }
+
+    /// What the peer has said in identify, once it has.
+    pub async fn identify(&self, peer: PeerId) -> Result<identify::Info, String> {
+        self.ask(|answer| Request::Identify(peer, answer)).await
+    }
+
+    /// Closes the connections with a peer; returns when the last is.
+    pub async fn disconnect(&self, peer: PeerId) -> Result<(), String> {
+        self.ask(|answer| Request::Disconnect(peer, answer)).await
+    }
+
+    /// New streams on a connection that is there. They are opened one after the other.
+    pub async fn open(
+        &self,
+        peer: PeerId,
+        protocol: StreamProtocol,
+        count: usize,
+    ) -> Result<Vec<Stream>, String> {
+        // or it would dial
+        self.ask(|answer| Request::NeedConnected(peer, answer))
+            .await?;
+        let mut opening = self.opening.clone();
+        let mut streams = Vec::new();
+        for number in 0..count {
+            match opening.open_stream(peer, protocol.clone()).await {
+                Ok(stream) => streams.push(stream),
+                Err(error) => return Err(format!("stream {number} of {count}: {error}")),
+            }
+        }
+        Ok(streams)
+    }
+
+    async fn ask<T>(&self, request: impl FnOnce(Answer<T>) -> Request) -> Result<T, String> {
+        let (answer, answered) = oneshot::channel();
+        let gone = || "the host has ended".to_string();
+        self.requests
+            .send(request(answer))
+            .await
+            .map_err(|_| gone())?;
+        answered.await.unwrap_or_else(|_| Err(gone()))
+    }
+}
+
+/// Starts a host, and says that it listens.
+pub async fn start(options: &Options, output: &Output) -> Result<Node, Box<dyn Error>> {
+    let max_streams = options.max_streams;
+    let agent = options.agent.clone();
+    let serve = streams::Behaviour::new(output.clone());
+    let mut swarm = SwarmBuilder::with_new_identity()
+        .with_tokio()
+        .with_tcp(tcp::Config::default(), noise::Config::new, move || {
+            muxer(max_streams)
+        })?
+        .with_behaviour(move |key| Behaviour {
+            identify: identify::Behaviour::new(
+                identify::Config::new("ipfs/0.1.0".into(), key.public()).with_agent_version(agent),
+            ),
+            serving: serve,
+            opening: libp2p_stream::Behaviour::new(),
+        })?
+        .with_swarm_config(|config| config.with_idle_connection_timeout(IDLE_TIMEOUT))
+        .build();
+    let addrs = listen(&mut swarm, &options.listen).await?;
+    let peer = *swarm.local_peer_id();
+    output.send(json!({
+        "event": "listening",
+        "peer": peer.to_string(),
+        "addrs": addrs.iter().map(|addr| format!("{addr}/p2p/{peer}")).collect::<Vec<_>>(),
+        "pid": std::process::id(),
+        "versions": {"rust-libp2p": libp2p_version()},
+    }));
+    let opening = swarm.behaviour().opening.new_control();
+    let (requests, incoming) = mpsc::channel(QUEUE);
+    let driver = Driver {
+        swarm,
+        output: output.clone(),
+        dials: HashMap::new(),
+        identified: HashMap::new(),
+        identifying: Vec::new(),
+        closing: Vec::new(),
+    };
+    tokio::spawn(driver.run(incoming));
+    Ok(Node { requests, opening })
+}
+
+#[allow(deprecated)] // set_max_num_streams, for which there is nothing else yet
+fn muxer(max_streams: Option<usize>) -> yamux::Config {
+    let mut config = yamux::Config::default();
+    if let Some(count) = max_streams {
+        config.set_max_num_streams(count);
+    }
+    config
+}
+
+async fn listen(
+    swarm: &mut Swarm<Behaviour>,
+    wanted: &[Multiaddr],
+) -> Result<Vec<Multiaddr>, Box<dyn Error>> {
+    for addr in wanted {
+        swarm.listen_on(addr.clone())?;
+    }
+    let mut addrs = Vec::new();
+    while addrs.len() < wanted.len() {
+        match swarm.select_next_some().await {
+            SwarmEvent::NewListenAddr { address, .. } => addrs.push(address),
+            SwarmEvent::ListenerClosed {
+                reason: Err(error), ..
+            }
+            | SwarmEvent::ListenerError { error, .. } => return Err(error.into()),
+            _ => {}
+        }
+    }
+    Ok(addrs)
+}
+
+/// The version that this was built from: Cargo.toml names it exactly.
+fn libp2p_version() -> &'static str {
+    include_str!("../Cargo.toml")
+        .lines()
+        .find(|line| line.starts_with("libp2p ="))
+        .and_then(|line| line.split('"').nth(1))
+        .map_or("", |version| version.trim_start_matches('='))
+}
+
+/// What drives the swarm, and keeps who waits for what.
+struct Driver {
+    swarm: Swarm<Behaviour>,
+    output: Output,
+    dials: HashMap<ConnectionId, Answer<bool>>,
+    identified: HashMap<PeerId, identify::Info>,
+    identifying: Vec<(PeerId, Answer<identify::Info>)>,
+    closing: Vec<(PeerId, Answer<()>)>,
+}
+
+impl Driver {
+    async fn run(mut self, mut requests: mpsc::Receiver<Request>) {
+        loop {
+            tokio::select! {
+                event = self.swarm.select_next_some() => self.happened(event),
+                request = requests.recv() => match request {
+                    Some(request) => self.asked(request),
+                    None => return,
+                },
+            }
+        }
+    }
+
+    fn asked(&mut self, request: Request) {
+        match request {
+            Request::Connect(peer, _, answer) if self.swarm.is_connected(&peer) => {
+                let _ = answer.send(Ok(true));
+            }
+            Request::Connect(peer, addr, answer) => {
+                let dial = DialOpts::peer_id(peer)
+                    .addresses(vec![addr])
+                    .condition(PeerCondition::Always)
+                    .build();
+                let id = dial.connection_id();
+                match self.swarm.dial(dial) {
+                    Ok(()) => {
+                        self.dials.insert(id, answer);
+                    }
+                    Err(error) => {
+                        let _ = answer.send(Err(error.to_string()));
+                    }
+                }
+            }
+            Request::NeedConnected(peer, answer) => {
+                let _ = answer.send(self.need_connected(peer));
+            }
+            Request::Identify(peer, answer) => {
+                if let Err(error) = self.need_connected(peer) {
+                    let _ = answer.send(Err(error));
+                } else if let Some(info) = self.identified.get(&peer) {
+                    let _ = answer.send(Ok(info.clone()));
+                } else {
+                    self.identifying.push((peer, answer));
+                }
+            }
+            Request::Disconnect(peer, answer) => {
+                if self.swarm.disconnect_peer_id(peer).is_ok() {
+                    self.closing.push((peer, answer));
+                } else {
+                    let _ = answer.send(Err("not connected".into()));
+                }
+            }
+        }
+    }
+
+    fn need_connected(&self, peer: PeerId) -> Result<(), String> {
+        match self.swarm.is_connected(&peer) {
+            true => Ok(()),
+            false => Err("not connected".into()),
+        }
+    }
+
+    fn happened(&mut self, event: SwarmEvent<BehaviourEvent>) {
+        match event {
+            SwarmEvent::ConnectionEstablished { connection_id, .. } => {
+                if let Some(answer) = self.dials.remove(&connection_id) {
+                    let _ = answer.send(Ok(false));
+                }
+            }
+            SwarmEvent::OutgoingConnectionError {
+                connection_id,
+                error,
+                ..
+            } => {
+                if let Some(answer) = self.dials.remove(&connection_id) {
+                    let _ = answer.send(Err(error.to_string()));
+                }
+            }
+            SwarmEvent::ConnectionClosed {
+                peer_id,
+                endpoint,
+                num_established,
+                cause,
+                ..
+            } => {
+                self.closed(
+                    peer_id,
+                    &endpoint,
+                    num_established,
+                    cause.map(|error| error.to_string()),
+                );
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::Identify(event)) => match event {
+                identify::Event::Received { peer_id, info, .. } => {
+                    for answer in take(&mut self.identifying, peer_id) {
+                        let _ = answer.send(Ok(info.clone()));
+                    }
+                    self.identified.insert(peer_id, info);
+                }
+                identify::Event::Error { peer_id, error, .. } => {
+                    for answer in take(&mut self.identifying, peer_id) {
+                        let _ = answer.send(Err(error.to_string()));
+                    }
+                }
+                _ => {}
+            },
+            _ => {}
+        }
+    }
+
+    fn closed(
+        &mut self,
+        peer: PeerId,
+        endpoint: &ConnectedPoint,
+        left: u32,
+        cause: Option<String>,
+    ) {
+        self.output.send(json!({
+            "event": "disconnected",
+            "peer": peer.to_string(),
+            "direction": if endpoint.is_dialer() { "outbound" } else { "inbound" },
+            "cause": cause,
+        }));
+        if left > 0 {
+            return;
+        }
+        self.identified.remove(&peer);
+        for answer in take(&mut self.identifying, peer) {
+            let _ = answer.send(Err("the connection has ended".into()));
+        }
+        for answer in take(&mut self.closing, peer) {
+            let _ = answer.send(Ok(()));
+        }
+    }
+}
+
+/// Removes and returns who waits for that peer.
+fn take<T>(waiting: &mut Vec<(PeerId, T)>, peer: PeerId) -> Vec<T> {
+    let (theirs, others) = waiting.drain(..).partition(|(of, _)| *of == peer);
+    *waiting = others;
+    let theirs: Vec<(PeerId, T)> = theirs;
+    theirs.into_iter().map(|(_, answer)| answer).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_a_version() {
+        assert_eq!(
+            libp2p_version().split('.').count(),
+            3,
+            "{}",
+            libp2p_version()
+        );
+    }
+
+    #[test]
+    fn take_leaves_the_others() {
+        let (one, two) = (PeerId::random(), PeerId::random());
+        let mut waiting = vec![(one, 1), (two, 2), (one, 3)];
+        assert_eq!(take(&mut waiting, one), [1, 3]);
+        assert_eq!(waiting, [(two, 2)]);
+    }
+}

@@ -1,0 +1,116 @@
+//! The flags: `--name VALUE` or `--name=VALUE`.
+
+use std::time::Duration;
+
+use libp2p::Multiaddr;
+
+/// What can be set on this peer.
+#[derive(Debug, PartialEq)]
+pub struct Options {
+    /// `--listen MULTIADDR`, repeatable.
+    pub listen: Vec<Multiaddr>,
+    /// `--agent TEXT`, sent in identify.
+    pub agent: String,
+    /// `--timeout SECONDS`: the bound of each command; `10` and `10s` are the same.
+    pub timeout: Duration,
+    /// `--max-streams N` on one connection. There is no way to set it and keep rust-libp2p's default muxer: with it,
+    /// libp2p-yamux takes yamux 0.12, without it yamux 0.13 and its 512.
+    pub max_streams: Option<usize>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            listen: Vec::new(),
+            agent: "rust-interop/1.0.0".into(),
+            timeout: Duration::from_secs(10),
+            max_streams: None,
+        }
+    }
+}
+
+impl Options {
+    /// The options of a command line without its first word; the error says what was expected.
+    pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Self, String> {
+        let mut options = Self::default();
+        let mut args = args.into_iter();
+        while let Some(arg) = args.next() {
+            let (name, value) = match arg.split_once('=') {
+                Some((name, value)) => (name, Some(value.to_owned())),
+                None => (arg.as_str(), None),
+            };
+            if !["--listen", "--agent", "--timeout", "--max-streams"].contains(&name) {
+                return Err(format!("unexpected argument {arg:?}"));
+            }
+            let value = value
+                .or_else(|| args.next())
+                .ok_or_else(|| format!("{name}: expected a value"))?;
+            let wrong = |expected: &str| format!("{name}: expected {expected}, got {value:?}");
+            match name {
+                "--listen" => options
+                    .listen
+                    .push(value.parse().map_err(|_| wrong("a multiaddr"))?),
+                "--agent" => options.agent = value,
+                "--timeout" => {
+                    let seconds = value.strip_suffix('s').unwrap_or(&value).parse();
+                    options.timeout = seconds
+                        .ok()
+                        .filter(|seconds| *seconds > 0.0)
+                        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+                        .ok_or_else(|| wrong("seconds above 0"))?;
+                }
+                _ => {
+                    let count = value.parse().ok().filter(|count| *count > 0);
+                    options.max_streams = Some(count.ok_or_else(|| wrong("a number from 1"))?);
+                }
+            }
+        }
+        if options.listen.is_empty() {
+            options
+                .listen
+                .push("/ip4/127.0.0.1/tcp/0".parse().expect("a multiaddr"));
+        }
+        Ok(options)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &[&str]) -> Result<Options, String> {
+        Options::parse(args.iter().map(|arg| arg.to_string()))
+    }
+
+    #[test]
+    fn takes_both_forms() {
+        let options = parse(&[
+            "--timeout=2.5s",
+            "--max-streams",
+            "1100",
+            "--listen",
+            "/ip4/127.0.0.2/tcp/0",
+        ])
+        .unwrap();
+        assert_eq!(options.timeout, Duration::from_millis(2500));
+        assert_eq!(options.max_streams, Some(1100));
+        assert_eq!(options.listen, ["/ip4/127.0.0.2/tcp/0".parse().unwrap()]);
+        assert_eq!(parse(&[]).unwrap().listen.len(), 1);
+    }
+
+    #[test]
+    fn refuses_what_it_does_not_know() {
+        for args in [
+            &["--frob=1"][..],
+            &["listen"],
+            &["--agent"],
+            &["--timeout", "0"],
+            &["--timeout", "-1"],
+            &["--timeout", "inf"],
+            &["--max-streams=0"],
+            &["--listen", "localhost"],
+        ] {
+            assert!(parse(args).is_err(), "{args:?}");
+        }
+    }
+}
