@@ -100,6 +100,11 @@ class Connection(SwarmConn):
         return self.hello is not None
 
     @property
+    def leaving(self) -> bool:
+        """Whether no new streams go on it: another connection was kept, or the peer goes away."""
+        return self.draining or getattr(self.muxed_conn, "leaving", False)
+
+    @property
     def way(self) -> str:
         """ "inbound" or "outbound"."""
         return "outbound" if self.initiated else "inbound"

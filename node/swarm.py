@@ -257,7 +257,7 @@ class Swarm(LibP2PSwarm):
     def _open(self, peer_id: ID) -> list[Connection]:
         """A peer's connections that aren't on their way out, in the order of admission."""
         connections: list[Connection] = self.connections.get(peer_id, [])  # type: ignore[assignment]
-        return [connection for connection in connections if not connection.draining and not connection.is_closed]
+        return [connection for connection in connections if not connection.leaving and not connection.is_closed]
 
     def connection(self, peer_id: ID) -> Connection | None:
         """The connection on which to open streams to a peer, if there is one."""

@@ -238,6 +238,11 @@ class Muxer(IMuxedConn):
         return self.event_started.is_set() and not self.lost
 
     @property
+    def leaving(self) -> bool:
+        """Whether the peer takes no new streams: the connection ends with those that are open."""
+        return self.session.went_away
+
+    @property
     def is_closed(self) -> bool:
         return self.event_closed.is_set()
 
@@ -341,6 +346,8 @@ class Muxer(IMuxedConn):
                     self._flush()
         except _LOST as error:
             log.debug("connection_lost", peer=str(self.peer_id), error=repr(error))
+        except _AccusedError as error:
+            log.debug("muxer_ended", peer=str(self.peer_id), error=str(error))
         except ProtocolError as error:
             log.debug("muxer_ended", peer=str(self.peer_id), error=str(error))
             self.fault = str(error)
@@ -375,6 +382,7 @@ class Muxer(IMuxedConn):
             self._handle(event)
 
     async def _write(self, scope: trio.CancelScope) -> None:
+        session = self.session
         try:
             while True:
                 if self._full:
@@ -384,8 +392,11 @@ class Muxer(IMuxedConn):
                 self._flush()
                 if self._failure is not None:
                     raise self._failure
-                if self.session.control_pending <= MAX_CONTROL:
+                if session.control_pending <= MAX_CONTROL:
                     self._set_drained()
+                if session.went_away and not session.streams and not session.ready and not self._full:
+                    scope.cancel()  # what the peer still wanted of it is done
+                    return
                 if not self._full:
                     await self._work.wait()
                     self._work = trio.Event()
@@ -434,7 +445,11 @@ class Muxer(IMuxedConn):
         elif isinstance(event, Pong):
             if event.value == self._pings & 0xFFFFFFFF:
                 self._pong.set()
-        elif not isinstance(event, WentAway):
+        elif isinstance(event, WentAway):
+            self._work.set()
+            if event.reason:
+                raise _AccusedError(f"the peer ended the connection for reason {event.reason}")
+        else:
             stream = self._streams.get(event.stream)
             if stream is not None:
                 if isinstance(event, Writable):
@@ -463,6 +478,10 @@ class Muxer(IMuxedConn):
         if not self.event_closed.is_set():
             self.event_closed.set()
             await self.secured_conn.close()
+
+
+class _AccusedError(Exception):
+    """The peer says that we broke the rules, or that it can't go on."""
 
 
 def muxer(limits: Limits) -> Callable[[Any, ID], Any]:

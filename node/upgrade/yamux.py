@@ -387,7 +387,8 @@ class Session:
 
     def _end(self, stream: Stream) -> None:
         stream.end_sent = True
-        self._say(stream, WINDOW_UPDATE, FIN, 0)
+        # an empty data frame: rust's yamux 0.12 doesn't wake its reader for the end in a window update
+        self._say(stream, DATA, FIN, 0)
         if stream.gone:
             self._remove(stream)
 

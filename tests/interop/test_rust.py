@@ -125,7 +125,6 @@ async def test_perf(here, eventually, dialler, upgrade):
         await eventually(lambda: len(served) == 7, "all its streams have ended")
 
 
-@pytest.mark.xfail(reason="a peer's go-away leaves us a connection that takes no new streams", raises=ExceptionGroup)
 async def test_peer_that_went_away_at_the_513th_stream_is_reached_again(here):
     async with (
         here(admission="open", dht="off", max_streams=1024, negotiation_timeout=1.0) as local,

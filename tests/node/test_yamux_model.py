@@ -80,7 +80,7 @@ def test_announcing_ending_and_resetting():
     assert theirs.receive(wire) == [Opened(1)]
     ours.end(stream)
     wire = sent(ours)
-    assert wire == frame(WINDOW_UPDATE, FIN, 1)
+    assert wire == frame(DATA, FIN, 1)
     assert theirs.receive(wire) == [Readable(1)]
     other = theirs.streams[1]
     assert other.ended
