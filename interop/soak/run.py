@@ -222,7 +222,8 @@ async def _progress(result: Result, started: float) -> None:
         print(
             f"soak: {trio.current_time() - started:.0f} of {result.seconds:.0f} s, "
             f"{sum(result.actions.values())} actions, {result.moved.bytes / MB:.0f} MB checked, "
-            f"{result.reconnects} reconnects, {result.cuts} cuts, RSS {watch.resident() / MB:.0f} MB, {result.faults_in_all} faults",
+            f"{result.reconnects} reconnects, {result.cuts} cuts, RSS {watch.resident() / MB:.0f} MB, "
+            f"{result.faults_in_all} faults",
             file=sys.stderr,
             flush=True,
         )

@@ -17,6 +17,7 @@ import ctypes
 import gc
 import logging
 import os
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -125,21 +126,26 @@ def may_grow_to(warm: int) -> int:
 
 
 class LogWatch(logging.Handler):
-    """Tells of every warning and error that the nodes log. A context manager."""
+    """Tells of every warning and error that the nodes log, and of errors that Python can't raise. A context manager."""
 
     def __init__(self, fault: Callable[[str], None]) -> None:
         super().__init__(logging.WARNING)
         self._fault = fault
         self._logger = logging.getLogger("vouch")
+        self._libp2p = logging.getLogger("libp2p")
 
     def emit(self, record: logging.LogRecord) -> None:
         self._fault(f"logged by {record.name}: {record.getMessage()}")
 
     def __enter__(self) -> LogWatch:
         self._logger.addHandler(self)
-        # what py-libp2p says of connections that end it says at error level
-        logging.getLogger("libp2p").setLevel(logging.CRITICAL)
+        self._level = self._libp2p.level
+        self._libp2p.setLevel(logging.CRITICAL)  # of connections that end it speaks at error level
+        self._hook = sys.unraisablehook
+        sys.unraisablehook = lambda found: self._fault(f"ignored by Python: {found.err_msg} {found.exc_value!r}")
         return self
 
     def __exit__(self, *_: object) -> None:
+        sys.unraisablehook = self._hook
+        self._libp2p.setLevel(self._level)
         self._logger.removeHandler(self)
