@@ -1,8 +1,9 @@
-"""`python -m interop.soak [--minutes M] [--connections N] [--seed S] [--json]`.
+"""`python -m interop.soak [--minutes M] [--connections N] [--seed S] [--upgrade U] [--json]`.
 
     --minutes M        how long the traffic goes on (default 10); fractions are welcome
     --connections N    connections to the hub (default 50)
     --seed S           the random choices of an earlier run; it prints its own
+    --upgrade U        the nodes' setting of that name: fast (default) or stock, which doesn't pass (docs/upstream.md)
     --json             the result as one line of JSON on standard output
 
 A line of progress every 10 s on standard error. Exit status: 0 nothing found; 1 something that must not happen has
@@ -27,11 +28,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--minutes", metavar="M", type=_minutes, default=10.0, help="of traffic (default: 10)")
     parser.add_argument("--connections", metavar="N", type=_count, default=50, help="to the hub (default: 50)")
     parser.add_argument("--seed", metavar="S", type=int, help="of an earlier run (default: a new one)")
+    parser.add_argument("--upgrade", choices=("fast", "stock"), default="fast", help="whose muxer (default: fast)")
     parser.add_argument("--json", action="store_true", help="one line of JSON for the result")
     args = parser.parse_args(argv)
     seed = secrets.randbits(32) if args.seed is None else args.seed
     print(f"soak: seed {seed}, {args.connections} connections, {args.minutes:g} minutes", file=sys.stderr, flush=True)
-    result = trio.run(soak, args.minutes * 60, args.connections, seed)
+    result = trio.run(soak, args.minutes * 60, args.connections, seed, args.upgrade)
     print(json.dumps(result.as_json()) if args.json else _text(result))
     return 1 if result.faults_in_all else 0
 

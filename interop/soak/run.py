@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 import trio
 
@@ -42,6 +42,8 @@ END_TIMEOUT = 20.0
 IDLE_TIMEOUT = 30.0
 MAX_FAULTS = 50
 MB = 1_000_000
+
+Upgrade = Literal["fast", "stock"]
 
 
 @dataclass
@@ -159,13 +161,13 @@ class Link:
             result.fault(f"{name}: {error!r}")
 
 
-async def soak(seconds: float, connections: int, seed: int) -> Result:
-    """Runs a soak; what it found is in the result."""
+async def soak(seconds: float, connections: int, seed: int, upgrade: Upgrade = "fast") -> Result:
+    """Runs a soak of nodes with that setting `upgrade`; what it found is in the result."""
     result = Result(seed, connections, seconds)
     before = watch.count([])
     with watch.LogWatch(result.fault):
         async with AsyncExitStack() as stack:
-            hub, *leaves = [await stack.enter_async_context(node) for node in _nodes(connections, result)]
+            hub, *leaves = [await stack.enter_async_context(node) for node in _nodes(connections, upgrade, result)]
             links = [Link(hub, leaf, Random(f"{seed}/{number}"), result) for number, leaf in enumerate(leaves)]
             for link in links:
                 await link.connect()
@@ -176,12 +178,12 @@ async def soak(seconds: float, connections: int, seed: int) -> Result:
     return result
 
 
-def _nodes(connections: int, result: Result) -> list[Node]:
+def _nodes(connections: int, upgrade: Upgrade, result: Result) -> list[Node]:
     """The hub, with room for all, and the leaves, which nobody dials."""
     room = dict.fromkeys(("max_connections", "max_inbound", "max_connections_per_ip"), connections + 1)
     half_open = dict.fromkeys(("max_half_open", "max_half_open_per_ip"), connections + 1)
-    hub = Config(listen=(LISTEN,), dht="off", **room, **half_open)  # type: ignore[arg-type]  # all of them are int
-    leaf = Config(listen=(), dht="off")
+    hub = Config(listen=(LISTEN,), dht="off", upgrade=upgrade, **room, **half_open)  # type: ignore[arg-type]  # all of them are int
+    leaf = Config(listen=(), dht="off", upgrade=upgrade)
     return [
         Node(config, identity=Identity.generate(), protocols=served(result.moved, result.fault))
         for config in (hub, *[leaf] * connections)

@@ -29,8 +29,8 @@ from node.node import Node
 from protocols import Stream
 
 # growth of the resident set that says nothing: the allocator's arenas, and what is left of a larger moment
-TOLERANCE_SHARE = 0.05
-TOLERANCE_BYTES = 8 << 20
+TOLERANCE_SHARE = 0.03
+TOLERANCE_BYTES = 4 << 20
 # a second without a change: the counts are those of idle nodes
 SETTLED = 1.0
 POLL = 0.1

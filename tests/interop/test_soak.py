@@ -91,6 +91,27 @@ async def test_one_wrong_byte_is_found_by_whoever_reads_it(monkeypatch):
         assert any(fault.startswith(text) for fault in result.faults), (text, set(result.faults))
 
 
+@pytest.mark.parametrize("upgrade", ["fast", "stock"])
+async def test_a_reset_never_looks_like_an_end(monkeypatch, upgrade):
+    monkeypatch.setattr(run, "ACTIONS", {traffic.reset_by_peer: 1})
+    result = await soak(1.0, 2, 1, upgrade)
+    assert result.actions["reset_by_peer"] > 0
+    assert result.faults == []
+
+
+LEAK = "py-libp2p's Yamux keeps a stream that this side has reset until the connection ends, and it counts as open"
+
+
+@pytest.mark.parametrize("upgrade", ["fast", pytest.param("stock", marks=pytest.mark.xfail(strict=True, reason=LEAK))])
+async def test_streams_that_were_reset_leave_nothing(monkeypatch, upgrade):
+    monkeypatch.setattr(run, "ACTIONS", {traffic.reset_by_us: 1})
+    monkeypatch.setattr(run, "CUT", 0.0)
+    monkeypatch.setattr(run, "RECONNECT", 0.0)
+    monkeypatch.setattr(run, "IDLE_TIMEOUT", 3.0)
+    result = await soak(1.0, 2, 1, upgrade)
+    assert result.faults == []
+
+
 @pytest.mark.parametrize(
     ("got", "whole", "text"),
     [
