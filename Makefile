@@ -6,7 +6,7 @@ UV_VERSION := 0.13.8
 PEERS ?= go
 ARGS ?=
 
-.PHONY: run setup test lint proto peers bench check-proto constraints clean
+.PHONY: run setup test lint proto peers bench soak check-proto constraints clean
 .DEFAULT_GOAL := run
 
 run: setup ## a node, until Ctrl-C; flags: make run ARGS="--network-id harbour"
@@ -49,6 +49,9 @@ peers-if-any: setup
 
 bench: setup peers ## the benchmarks
 	$(BIN)/python -m interop.bench $(ARGS)
+
+soak: setup ## random traffic for ten minutes, and whether memory, tasks and bytes are as they should be
+	$(BIN)/python -m interop.soak $(ARGS)
 
 constraints: setup ## new versions of everything, for constraints.txt
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev --no-header --no-annotate pyproject.toml --output-file constraints.txt

@@ -135,7 +135,8 @@ async def _never(_stream: Any) -> None:
     raise AssertionError("streams are negotiated by the swarm's connections, not by the host")
 
 
-def _upgrader(config: Config, key_pair: KeyPair) -> Upgrader:
+def make_upgrader(config: Config, key_pair: KeyPair) -> Upgrader:
+    """The way from a socket to a muxed connection as `key_pair`, by the settings."""
     if config.upgrade == "stock":
         noise = Noise(key_pair, noise_privkey=create_new_x25519_key_pair().private_key)
         return Upgrader({str(NOISE_ID): noise}, {str(YAMUX_ID): GuardedYamux})
@@ -156,7 +157,7 @@ def build(
     peer_id = ID.from_pubkey(key_pair.public_key)
     peerstore = BoundedPeerStore(config.max_known_peers)
     peerstore.add_key_pair(peer_id, key_pair)
-    upgrader = _upgrader(config, key_pair)
+    upgrader = make_upgrader(config, key_pair)
     swarm = Swarm(
         peer_id,
         peerstore,

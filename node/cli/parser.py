@@ -6,6 +6,7 @@ unless given: `settings_from` lets `node.settings.load` convert and check them t
 
 A handler takes the parsed arguments and returns an exit status. Beside the settings it finds there:
 
+    run       profile (or None)
     connect   address              demo           nodes, timeout
     ping      target, count,       key generate   out (Path or None)
               interval             key inspect    file (Path)
@@ -106,7 +107,11 @@ def _build() -> _Parser:
         "vouch run --network-id harbour --listen /ip4/0.0.0.0/tcp/4001 --data-dir ./harbour",
         after=_LAYERS,
     )
+    run.add_argument(
+        "--profile", metavar="FILE", type=Path, help="write there where the run's time went, for python -m pstats"
+    )
     _add_settings(run, SETTINGS)
+    run.usage = f"{run.prog} [--profile FILE] [--config FILE] [--SETTING VALUE ...]"
 
     status = _command(
         commands, "status", "node.cli.remote:status", "tell how the running node is doing", "vouch status --json"

@@ -1,4 +1,4 @@
-"""`vouch run`: one node, until it is interrupted.
+"""`vouch run`: one node, until it is interrupted; with `--profile FILE` profiled (`node.cli.profiled`).
 
 SIGINT and SIGTERM close everything and exit with status 0, also while the node is still being loaded.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import signal
+from contextlib import ExitStack
 from types import FrameType
 from typing import NoReturn
 
@@ -20,7 +21,12 @@ def run(args: argparse.Namespace) -> int:
     loaded = settings_from(args)
     from node.cli.serve import serve  # libp2p with it, which takes a second
 
-    serve(loaded)
+    with ExitStack() as stack:
+        if args.profile is not None:
+            from node.cli.profiled import profiled
+
+            stack.enter_context(profiled(args.profile))
+        serve(loaded)
     return 0
 
 

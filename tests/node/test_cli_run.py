@@ -356,6 +356,11 @@ def refusals(tmp_path_factory):
                 ["--config", folder / "bad.toml"],
                 f"config file {folder / 'bad.toml'}: expected TOML, got: Invalid value (at line 1, column 15)",
             ),
+            "a profile that can't be written": (
+                ["--profile", folder / "nowhere" / "run.prof"],
+                f"profile {folder / 'nowhere' / 'run.prof'}: expected a file that can be written, "
+                "got: No such file or directory",
+            ),
             "data directory in use": (
                 ["--data-dir", folder / "held"],
                 f"another node (process {os.getpid()}) uses the data directory {folder / 'held'}: "
@@ -397,6 +402,7 @@ def refusals(tmp_path_factory):
         "garbage for a key",
         "a key that can't be read",
         "a config file that isn't TOML",
+        "a profile that can't be written",
         "data directory in use",
     ],
 )
