@@ -53,7 +53,7 @@ class ConnStream(INetStream):
         except MuxedStreamEOF:
             if getattr(self.muxed_stream, "cut_off", False):
                 raise StreamReset("the connection was lost before the stream's end") from None
-            if getattr(self.stream.muxed_stream, "reset_received", False):
+            if getattr(self.muxed_stream, "reset_received", False):
                 raise StreamReset("the stream was reset by the peer") from None  # py-libp2p's muxer takes it for an end
             return b""
         except BROKEN as error:

@@ -11,7 +11,7 @@ from interop.soak import run, traffic, watch
 from interop.soak.__main__ import main
 from interop.soak.run import soak
 from node.log import get_logger
-from node.streams import MuxedBytes
+from node.streams import ConnStream
 from protocols import StreamReset
 
 
@@ -77,12 +77,13 @@ async def test_faults_of_every_kind_are_found(monkeypatch):
 
 
 async def test_one_wrong_byte_is_found_by_whoever_reads_it(monkeypatch):
-    send_all = MuxedBytes.send_all
+    send_all = ConnStream.send_all
 
     async def spoil(self, data):
         await send_all(self, data[:-1] + bytes([(data[-1] + 1) % 256]) if len(data) > 1000 else data)
 
-    monkeypatch.setattr(MuxedBytes, "send_all", spoil)
+    monkeypatch.setattr(ConnStream, "send_nowait", lambda self, data: False)
+    monkeypatch.setattr(ConnStream, "send_all", spoil)
     monkeypatch.setattr(run, "ACTIONS", {traffic.upload: 1, traffic.download: 1, traffic.requests: 1})
 
     result = await soak(1.0, 2, seed=1)
