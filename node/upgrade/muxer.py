@@ -15,6 +15,7 @@ reset.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable
 from types import TracebackType
@@ -222,7 +223,6 @@ class Muxer(IMuxedConn):
         self._drained = trio.Event()
         self._pong = trio.Event()
         self._pings = 0
-        self._batch = BATCH
         self._full = False  # the connection takes nothing; the writer waits for it
         self._failure: Exception | None = None  # of a flush
         self._woken = 0  # streams woken by what came last whose readers haven't run yet
@@ -362,8 +362,8 @@ class Muxer(IMuxedConn):
         finished: list[Event] = []
         try:
             while not self._full and session.ready:
-                messages: list[bytes] = []
-                while len(messages) < self._batch:
+                messages: list[bytes | memoryview] = []
+                while len(messages) < BATCH:
                     message, events = session.output()
                     if not message:
                         break
@@ -372,8 +372,6 @@ class Muxer(IMuxedConn):
                 if not messages:
                     break
                 self._full = not conn.send_nowait(messages)
-                # no more is sealed than the socket takes: what is sealed can't be overtaken by control frames
-                self._batch = max(2, self._batch // 2) if self._full else min(2 * self._batch, BATCH)
         except (*_LOST, ProtocolError) as error:
             self._failure = error
         if self._full or self._failure is not None:
@@ -382,27 +380,32 @@ class Muxer(IMuxedConn):
             self._handle(event)
 
     async def _write(self, scope: trio.CancelScope) -> None:
-        session = self.session
         try:
-            while True:
-                if self._full:
-                    with trio.fail_after(WRITE_TIMEOUT):
-                        await self.secured_conn.flush()
-                    self._full = False
+            with trio.CancelScope() as stalled:
+                await self._write_until_gone(stalled)
+            if stalled.cancelled_caught:
+                log.debug("peer_takes_nothing", peer=str(self.peer_id))
+        except (*_LOST, ProtocolError) as error:
+            log.debug("connection_lost", peer=str(self.peer_id), error=repr(error))
+        scope.cancel()
+
+    async def _write_until_gone(self, stalled: trio.CancelScope) -> None:
+        """Returns when the peer has gone away and nothing is left of its streams and ours."""
+        session = self.session
+        while session.streams or session.ready or not session.went_away:
+            if self._full:
+                stalled.deadline = trio.current_time() + WRITE_TIMEOUT
+                self._full = not await self.secured_conn.flush()
+            else:
                 self._flush()
                 if self._failure is not None:
                     raise self._failure
-                if session.control_pending <= MAX_CONTROL:
-                    self._set_drained()
-                if session.went_away and not session.streams and not session.ready and not self._full:
-                    scope.cancel()  # what the peer still wanted of it is done
-                    return
-                if not self._full:
-                    await self._work.wait()
-                    self._work = trio.Event()
-        except (*_LOST, ProtocolError, trio.TooSlowError) as error:
-            log.debug("connection_lost", peer=str(self.peer_id), error=repr(error))
-            scope.cancel()
+            if session.control_pending <= MAX_CONTROL:
+                self._set_drained()
+            if not self._full:
+                stalled.deadline = math.inf
+                await self._work.wait()
+                self._work = trio.Event()
 
     async def _flushed(self) -> None:
         """Waits a little until all that was written is on its way."""

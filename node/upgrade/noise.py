@@ -66,7 +66,7 @@ class Cipher:
         """The ciphertext, 16 bytes longer."""
         return self._aead.encrypt(self._next(), plaintext, associated)
 
-    def seal_into(self, plaintext: bytes, into: memoryview) -> None:
+    def seal_into(self, plaintext: bytes | memoryview, into: memoryview) -> None:
         """As `seal`, into a buffer of just that size."""
         self._aead.encrypt_into(self._next(), plaintext, None, into)
 
@@ -87,7 +87,7 @@ class Session:
         self._sending = sending
         self._receiving = receiving
 
-    def seal(self, messages: Sequence[bytes], into: memoryview) -> int:
+    def seal(self, messages: Sequence[bytes | memoryview], into: memoryview) -> int:
         """Writes the messages, each of at most `MAX_PLAINTEXT` bytes, one behind the other; the bytes written."""
         at = 0
         for message in messages:

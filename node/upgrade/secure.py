@@ -30,7 +30,7 @@ from protocols import ProtocolError
 BATCH = 16
 SPARE_BUFFERS = 4
 _SEALED = BATCH * (LENGTH.size + MAX_MESSAGE)
-_READ = 1024 * 1024
+_READ = 512 * 1024
 
 
 class NoiseTransport(ISecureTransport):
@@ -44,6 +44,7 @@ class NoiseTransport(ISecureTransport):
         # one static key for the transport's life: the signature that proves it is made once
         self.local = Local.of(X25519PrivateKey.generate(), key_pair.private_key, muxers)
         self.received = _buffer(_READ + LENGTH.size + MAX_MESSAGE)
+        self.reader: SecureConn | None = None  # whose bytes are in `received`
         self._sealed: list[memoryview] = []
 
     def take_buffer(self) -> memoryview:
@@ -86,7 +87,8 @@ class SecureConn(ISecureConn):
         self._link: Link = _link(raw)
         self._transport = transport
         self._remote_peer = ID.from_pubkey(session.remote_key)
-        self._incomplete = b""  # the beginning of a message
+        self._incomplete = b""  # the beginning of a message, while `received` is another connection's
+        self._start = self._end = 0  # where it is in `received`
         self._buffer: memoryview | None = None  # kept while the socket is full, with what it didn't take
         self._unsent = memoryview(b"")
         self._unread = b""
@@ -99,22 +101,43 @@ class SecureConn(ISecureConn):
         if self._unread:
             messages, self._unread = [self._unread], b""
             return messages
-        buffer = self._transport.received
         while True:
             await self._link.wait_readable()
-            at = len(self._incomplete)
-            buffer[:at] = self._incomplete
+            buffer = self._claim_buffer()
+            at = self._end
             count = self._link.receive_nowait(buffer[at : at + _READ])
             if count is None:
                 continue
             if not count:
                 return []
             messages, used = self.session.open(buffer[: at + count])
-            self._incomplete = bytes(buffer[used : at + count])
+            self._start, self._end = used, at + count
             if messages:
                 return messages
 
-    def send_nowait(self, messages: Sequence[bytes]) -> bool:
+    def _claim_buffer(self) -> memoryview:
+        """The transport's buffer, with the beginning of a message that we have in front, up to `_end`."""
+        buffer, other = self._transport.received, self._transport.reader
+        if other is self:
+            rest = self._end - self._start
+            if self._start:
+                buffer[:rest] = buffer[self._start : self._end]
+        else:
+            if other is not None:
+                other._leave_buffer()
+            self._transport.reader = self
+            rest = len(self._incomplete)
+            buffer[:rest] = self._incomplete
+            self._incomplete = b""
+        self._start, self._end = 0, rest
+        return buffer
+
+    def _leave_buffer(self) -> None:
+        self._incomplete = bytes(self._transport.received[self._start : self._end])
+        self._start = self._end = 0
+        self._transport.reader = None
+
+    def send_nowait(self, messages: Sequence[bytes | memoryview]) -> bool:
         """Seals up to `BATCH` messages and sends them. False if some of it waits for `flush`, which must come first."""
         assert not self._unsent, "what was sent before waits for flush"
         buffer = self._transport.take_buffer()
@@ -126,14 +149,17 @@ class SecureConn(ISecureConn):
         self._buffer, self._unsent = buffer, buffer[sent:end]
         return False
 
-    async def flush(self) -> None:
-        """Waits until all that was sent has gone to the system. Cancelled, it goes on with the next call."""
-        while self._unsent:
+    async def flush(self) -> bool:
+        """Waits until some of what was sent has gone to the system; whether all has. Safe to cancel."""
+        if self._unsent:
             await self._link.wait_writable(self._unsent)
             self._unsent = self._unsent[self._link.send_nowait(self._unsent) :]
+        if self._unsent:
+            return False
         if self._buffer is not None:
             self._transport.give_buffer(self._buffer)
             self._buffer = None
+        return True
 
     async def read(self, n: int | None = None) -> bytes:
         """Up to `n` bytes; without `n` all that has come. b"" at the end. Raises ProtocolError."""
@@ -148,12 +174,14 @@ class SecureConn(ISecureConn):
 
     async def write(self, data: bytes) -> None:
         """Seals and sends all of `data`."""
-        await self.flush()
         for start in range(0, len(data), MAX_PLAINTEXT):
-            if not self.send_nowait([data[start : start + MAX_PLAINTEXT]]):
-                await self.flush()
+            sent = self.send_nowait([data[start : start + MAX_PLAINTEXT]])
+            while not sent:
+                sent = await self.flush()
 
     async def close(self) -> None:
+        if self._transport.reader is self:
+            self._leave_buffer()
         await self._raw.close()
 
     def get_local_peer(self) -> ID:

@@ -17,6 +17,7 @@ Rules:
    all windows together stay under `max_windows`.
 3. Control frames go out before data; data of several streams takes turns, a frame of at most `FRAME` bytes each. Data
    to send is kept, not copied: `has_room` says whether there is room for more, a `Writable` when there is again.
+   A frame with more data than a message holds has its header in one message and its data, uncopied, in the next ones.
 4. A stream past `max_streams`, or while `accept` is off, is reset.
 5. Frames for streams that are gone are dropped; so is the payload, unless one is larger than MAX_STRAY.
 
@@ -33,8 +34,10 @@ from node.upgrade.yamux_state import (
     CHUNK,
     DATA,
     FIN,
+    FRAME,
     GO_AWAY,
     HEADER,
+    LARGE_CHUNK,
     LAST_STREAM,
     MAX_STRAY,
     MESSAGE,
@@ -74,6 +77,7 @@ class Session:
         self._unsent = 0
         self._control: deque[bytes] = deque()
         self._turns: deque[Stream] = deque()
+        self._body: deque[bytes | memoryview] = deque()  # data whose header has gone out
         self._header = bytearray()
         self._payload_left = 0
         self._payload_of: Stream | None = None
@@ -128,7 +132,7 @@ class Session:
     def abandon(self, stream: Stream) -> None:
         """Nobody reads the stream any more: what the peer still sends is dropped, and credited."""
         stream.abandoned = True
-        self.take(stream, stream.size, 0.0, 0.0)
+        self._discard(stream)
 
     def reset(self, stream: Stream) -> None:
         """Ends the stream at once, both ways."""
@@ -141,10 +145,11 @@ class Session:
         self._remove(stream)
 
     def take(self, stream: Stream, count: int, now: float, round_trip: float) -> bytes:
-        """Up to `count` received bytes, and their credit back to the peer."""
+        """Up to `count` received bytes, one at least if there are any, and their credit back to the peer."""
         parts: list[bytes | bytearray | memoryview] = []
-        wanted = min(count, stream.size)
-        left = wanted
+        wanted = left = min(count, stream.size)
+        if left and not stream.at and LARGE_CHUNK <= len(stream.received[0]) <= left:
+            wanted = left = len(stream.received[0])  # a large chunk alone: as it came, it needn't be copied
         while left:
             chunk = stream.received[0]
             piece = chunk if not stream.at and len(chunk) <= left else chunk[stream.at : stream.at + left]
@@ -183,36 +188,46 @@ class Session:
     @property
     def ready(self) -> bool:
         """Whether `output` has something to give."""
-        return bool(self._control or self._turns)
+        return bool(self._body or self._control or self._turns)
 
-    def output(self) -> tuple[bytes, list[Event]]:
+    def output(self) -> tuple[bytes | memoryview, list[Event]]:
         """What goes out next, at most one message's worth, and what that finishes; b"" if nothing can."""
+        if self._body:
+            return _take(self._body, MESSAGE), []
         parts: list[bytes | memoryview] = []
         events: list[Event] = []
         room = self._output_control(parts, MESSAGE)
-        while self._turns and (room > SQUEEZE or not parts):
+        while self._turns and not self._body and (room > SQUEEZE or not parts):
             stream = self._turns.popleft()
             stream.in_turn = False
-            size = min(stream.unsent_size, stream.send_window, room - HEADER.size)
+            size = min(stream.unsent_size, stream.send_window, FRAME)
             if size <= 0:
                 continue
+            if size >= MESSAGE:
+                size -= size % MESSAGE
+            else:
+                size = min(size, room - HEADER.size)
             parts.append(HEADER.pack(0, DATA, self._flags(stream), stream.number, size))
-            _move(stream.unsent, size, parts)
+            _move(stream.unsent, size, self._body if size >= MESSAGE else parts)
             room -= HEADER.size + size
-            stream.send_window -= size
-            stream.unsent_size -= size
-            self._unsent -= size
-            if stream.wanted and self.has_room(stream):
-                stream.wanted = False
-                events.append(Writable(stream.number))
-            if not stream.unsent_size:
-                if stream.end_wanted:
-                    self._end(stream)
-            elif stream.send_window > 0:
-                stream.in_turn = True
-                self._turns.append(stream)
-        self._output_control(parts, room)  # the ends of what has just gone out
-        return b"".join(parts), events
+            self._sent(stream, size, events)
+        if not self._body:
+            self._output_control(parts, room)  # the ends of what has just gone out
+        return parts[0] if len(parts) == 1 else b"".join(parts), events
+
+    def _sent(self, stream: Stream, size: int, events: list[Event]) -> None:
+        stream.send_window -= size
+        stream.unsent_size -= size
+        self._unsent -= size
+        if stream.wanted and self.has_room(stream):
+            stream.wanted = False
+            events.append(Writable(stream.number))
+        if not stream.unsent_size:
+            if stream.end_wanted:
+                self._end(stream)
+        elif stream.send_window > 0:
+            stream.in_turn = True
+            self._turns.append(stream)
 
     def _output_control(self, parts: list[bytes | memoryview], room: int) -> int:
         while self._control and room >= HEADER.size:
@@ -331,7 +346,7 @@ class Session:
         if not stream.reset:
             self._keep(stream, chunk)
             if stream.abandoned:
-                self.take(stream, stream.size, 0.0, 0.0)
+                self._discard(stream)
             elif stream.size == len(chunk):
                 events.append(Readable(stream.number))  # once for each time that there was nothing before
         if not self._payload_left and stream.ended:
@@ -349,6 +364,12 @@ class Session:
         self._unread += len(chunk)
         if self._unread > self.limits.max_unread:
             raise ProtocolError(f"expected at most {self.limits.max_unread} bytes that nobody has read yet, got more")
+
+    def _discard(self, stream: Stream) -> None:
+        self._unread -= stream.size
+        stream.received.clear()
+        stream.size = stream.at = 0
+        self._credit(stream, 0.0, 0.0)
 
     def _peer_ended(self, stream: Stream, events: list[Event]) -> None:
         events.append(Readable(stream.number))
@@ -410,9 +431,12 @@ class Session:
         self._say(stream, WINDOW_UPDATE, 0, owed)
 
 
-def _move(chunks: deque[bytes | memoryview], size: int, parts: list[bytes | memoryview]) -> None:
-    """Moves the first `size` bytes of `chunks` to `parts`, without copying them."""
-    while size:
+Chunks = deque[bytes | memoryview]
+
+
+def _move(chunks: Chunks, size: int, parts: Chunks | list[bytes | memoryview]) -> None:
+    """Moves the first `size` bytes of `chunks`, or all, to `parts`, without copying them."""
+    while size and chunks:
         chunk = chunks[0]
         if len(chunk) <= size:
             parts.append(chunks.popleft())
@@ -422,3 +446,10 @@ def _move(chunks: deque[bytes | memoryview], size: int, parts: list[bytes | memo
             parts.append(view[:size])
             chunks[0] = view[size:]
             return
+
+
+def _take(chunks: Chunks, size: int) -> bytes | memoryview:
+    """The first `size` bytes, fewer if there are fewer; copied only if they are in several chunks."""
+    parts: list[bytes | memoryview] = []
+    _move(chunks, size, parts)
+    return parts[0] if len(parts) == 1 else b"".join(parts)

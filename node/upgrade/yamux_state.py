@@ -15,13 +15,15 @@ DATA, WINDOW_UPDATE, PING, GO_AWAY = range(4)
 SYN, ACK, FIN, RST = 1, 2, 4, 8
 
 INITIAL_WINDOW = 256 * 1024
-# a Noise message holds 65,519 bytes: a frame that fits one costs one
+# a Noise message holds 65,519 bytes; small frames share one, the data of large ones fills several
 MESSAGE = 65519
-FRAME = MESSAGE - HEADER.size
+FRAME = 4 * MESSAGE  # just under the first window
 MAX_STRAY = 1024 * 1024
 MAX_CONTROL = 1024
 # payloads are gathered up to this size: a chunk for each byte would cost forty times what it holds
 CHUNK = 4096
+# and from this size on they are read as they came: joining them would cost more than a call
+LARGE_CHUNK = 16 * 1024
 # a frame for less than this isn't squeezed into what is left of a message, unless it is all that there is to say
 SQUEEZE = 512
 LAST_STREAM = 2**32 - 1

@@ -117,14 +117,34 @@ def test_pings_and_going_away():
 def test_control_goes_before_data_and_streams_take_turns():
     ours = Session(initiator=True)
     first, second = ours.open(), ours.open()
-    ours.send(first, bytes(150_000))
-    ours.send(second, bytes(100))
+    text = bytes(range(250)) * 2000
+    ours.send(first, text)
+    ours.send(second, bytes(100_000))
     ours.ping(1)
     data, _ = ours.output()
-    assert data.startswith(frame(PING, SYN, 0, length=1))
-    assert HEADER.unpack_from(data, 12)[3] == 1
+    assert data == frame(PING, SYN, 0, length=1) + frame(DATA, SYN, 1, length=INITIAL_WINDOW - INITIAL_WINDOW % MESSAGE)
+    ours.ping(2)
+    body = [ours.output()[0] for _ in range(INITIAL_WINDOW // MESSAGE)]
+    assert b"".join(body) == text[: len(body) * MESSAGE], "the header is alone, so that no message's data is copied"
     data, _ = ours.output()
-    assert HEADER.unpack_from(data)[3] == 3, "the second stream waits for one frame of the first, not for all"
+    assert data == frame(PING, SYN, 0, length=2) + frame(DATA, SYN, 3, length=MESSAGE)
+    ours.output()
+    data, _ = ours.output()
+    assert HEADER.unpack_from(data) == (0, DATA, 0, 1, INITIAL_WINDOW % MESSAGE), "as far as the window goes"
+    assert HEADER.unpack_from(data, 12 + INITIAL_WINDOW % MESSAGE) == (0, DATA, 0, 3, 100_000 - MESSAGE)
+
+
+def test_a_frame_that_has_begun_is_ended_before_its_stream_is_reset():
+    ours, theirs = Session(initiator=True), listener()
+    stream = ours.open()
+    ours.send(stream, b"x" * 300_000)
+    wire = bytes(ours.output()[0])
+    ours.reset(stream)
+    wire += sent(ours)
+    assert len(wire) == 12 + INITIAL_WINDOW - INITIAL_WINDOW % MESSAGE + 12
+    assert theirs.receive(wire)[-1] == WasReset(1)
+    assert not ours._unsent
+    assert not theirs._unread
 
 
 @pytest.mark.parametrize(
