@@ -1,4 +1,4 @@
-"""The ends of the benchmarks that are written in Python, each a process of its own: `python -m interop.bench.ends NAME`.
+"""The ends of the benchmarks in Python, each a process of its own: `python -m interop.bench.ends NAME`.
 
     vouch          our node
     vouch-open     the same in open admission, for peers that don't know the handshake
@@ -19,11 +19,11 @@ disconnect and ping; the others all of these:
     perf PEER UP DOWN [STREAMS]   `/perf/1.0.0` on STREAMS streams at once, each UP bytes up and then DOWN bytes down:
                              {"upload_s", "download_s", "seconds"}, the longest of the streams', and the whole
     both PEER BYTES          as many bytes up on one stream and at the same time down on another: {"seconds"}
-    streams PEER N WIDTH     N streams of `/vouch/echo/1.0.0`, WIDTH at a time, each for one frame of 32 bytes: {"seconds"}
+    streams PEER N WIDTH     N streams of `/vouch/echo/1.0.0`, WIDTH at a time, 32 bytes on each: {"seconds"}
     requests PEER N STREAMS  N frames of 128 bytes, echoed, over as many streams that stay open: {"seconds"}
 
 Opening the streams of perf, both and requests isn't measured. Who answers perf tells the event "perf" for each stream,
 with what it has "received" and "sent" in bytes. `total_ms` is the time of `Node.connect`, or of stock py-libp2p's
-`Swarm.dial_addr`; `admission_ms` runs from when the connection is secured and multiplexed (`Connection.opened_at`) to its
-event `Admitted`.
+`Swarm.dial_addr`; `admission_ms` runs from when the connection is secured and multiplexed (`Connection.opened_at`) to
+its event `Admitted`.
 """

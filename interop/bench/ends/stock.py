@@ -152,7 +152,7 @@ async def _transfer(stream: INetStream, upload: int, download: int) -> Result:
     started = trio.current_time()
     await stream.write(download.to_bytes(COUNT_BYTES, "big"))
     await _write(stream, upload)
-    await stream.close_write()
+    await stream.close_write()  # type: ignore[attr-defined]  # its streams have it, their interface doesn't
     data = await _read(stream)
     turned = trio.current_time()
     received = len(data)
