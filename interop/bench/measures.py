@@ -21,8 +21,6 @@ KB = 1_000
 MIB = 1 << 20
 # seconds in which both sides let go of what belonged to a connection, before the next dial is measured
 SETTLE = 0.03
-# seconds in which a listener comes to rest when a crowd has joined
-CALM = 1.0
 
 Values = dict[str, float]
 
@@ -104,6 +102,7 @@ class Crowding:
     counts: tuple[int, ...]
     idle_at: int
     idle: float
+    calm: float  # seconds in which the listener comes to rest when some have joined
     width: int = 16
     pings: int = 300
 
@@ -124,10 +123,11 @@ async def connections(stage: Stage, pairing: str, crowding: Crowding) -> Sample:
         for count in crowding.counts:
             crowd.spent = Spent()
             joined = await crowd.call("join", crowd.listener.addr, count - there, crowding.width)
-            if joined["connected"] != count - there:
-                raise PeerError(f"{pairing}: expected {count - there} connections, got {joined['connected']}", joined)
+            for what in ("connected", "identified"):
+                if joined.get(what, count - there) != count - there:
+                    raise PeerError(f"{pairing}: expected {count - there} members {what}, got {joined[what]}", joined)
             joining, there = count - there, count
-            await trio.sleep(CALM)
+            await trio.sleep(crowding.calm)
             base = base or private_bytes(pid)
             values[f"ping-at-{count}"] = statistics.median(await _ping(beside, crowding.pings))
             if count == crowding.idle_at:

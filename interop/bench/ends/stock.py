@@ -1,8 +1,8 @@
 """py-libp2p's own host as an end, on Noise and Yamux as ours is. Admits anybody.
 
-The handlers and clients are what somebody writes who uses py-libp2p: streams are read 64 KiB at a time, frames are cut
-from what was read, and transfers are written in blocks as large as our node's (`protocols.perf.CHUNK`; with 64 KiB, as in
-py-libp2p's own perf service, it moves a quarter less). A handler keeps its exceptions to itself, since one that raises stops that host.
+The handlers and clients are what somebody writes who uses py-libp2p: streams are read 64 KiB at a time, and frames are
+cut from what was read. Transfers are written in blocks as large as our node's, since with the 64 KiB of py-libp2p's own
+perf service it moves a quarter less. A handler keeps its exceptions to itself: one that raises stops that host.
 """
 
 from __future__ import annotations
