@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import trio
 
 from interop.bench.cost import Spent, cpu_seconds, private_bytes
-from interop.bench.stage import PAIRINGS, Pair, Stage
+from interop.bench.stage import Pair, Stage
 from interop.peer import PeerError
 
 MB = 1_000_000
@@ -106,6 +106,11 @@ class Crowding:
     width: int = 16
     pings: int = 300
 
+    @property
+    def most(self) -> int:
+        """How many connections the listener has to take at once, to spare."""
+        return self.counts[-1] + self.width
+
     def __str__(self) -> str:
         return f"{self.counts[-1]} connections"
 
@@ -113,10 +118,8 @@ class Crowding:
 async def connections(stage: Stage, pairing: str, crowding: Crowding) -> Sample:
     """What connections cost the one that was dialled. Rates are of the last and largest step, memory is from the first
     step on, so that what is only needed once isn't counted."""
-    end, _ = PAIRINGS[pairing]
-    most = crowding.counts[-1]
     values: Values = {}
-    async with stage.crowded(end, most + crowding.width) as (crowd, beside):
+    async with stage.crowded(pairing) as (crowd, beside):
         pid = crowd.listener.pid
         values["ping-at-0"] = statistics.median(await _ping(beside, crowding.pings))
         there, base = 0, 0
@@ -136,7 +139,7 @@ async def connections(stage: Stage, pairing: str, crowding: Crowding) -> Sample:
                 values["idle-cpu"] = (cpu_seconds(pid) - before) / crowding.idle * 100
         values["connections"] = joining / joined["seconds"]
         values["connection-cpu"] = crowd.spent.listener / joining * 1000
-        values["connection-memory"] = (private_bytes(pid) - base) / (most - crowding.counts[0]) / KB
+        values["connection-memory"] = (private_bytes(pid) - base) / (there - crowding.counts[0]) / KB
         spent = crowd.spent
         crowd.spent = Spent()
         await crowd.call("leave")

@@ -18,7 +18,7 @@ import trio
 from interop.bench import stage
 from interop.bench.benchmarks import BENCHMARKS, Benchmark, Line
 from interop.bench.measures import Sample
-from interop.bench.stage import PAIRINGS, Stage
+from interop.bench.stage import Stage
 from interop.peer import PeerError
 
 Say = Callable[[str], None]
@@ -87,21 +87,28 @@ async def perform(
     plan: Sequence[tuple[Benchmark[Any], Sequence[str]]], results: Results, say: Say, repeats: int | None
 ) -> None:
     """Measures what is planned, each benchmark in its pairings, into `results`."""
-    usual = dict.fromkeys(name for benchmark, names in plan if not benchmark.crowded for name in names)
-    crowded = dict.fromkeys(PAIRINGS[name][1] for benchmark, names in plan if benchmark.crowded for name in names)
+    pairings = dict.fromkeys(name for _, names in plan for name in names)
+    crowded = {
+        name: benchmark.crowded(benchmark.amount(results.quick))
+        for benchmark, names in plan
+        if benchmark.crowded
+        for name in names
+    }
     started = time.monotonic()
-    async with stage.opened(usual, crowded) as opened:
+    async with stage.opened(pairings, crowded) as opened:
         say(f"the ends have started ({time.monotonic() - started:.1f} s)")
         results.versions = opened.versions
-        for benchmark, pairings in plan:
+        for benchmark, names in sorted(plan, key=lambda row: row[0].crowded is None):
             amount = benchmark.amount(results.quick)
             times = repeats or benchmark.times(results.quick)
             measured = Measured(benchmark, benchmark.show(amount), times)
             results.measured.append(measured)
-            say(f"{benchmark.name}: {measured.amount}, {times} times: {', '.join(pairings)}")
+            say(f"{benchmark.name}: {measured.amount}, {times} times: {', '.join(names)}")
             started = time.monotonic()
-            await _rounds(opened, measured, amount, list(pairings), results.failures, say)
+            await _rounds(opened, measured, amount, list(names), results.failures, say)
             say(f"{benchmark.name}: done ({time.monotonic() - started:.1f} s)")
+    order = [benchmark for benchmark, _ in plan]
+    results.measured.sort(key=lambda measured: order.index(measured.benchmark))
 
 
 async def _rounds(

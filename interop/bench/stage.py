@@ -9,8 +9,8 @@
     vouch-go, go-vouch, …       a mixed pairing takes part where both its ends do
 
 Rust and JavaScript know no admission: beside them stands a node in open admission, a process of its own. What dials in
-two pairings is the same process in both; each pairing keeps one connection. Listeners that a crowd joins are started
-anew for each measurement, since memory that was used before tells nothing.
+two pairings is the same process in both; each pairing keeps one connection. What a crowd joins is a listener that has
+done nothing yet, since memory that was used before tells nothing: first the pairing's own, then new ones.
 
 A process that ends by itself or doesn't start makes what needs it fail (PeerError), and nothing else.
 """
@@ -20,7 +20,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, redirect_stdout
 from dataclasses import dataclass, field
 
@@ -95,7 +95,7 @@ def make_peer(end: str, *flags: str) -> Peer:
 
 @dataclass
 class Pair:
-    """Two ends. `spent` is what the calls since it was last set have cost them."""
+    """Two ends. `spent` is what the calls since it was last set have cost them, `unused` whether they never met."""
 
     name: str
     dialler: Peer
@@ -103,6 +103,7 @@ class Pair:
     listener_end: str
     spent: Spent = field(default_factory=Spent)
     connected: bool = False
+    unused: bool = True
 
     async def call(self, command: str, *args: object) -> Message:
         """The dialler carries out a command, measured; its reply. Raises PeerError."""
@@ -124,9 +125,14 @@ class Pair:
         await self.dialler.call("identify", self.listener.peer_id, timeout=IDENTIFY_TIMEOUT)
         await self.listener.call("identify", self.dialler.peer_id, timeout=IDENTIFY_TIMEOUT)
 
+    def joined_by(self, crowd: Peer) -> Pair:
+        """The crowd with the same listener."""
+        return Pair(self.name, crowd, self.listener, self.listener_end, connected=True)
+
     async def connect(self) -> None:
         """Connects the two if they aren't."""
         if not self.connected:
+            self.unused = False
             await self.dialler.call("connect", self.listener.addr)
             self.connected = True
             await self.identified()
@@ -165,6 +171,7 @@ class Stage:
         self._listeners: dict[str, Peer] = {}
         self._crowd: Peer | None = None
         self._pairs: dict[str, Pair] = {}
+        self._crowded: dict[str, int] = {}
 
     @property
     def versions(self) -> dict[str, str]:
@@ -186,20 +193,24 @@ class Stage:
         return pair
 
     @asynccontextmanager
-    async def crowded(self, end: str, connections: int) -> AsyncIterator[tuple[Pair, Pair]]:
-        """A new listener that takes so many connections, with the crowd, and with an end of its own kind that has one
-        connection to it. Raises PeerError."""
+    async def crowded(self, pairing: str) -> AsyncIterator[tuple[Pair, Pair]]:
+        """An unused listener, with the crowd, and with an end of the pairing's that has one connection to it. The
+        pairing's own is unused at the first call, if nothing else has been measured yet. Raises PeerError."""
         assert self._crowd is not None
-        flags = () if end in OTHERS else ("--connections", str(connections))
-        listener = make_peer(end, *flags)
+        self._need(self._crowd)
+        beside = self.pair(pairing)
+        if beside.unused:
+            await beside.connect()
+            yield beside.joined_by(self._crowd), beside
+            return
+        listener = self._listener(beside.listener_end)
         life = _Life()
         await self._nursery.start(self._live, listener, life)
         try:
-            for peer in (listener, self._crowd, self._diallers[end]):
-                self._need(peer)
-            beside = Pair(end, self._diallers[end], listener, end)
+            self._need(listener)
+            beside = Pair(pairing, beside.dialler, listener, beside.listener_end)
             await beside.connect()
-            yield Pair(end, self._crowd, listener, end, connected=True), beside
+            yield beside.joined_by(self._crowd), beside
         finally:
             life.stop.set()
             with trio.CancelScope(shield=True, deadline=trio.current_time() + END_TIMEOUT):
@@ -210,10 +221,15 @@ class Stage:
         if failure is not None:
             raise PeerError(str(failure))
 
-    async def _start(self, pairings: Iterable[str], crowded: Iterable[str]) -> None:
+    def _listener(self, end: str) -> Peer:
+        most = self._crowded.get(end)
+        return make_peer(end, *(["--connections", str(most)] if most and end not in OTHERS else []))
+
+    async def _start(self, pairings: Iterable[str], crowded: Mapping[str, int]) -> None:
+        self._crowded = {PAIRINGS[name][1]: most for name, most in crowded.items()}
         wanted = [PAIRINGS[name] for name in pairings]
-        self._diallers = {end: make_peer(end) for end in dict.fromkeys([*(pair[0] for pair in wanted), *crowded])}
-        self._listeners = {end: make_peer(end) for end in dict.fromkeys(pair[1] for pair in wanted)}
+        self._diallers = {end: make_peer(end) for end in dict.fromkeys(pair[0] for pair in wanted)}
+        self._listeners = {end: self._listener(end) for end in dict.fromkeys(pair[1] for pair in wanted)}
         peers = [*self._diallers.values(), *self._listeners.values()]
         if crowded:
             self._crowd = Peer.program(CROWD)
@@ -237,11 +253,12 @@ class Stage:
 
 
 @asynccontextmanager
-async def opened(pairings: Iterable[str], crowded: Iterable[str]) -> AsyncIterator[Stage]:
-    """The processes of those pairings, and of the ends that a crowd is to join; all started at once."""
+async def opened(pairings: Iterable[str], crowded: Mapping[str, int]) -> AsyncIterator[Stage]:
+    """The processes of those pairings, all started at once. `crowded` are the pairings among them whose listener a crowd
+    is to join, with how many connections it has to take."""
     async with trio.open_nursery() as nursery:
         stage = Stage(nursery)
-        await stage._start(pairings, list(crowded))
+        await stage._start(pairings, crowded)
         try:
             yield stage
         finally:
