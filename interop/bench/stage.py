@@ -254,8 +254,8 @@ class Stage:
 
 @asynccontextmanager
 async def opened(pairings: Iterable[str], crowded: Mapping[str, int]) -> AsyncIterator[Stage]:
-    """The processes of those pairings, all started at once. `crowded` are the pairings among them whose listener a crowd
-    is to join, with how many connections it has to take."""
+    """The processes of those pairings, all started at once. `crowded` are the pairings among them whose listener a
+    crowd is to join, with how many connections it has to take."""
     async with trio.open_nursery() as nursery:
         stage = Stage(nursery)
         await stage._start(pairings, crowded)
