@@ -25,6 +25,7 @@ from libp2p.network.config import ConnectionConfig
 from libp2p.network.stream.exceptions import StreamEOF
 from libp2p.peer.id import ID
 from libp2p.rcmgr import new_resource_manager
+from libp2p.rcmgr.connection_limits import new_connection_limits_with_defaults
 from libp2p.rcmgr.manager import ResourceLimits
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_ID
 from libp2p.security.noise.transport import Transport as Noise
@@ -234,7 +235,9 @@ def _host(connections: int | None) -> IHost:
     if connections is not None:
         most = connections + FOR_DIALLING
         config = ConnectionConfig(max_connections=most, min_connections=FOR_DIALLING, high_watermark=most)
-        resources = new_resource_manager(ResourceLimits(max_connections=most))
+        limits = new_connection_limits_with_defaults()
+        limits.max_established_inbound = limits.max_established_total = most
+        resources = new_resource_manager(ResourceLimits(max_connections=most), connection_limits=limits)
     return new_host(
         key_pair=keys,
         sec_opt={NOISE_ID: noise},
