@@ -22,6 +22,7 @@ from interop.bench.stage import Stage
 from interop.peer import PeerError
 
 Say = Callable[[str], None]
+SHOWN = 600
 
 
 @dataclass
@@ -95,7 +96,7 @@ async def perform(
         for name in names
     }
     started = time.monotonic()
-    async with stage.opened(pairings, crowded) as opened:
+    async with stage.opened(pairings, crowded, spare=results.quick) as opened:
         say(f"the ends have started ({time.monotonic() - started:.1f} s)")
         results.versions = opened.versions
         for benchmark, names in sorted(plan, key=lambda row: row[0].crowded is None):
@@ -121,8 +122,13 @@ async def _rounds(
                 sample = await benchmark.measure(opened, pairing, amount)
             except PeerError as error:
                 pairings.remove(pairing)
-                failures.append(f"{benchmark.name}, {pairing}: {error}")
+                failures.append(f"{benchmark.name}, {pairing}: {_in_short(str(error))}")
                 say(failures[-1])
                 continue
             if number > 0:
                 measured.samples.setdefault(pairing, []).append(sample)
+
+
+def _in_short(text: str) -> str:
+    """What a peer wrote to standard error may be pages: its beginning and its end."""
+    return text if len(text) <= 2 * SHOWN else f"{text[:SHOWN]} [...] {text[-SHOWN:]}"

@@ -10,7 +10,7 @@
 
 Rust and JavaScript know no admission: beside them stands a node in open admission, a process of its own. What dials in
 two pairings is the same process in both; each pairing keeps one connection. What a crowd joins is a listener that has
-done nothing yet, since memory that was used before tells nothing: first the pairing's own, then new ones.
+done nothing yet, since memory that was used before tells nothing: a new one, or the pairing's own where that is spared.
 
 A process that ends by itself or doesn't start makes what needs it fail (PeerError), and nothing else.
 """
@@ -164,8 +164,9 @@ class _Life:
 class Stage:
     """The processes, while `opened` lasts."""
 
-    def __init__(self, nursery: trio.Nursery) -> None:
+    def __init__(self, nursery: trio.Nursery, spare: bool) -> None:
         self._nursery = nursery
+        self._spare = spare
         self._lives: dict[Peer, _Life] = {}
         self._diallers: dict[str, Peer] = {}
         self._listeners: dict[str, Peer] = {}
@@ -194,12 +195,12 @@ class Stage:
 
     @asynccontextmanager
     async def crowded(self, pairing: str) -> AsyncIterator[tuple[Pair, Pair]]:
-        """An unused listener, with the crowd, and with an end of the pairing's that has one connection to it. The
-        pairing's own is unused at the first call, if nothing else has been measured yet. Raises PeerError."""
+        """An unused listener, with the crowd, and with an end of the pairing's that has one connection to it. Raises
+        PeerError."""
         assert self._crowd is not None
         self._need(self._crowd)
         beside = self.pair(pairing)
-        if beside.unused:
+        if self._spare and beside.unused:
             await beside.connect()
             yield beside.joined_by(self._crowd), beside
             return
@@ -253,11 +254,12 @@ class Stage:
 
 
 @asynccontextmanager
-async def opened(pairings: Iterable[str], crowded: Mapping[str, int]) -> AsyncIterator[Stage]:
+async def opened(pairings: Iterable[str], crowded: Mapping[str, int], *, spare: bool = False) -> AsyncIterator[Stage]:
     """The processes of those pairings, all started at once. `crowded` are the pairings among them whose listener a
-    crowd is to join, with how many connections it has to take."""
+    crowd is to join, with how many connections it has to take. `spare` lets the crowd join a pairing's own listener as
+    long as that is unused: a process less, which shares its end if the crowd is too much for it."""
     async with trio.open_nursery() as nursery:
-        stage = Stage(nursery)
+        stage = Stage(nursery, spare)
         await stage._start(pairings, crowded)
         try:
             yield stage

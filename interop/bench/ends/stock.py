@@ -24,6 +24,7 @@ from libp2p.io.utils import read_exactly
 from libp2p.network.config import ConnectionConfig
 from libp2p.network.stream.exceptions import StreamEOF
 from libp2p.peer.id import ID
+from libp2p.peer.peerstore import PeerStore
 from libp2p.rcmgr import new_resource_manager
 from libp2p.rcmgr.connection_limits import new_connection_limits_with_defaults
 from libp2p.rcmgr.manager import ResourceLimits
@@ -231,19 +232,22 @@ class _TellDisconnected(INotifee):
 def _host(connections: int | None) -> IHost:
     keys = create_new_key_pair()
     noise = Noise(keys, noise_privkey=create_new_x25519_key_pair().private_key)
-    config = resources = None
+    config = resources = peers = None
     if connections is not None:
+        # five limits, of which it says nothing when one is reached; over that of its store it forgets its own key
         most = connections + FOR_DIALLING
         config = ConnectionConfig(max_connections=most, min_connections=FOR_DIALLING, high_watermark=most)
         limits = new_connection_limits_with_defaults()
         limits.max_established_inbound = limits.max_established_total = most
         resources = new_resource_manager(ResourceLimits(max_connections=most), connection_limits=limits)
+        peers = PeerStore(max_peers=2 * most)
     return new_host(
         key_pair=keys,
         sec_opt={NOISE_ID: noise},
         muxer_preference="YAMUX",
         connection_config=config,
         resource_manager=resources,
+        peerstore_opt=peers,
     )
 
 
