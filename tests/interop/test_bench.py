@@ -1,4 +1,4 @@
-"""The benchmarks' harness: real ends with amounts so small that figures mean nothing, and reports of made-up figures."""
+"""The benchmarks' harness: real ends with amounts so small that figures mean nothing, and reports of made-up ones."""
 
 from __future__ import annotations
 
