@@ -47,15 +47,19 @@ peers: setup ## the peers in other languages: make peers PEERS=go,rust,js
 peers-if-any: setup
 	@$(BIN)/python -m interop.build --if-any $(PEERS)
 
-bench: setup peers ## the benchmarks
-	$(BIN)/python -m interop.bench $(ARGS)
+bench: $(VENV)/.stamp-bench peers ## the benchmarks; results also in .bench/
+	$(BIN)/python -m interop.bench --out .bench $(ARGS)
+
+$(VENV)/.stamp-bench: $(VENV)/.stamp ## what only the benchmarks' picture needs
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[bench]'
+	@touch $@
 
 soak: setup ## random traffic for ten minutes, and whether memory, tasks and bytes are as they should be
 	$(BIN)/python -m interop.soak $(ARGS)
 
 constraints: setup ## new versions of everything, for constraints.txt
-	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev --no-header --no-annotate pyproject.toml --output-file constraints.txt
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev --extra bench --no-header --no-annotate pyproject.toml --output-file constraints.txt
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache interop/.built interop/js/node_modules
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache interop/.built interop/js/node_modules .bench
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

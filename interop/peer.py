@@ -63,12 +63,13 @@ class PeerError(Exception):
 class Peer:
     """One process that speaks lines: the Go peer, or any program that speaks as it does.
 
-    `events` holds the last events, oldest first, and is only for looking.
+    `events` holds the last events, oldest first, and is only for looking. `pid` is its process.
     """
 
     def __init__(self, name: str, command: Sequence[str], *, environ: Mapping[str, str] | None = None) -> None:
         self.name = name
         self.peer_id = ""
+        self.pid = 0
         self.addrs: list[str] = []
         self.events: deque[Message] = deque(maxlen=MAX_EVENTS)
         self._command = list(command)
@@ -163,6 +164,7 @@ class Peer:
                 self._process = await self._open()
                 assert self._process.stdout is not None
                 assert self._process.stderr is not None
+                self.pid = self._process.pid
                 nursery.start_soon(self._read, self._process.stdout)
                 nursery.start_soon(self._keep_stderr, self._process.stderr)
                 await self._started()
@@ -195,6 +197,7 @@ class Peer:
     async def _started(self) -> None:
         listening = await self.event("listening", timeout=START_TIMEOUT)
         self.peer_id, self.addrs = listening["peer"], listening["addrs"]
+        self.pid = listening.get("pid", self.pid)  # its own word: what was started may only be a wrapper
 
     async def _end(self) -> None:
         """Asks the process to stop, waits, and kills it if that takes too long."""

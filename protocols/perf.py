@@ -71,25 +71,35 @@ async def measure(network: Network, peer: str, *, upload: int, download: int) ->
     Raises ValueError for a count that isn't 0 to `MAX_BYTES`, StreamError when the peer can't be had, refuses or is
     silent, ProtocolError when it sends more or fewer bytes than it was asked for.
     """
-    for name, count in (("upload", upload), ("download", download)):
+    _check(upload=upload, download=download)
+    async with network.stream(peer, PERF) as stream:
+        return await measure_on(stream, upload=upload, download=download)
+
+
+async def measure_on(stream: Stream, *, upload: int, download: int) -> Result:
+    """As `measure`, on a stream of `PERF` that is open and hasn't been used; closing it is left to the caller."""
+    _check(upload=upload, download=download)
+    started = trio.current_time()
+    await stream.send(download.to_bytes(COUNT_BYTES, "big"))
+    await _send(stream, upload)
+    await stream.send_eof()
+    data = await _receive(stream)
+    turned = trio.current_time()
+    received = len(data)
+    while data and received <= download:
+        data = await _receive(stream)
+        received += len(data)
+    ended = trio.current_time()
+    if received != download:
+        got = "more" if received > download else f"{received} and the end"
+        raise ProtocolError(f"expected the {download} bytes asked for from {stream.peer}, got {got}")
+    return Result(upload, download, turned - started, ended - turned)
+
+
+def _check(**counts: int) -> None:
+    for name, count in counts.items():
         if not 0 <= count <= MAX_BYTES:
             raise ValueError(f"{name}: expected 0 to {MAX_BYTES} bytes, got {count}")
-    async with network.stream(peer, PERF) as stream:
-        started = trio.current_time()
-        await stream.send(download.to_bytes(COUNT_BYTES, "big"))
-        await _send(stream, upload)
-        await stream.send_eof()
-        data = await _receive(stream)
-        turned = trio.current_time()
-        received = len(data)
-        while data and received <= download:
-            data = await _receive(stream)
-            received += len(data)
-        ended = trio.current_time()
-        if received != download:
-            got = "more" if received > download else f"{received} and the end"
-            raise ProtocolError(f"expected the {download} bytes asked for from {peer}, got {got}")
-    return Result(upload, download, turned - started, ended - turned)
 
 
 async def _receive(stream: Stream) -> bytes:

@@ -1,46 +1,31 @@
-"""`python -m interop.bench [NAME…] [flags]`: runs the named benchmarks, or all.
+"""`python -m interop.bench [NAME…] [flags]`: runs the named benchmarks, or all, in one run that shares its processes.
 
+    NAME                     a benchmark, or a line of one (ping-p50): then only that line is told
     --peers vouch,go,…       who takes part; a peer whose toolchain is missing is left out by name
     --repeats N              measurements of each (default: the benchmark's own, with --quick fewer)
     --quick                  a look, not a measurement: fewer repeats, less data
-    --json                   one line of JSON for each benchmark (`report`), all else on standard error
+    --json                   one line of JSON for each line of the report, and nothing else, on standard output
+    --floors                 also what our node is to reach at least, and whether it does
+    --out DIR                writes results.json, results.md and results.png there (`interop.bench.report`)
 
-Exit status: 0 measured; 1 something that is checked on the way failed; 2 bad arguments.
+What is going on is told on standard error. Exit status: 0 measured; 1 something that is checked on the way failed, or
+nothing was measured; 2 bad arguments.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from pathlib import Path
 from typing import NoReturn
 
-from interop.bench import bulk, dial
+from interop.bench import report, runner
+from interop.bench.benchmarks import BENCHMARKS
+from interop.bench.runner import Results
+from interop.bench.stage import CONTENDERS
 
-
-@dataclass(frozen=True)
-class Benchmark:
-    """One row of the table: who can take part, how often it measures. `run` gives the exit status."""
-
-    run: Callable[..., int]  # (ends, repeats, *, quick, as_json)
-    ends: tuple[str, ...]
-    repeats: int
-    quick_repeats: int
-
-
-def _dial(ends: Sequence[str], repeats: int, *, quick: bool, as_json: bool) -> int:
-    return dial.run(ends, repeats, as_json=as_json)
-
-
-BENCHMARKS = {
-    "dial": Benchmark(_dial, dial.ENDS, 50, 10),
-    "bulk-up": Benchmark(partial(bulk.run_bulk, "up"), bulk.ENDS, 7, 3),
-    "bulk-down": Benchmark(partial(bulk.run_bulk, "down"), bulk.ENDS, 7, 3),
-    "ping": Benchmark(bulk.run_ping, bulk.ENDS, 9, 3),
-}
-ENDS = tuple(dict.fromkeys(end for benchmark in BENCHMARKS.values() for end in benchmark.ends))
+LINES = {line.name: benchmark for benchmark in BENCHMARKS for line in benchmark.lines}
+NAMES = {benchmark.name: benchmark for benchmark in BENCHMARKS}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -51,31 +36,58 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: list[str] | None = None) -> int:
     parser = _Parser(prog="interop.bench", description="Run the benchmarks.", allow_abbrev=False)
-    parser.add_argument("names", nargs="*", metavar="NAME", type=_name, help=f"{', '.join(BENCHMARKS)}; default: all")
-    parser.add_argument("--peers", metavar="LIST", type=_peers, default=ENDS, help=",".join(ENDS))
+    parser.add_argument("names", nargs="*", metavar="NAME", type=_name, help=f"{', '.join(NAMES)}; default: all")
+    parser.add_argument("--peers", metavar="LIST", type=_peers, default=CONTENDERS, help=",".join(CONTENDERS))
     parser.add_argument("--repeats", metavar="N", type=_count, help="measurements of each")
     parser.add_argument("--quick", action="store_true", help="fewer measurements of each, and less data")
-    parser.add_argument("--json", action="store_true", help="one line of JSON for each benchmark")
+    parser.add_argument("--json", action="store_true", help="one line of JSON for each line of the report")
+    parser.add_argument("--floors", action="store_true", help="also what our node is to reach at least")
+    parser.add_argument("--out", metavar="DIR", type=Path, help="write results.json, results.md and results.png there")
     args = parser.parse_args(argv)
-    status = 0
-    for name in dict.fromkeys(args.names or BENCHMARKS):
-        benchmark = BENCHMARKS[name]
-        repeats = args.repeats or (benchmark.quick_repeats if args.quick else benchmark.repeats)
-        status = max(status, benchmark.run(args.peers, repeats, quick=args.quick, as_json=args.json))
-    return status
+    names = args.names or list(NAMES)
+    benchmarks = [name if name in NAMES else LINES[name].name for name in names]
+    results = runner.run(benchmarks, args.peers, _say, quick=args.quick, repeats=args.repeats)
+    lines = [line for name in names for line in (_lines(name) if name in NAMES else [name])]
+    return _tell(results, lines, args)
+
+
+def _tell(results: Results, lines: list[str], args: argparse.Namespace) -> int:
+    if args.json:
+        for line in report.json_lines(results, lines):
+            print(line)
+    else:
+        print(report.text(results, lines))
+    if args.floors and (floors := report.floors_text(results)):
+        print(f"\n{floors}", file=sys.stderr if args.json else sys.stdout)
+    if args.out:
+        try:
+            for sentence in report.write(results, args.out):
+                _say(sentence)
+        except OSError as error:
+            _say(f"--out: can't write into {args.out}: {error}")
+            return 1
+    return 1 if results.failures or not results.medians() else 0
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _lines(benchmark: str) -> list[str]:
+    return [line.name for line in NAMES[benchmark].lines]
 
 
 def _name(text: str) -> str:
-    if text not in BENCHMARKS:
-        raise argparse.ArgumentTypeError(f"expected some of {', '.join(BENCHMARKS)}, got {text!r}")
+    if text not in NAMES and text not in LINES:
+        raise argparse.ArgumentTypeError(f"expected some of {', '.join(NAMES)}, got {text!r}")
     return text
 
 
 def _peers(text: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(text.split(",")))
-    unknown = [name for name in names if name not in ENDS]
+    unknown = [name for name in names if name not in CONTENDERS]
     if unknown:
-        raise argparse.ArgumentTypeError(f"expected some of {','.join(ENDS)}, got {unknown[0]!r}")
+        raise argparse.ArgumentTypeError(f"expected some of {','.join(CONTENDERS)}, got {unknown[0]!r}")
     return names
 
 

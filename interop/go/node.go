@@ -59,6 +59,8 @@ func newNode(opts options, out *output) (_ *node, err error) {
 		n.swarm.SetStreamHandler(n.admission.serve)
 	}
 	n.host.SetStreamHandler(echoID, echo)
+	n.host.SetStreamHandler(bytesID, returnBytes)
+	n.host.SetStreamHandler(resetID, resetAfterOne)
 	n.host.SetStreamHandler(perfID, perfHandler(out.send))
 	n.swarm.Notify(n.notifiee(out))
 	if opts.kad != "" {

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
@@ -51,8 +53,9 @@ func servePerf(s network.Stream) (received, asked uint64, err error) {
 	return received, asked, fill(s, block, asked)
 }
 
-// perf uploads and then downloads on one stream. Opening it isn't measured; the
-// upload lasts until the first byte, or the end, of what comes back.
+// perf uploads and then downloads, on as many streams at once as are asked for.
+// Opening them isn't measured; an upload lasts until the first byte, or the end,
+// of what comes back.
 func (n *node) perf(ctx context.Context, p peer.ID, args []string) (message, error) {
 	up, err := parsePerfCount(args[0])
 	if err != nil {
@@ -62,24 +65,44 @@ func (n *node) perf(ctx context.Context, p peer.ID, args []string) (message, err
 	if err != nil {
 		return nil, err
 	}
-	c, err := n.conn(p)
+	streams := 1
+	if len(args) > 2 {
+		if streams, err = parseCount(args[2]); err != nil {
+			return nil, err
+		}
+	}
+	return n.perfStreams(ctx, p, slices.Repeat([]perfCounts{{up, down}}, streams))
+}
+
+// both uploads on one stream while it downloads as much on another.
+func (n *node) both(ctx context.Context, p peer.ID, args []string) (message, error) {
+	count, err := parsePerfCount(args[0])
 	if err != nil {
 		return nil, err
 	}
-	if err := n.waitAdmitted(ctx, c); err != nil {
-		return nil, err
-	}
-	s, err := openStream(ctx, c, perfID)
+	return n.perfStreams(ctx, p, []perfCounts{{up: count}, {down: count}})
+}
+
+type perfCounts struct{ up, down uint64 }
+
+// perfStreams measures one stream for each of counts, all at once.
+func (n *node) perfStreams(ctx context.Context, p peer.ID, counts []perfCounts) (message, error) {
+	open := func() (network.Stream, error) { return n.openAdmitted(ctx, p, perfID) }
+	var mu sync.Mutex
+	var uploaded, downloaded time.Duration // the longest
+	took, err := withStreams(len(counts), open, func(i int, s network.Stream) error {
+		up, down, err := measurePerf(s, counts[i].up, counts[i].down)
+		mu.Lock()
+		defer mu.Unlock()
+		uploaded, downloaded = max(uploaded, up), max(downloaded, down)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}
-	uploaded, downloaded, err := measurePerf(s, up, down)
-	if err != nil {
-		s.Reset()
-		return nil, err
-	}
-	s.Close()
-	return message{"peer": p, "upload_s": uploaded.Seconds(), "download_s": downloaded.Seconds()}, nil
+	return message{
+		"peer": p, "upload_s": uploaded.Seconds(), "download_s": downloaded.Seconds(), "seconds": took.Seconds(),
+	}, nil
 }
 
 func measurePerf(s network.Stream, up, down uint64) (uploaded, downloaded time.Duration, err error) {

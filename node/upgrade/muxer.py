@@ -396,10 +396,10 @@ class Muxer(IMuxedConn):
             if self._full:
                 stalled.deadline = trio.current_time() + WRITE_TIMEOUT
                 self._full = not await self.secured_conn.flush()
-            else:
+            if not self._full:
                 self._flush()
-                if self._failure is not None:
-                    raise self._failure
+            if self._failure is not None:
+                raise self._failure
             if session.control_pending <= MAX_CONTROL:
                 self._set_drained()
             if not self._full:

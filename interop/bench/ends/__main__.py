@@ -1,0 +1,45 @@
+"""`python -m interop.bench.ends NAME [--connections N]`: see the package."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+
+import trio
+
+from interop.bench.ends.lines import End, serve
+
+NAMES = ("vouch", "vouch-open", "vouch-stock", "stock", "tcp")
+
+
+def end(name: str, connections: int | None) -> End:
+    """The end of that name. What it needs is imported here: a bare socket shouldn't wait for libp2p."""
+    if name == "tcp":
+        from interop.bench.ends.tcp import tcp
+
+        return tcp()
+    if name == "stock":
+        from interop.bench.ends.stock import stock
+
+        return stock(connections)
+    from interop.bench.ends.vouch import vouch
+
+    return vouch(
+        upgrade="stock" if name == "vouch-stock" else "fast",
+        admission="open" if name == "vouch-open" else "required",
+        connections=connections,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="interop.bench.ends", description="One end of a benchmark.")
+    parser.add_argument("name", choices=NAMES)
+    parser.add_argument("--connections", type=int, metavar="N", help="take so many as listener")
+    args = parser.parse_args()
+    # what py-libp2p says of connections that end is not of interest, and writing it would be measured
+    logging.disable(logging.CRITICAL)
+    trio.run(serve, end(args.name, args.connections))
+
+
+if __name__ == "__main__":
+    main()
