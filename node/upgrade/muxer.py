@@ -140,7 +140,7 @@ class MuxedStream(IMuxedStream):
                 while not session.has_room(state):
                     self._hole = start > 0  # if it is cancelled here
                     state.wanted = True
-                    self._room = self._room or trio.Event()
+                    self._room = trio.Event()
                     await self._room.wait()
                     self._hole = False
                     self._need_open()
@@ -221,6 +221,7 @@ class Muxer(IMuxedConn):
         self._arrived = trio.Event()
         self._work = trio.Event()
         self._drained = trio.Event()
+        self._answered: trio.Event | None = None  # somebody waits to open a stream
         self._pong = trio.Event()
         self._pings = 0
         self._full = False  # the connection takes nothing; the writer waits for it
@@ -271,8 +272,15 @@ class Muxer(IMuxedConn):
                 await self._end()
 
     async def open_stream(self) -> IMuxedStream:
-        """A new stream. Raises MuxedConnUnavailable, and MuxedStreamError at the limit."""
-        await trio.lowlevel.checkpoint()
+        """A new stream. Waits while the peer hasn't answered many others.
+
+        Raises MuxedConnUnavailable, and MuxedStreamError at the limit.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while self.session.backlogged and not self.lost:
+            if self._answered is None:
+                self._answered = trio.Event()
+            await self._answered.wait()
         if self.lost or self.session.went_away or self.session.exhausted:
             raise MuxedConnUnavailable("the connection takes no new streams")
         if len(self.session.streams) >= self.session.limits.max_streams:
@@ -325,6 +333,7 @@ class Muxer(IMuxedConn):
         """Drops a stream that is over on both sides."""
         if stream.state.gone:
             self._streams.pop(stream.stream_id, None)
+            self._let_open()
 
     # its tasks
 
@@ -342,6 +351,7 @@ class Muxer(IMuxedConn):
                 for message in messages:
                     for event in session.receive(message):
                         self._handle(event)
+                self._let_open()
                 if session.ready:
                     self._flush()
         except _LOST as error:
@@ -470,8 +480,14 @@ class Muxer(IMuxedConn):
         self._drained.set()
         self._drained = trio.Event()
 
+    def _let_open(self) -> None:
+        if self._answered is not None and not (self.session.backlogged and not self.lost):
+            self._answered.set()
+            self._answered = None
+
     async def _end(self) -> None:
         self.lost = True
+        self._let_open()
         for stream in list(self._streams.values()):
             stream.wake()
         self._streams.clear()

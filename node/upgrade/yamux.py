@@ -18,7 +18,7 @@ Rules:
 3. Control frames go out before data; data of several streams takes turns, a frame of at most `FRAME` bytes each. Data
    to send is kept, not copied: `has_room` says whether there is room for more, a `Writable` when there is again.
    A frame with more data than a message holds has its header in one message and its data, uncopied, in the next ones.
-4. A stream past `max_streams`, or while `accept` is off, is reset.
+4. A stream past `max_streams`, or while `accept` is off, is reset. We wait with a stream while `backlogged`.
 5. Frames for streams that are gone are dropped; so is the payload, unless one is larger than MAX_STRAY.
 
 The caller moves the bytes: it stops reading while `control_pending` is over MAX_CONTROL, so that a peer that asks and
@@ -31,6 +31,7 @@ from collections import deque
 
 from node.upgrade.yamux_state import (
     ACK,
+    BACKLOG,
     CHUNK,
     DATA,
     FIN,
@@ -70,6 +71,7 @@ class Session:
         self.went_away = False
         self.held = held
         self.refused = 0
+        self.unacknowledged = 0
         self._next = 1 if initiator else 2
         self._theirs = 0 if initiator else 1
         self._windows = 0
@@ -88,6 +90,11 @@ class Session:
     def exhausted(self) -> bool:
         """Whether there are no stream numbers left; a new connection has some."""
         return self._next > LAST_STREAM
+
+    @property
+    def backlogged(self) -> bool:
+        """Whether `open` should wait until the peer has answered what we have opened."""
+        return self.unacknowledged >= BACKLOG
 
     def open(self) -> Stream:
         """A new stream of ours. It becomes known to the peer with its first frame, or by `announce`."""
@@ -290,6 +297,9 @@ class Session:
         if flags & SYN:
             self._opened(number, events)
         stream = self.streams.get(number)
+        if stream is not None and not stream.acknowledged:
+            stream.acknowledged = True
+            self.unacknowledged -= 1
         if kind == DATA:
             self._expect_payload(stream, number, length)
         elif stream is not None and length:
@@ -381,10 +391,12 @@ class Session:
     def _add(self, stream: Stream) -> None:
         self.streams[stream.number] = stream
         self._windows += stream.window
+        self.unacknowledged += not stream.acknowledged
 
     def _remove(self, stream: Stream) -> None:
         if self.streams.pop(stream.number, None) is not None:
             self._windows -= stream.window
+            self.unacknowledged -= not stream.acknowledged
         if stream.reset:
             self._drop(stream)
 

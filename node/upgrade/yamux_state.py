@@ -20,6 +20,8 @@ MESSAGE = 65519
 FRAME = 4 * MESSAGE  # just under the first window
 MAX_STRAY = 1024 * 1024
 MAX_CONTROL = 1024
+# streams of ours that the peer hasn't answered yet: the others of the field reset what is beyond that
+BACKLOG = 256
 # payloads are gathered up to this size: a chunk for each byte would cost forty times what it holds
 CHUNK = 4096
 # and from this size on they are read as they came: joining them would cost more than a call
@@ -90,6 +92,7 @@ class Stream:
 
     __slots__ = (
         "abandoned",
+        "acknowledged",
         "announced",
         "at",
         "credit",
@@ -114,6 +117,7 @@ class Stream:
         self.number = number
         self.first = first  # the flag that our first frame carries: SYN or ACK
         self.announced = False
+        self.acknowledged = first == ACK  # whether the peer knows that it is open
         self.received: deque[bytes | bytearray | memoryview] = deque()
         self.at = 0  # how much of the first chunk has been read
         self.size = 0  # bytes received and not yet read

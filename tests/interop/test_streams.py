@@ -52,6 +52,7 @@ class Other:
 
 
 OTHERS = {
+    "go": Other(Peer.go, flags=("--handshake=false",)),
     # rust-libp2p's muxer ends the whole connection at the 513th stream, whichever side opens it; who wants more gets
     # an older muxer
     "rust": Other(

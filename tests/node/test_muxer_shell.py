@@ -18,8 +18,9 @@ from libp2p.stream_muxer.exceptions import (
 )
 
 from node.identity import Identity
-from node.upgrade.muxer import LINGER, PULSE, Muxer
+from node.upgrade.muxer import LINGER, PULSE, WRITE_TIMEOUT, Muxer
 from node.upgrade.secure import NoiseTransport
+from node.upgrade.yamux_state import BACKLOG
 from tests.memnet import MemNet
 
 A, B = "10.0.0.1", "10.0.0.2"
@@ -225,3 +226,61 @@ async def test_half_closing_and_resetting_from_each_side(first, autojump_clock):
         await other.reset()
         with pytest.raises(MuxedStreamReset):
             await stream.read()
+
+
+async def test_opening_waits_while_the_peer_has_many_unanswered(autojump_clock):
+    async with MemNet() as net, pair(net) as (a, b):
+        for _ in range(BACKLOG):
+            stream = await a.open_stream()
+            await stream.write(b"x")
+        with trio.move_on_after(10) as waited:
+            await a.open_stream()
+        assert waited.cancelled_caught
+        others = [await b.accept_stream() for _ in range(BACKLOG)]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(a.open_stream)
+            await others[7].write(b"y")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(a.open_stream)
+            await trio.sleep(1)
+            await stream.reset()
+
+
+async def test_a_peer_that_goes_away_for_a_reason_is_left_and_one_without_when_its_streams_have_ended(autojump_clock):
+    async with MemNet() as net, pair(net) as (a, b):
+        stream = await a.open_stream()
+        await stream.write(b"question")
+        other = await b.accept_stream()
+        b.session.go_away(0)
+        b.flush_soon()
+        await trio.sleep(1)
+        assert a.leaving
+        with pytest.raises(MuxedConnUnavailable):
+            await a.open_stream()
+        await other.write(b"answer")
+        await other.close()
+        assert await read_all(stream) == b"answer"
+        assert not a.is_closed
+        await stream.close()
+        await a.event_closed.wait()
+    async with MemNet() as net, pair(net) as (a, b):
+        await a.open_stream()
+        b.session.go_away(2)
+        b.flush_soon()
+        await a.event_closed.wait()
+
+
+async def test_a_peer_that_takes_nothing_is_left_after_a_while(autojump_clock):
+    async with MemNet(window=65536) as net, pair(net) as (a, _), trio.open_nursery() as nursery:
+        net.give_up = 10_000
+        stream = await a.open_stream()
+
+        async def write() -> None:
+            with pytest.raises(MuxedStreamReset):
+                await stream.write(bytes(10_000_000))
+
+        nursery.start_soon(write)
+        net.partition({A}, {B})
+        started = trio.current_time()
+        await a.event_closed.wait()
+        assert trio.current_time() - started <= max(WRITE_TIMEOUT, 2 * PULSE) + 1
