@@ -49,6 +49,8 @@ class ConnStream(INetStream):
 
     async def receive_some(self, max_bytes: int) -> bytes:
         try:
+            if self._fast is not None:
+                return await self._fast.read(max_bytes)
             return await self.read(max_bytes)
         except MuxedStreamEOF:
             if getattr(self.muxed_stream, "cut_off", False):

@@ -166,7 +166,7 @@ class Stream:
         if self._decoder is None:
             return await self.receive_some(READ_SIZE)
         while not self._frames:
-            self._frames = self._decoder.feed(b"")[::-1]  # a fault that came behind the last frames
+            self._decoder.check()
             data = await self._read(READ_SIZE)
             if not data:
                 if self._decoder.incomplete:

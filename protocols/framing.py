@@ -71,13 +71,17 @@ class FrameDecoder:
         self._buffer = bytearray()
         self._error: ProtocolError | None = None
 
+    def check(self) -> None:
+        """Raises what `feed` found behind the last frames."""
+        if self._error is not None:
+            raise self._error
+
     def feed(self, data: bytes) -> list[bytes]:
         """The frames that `data` completes, in order. Raises ProtocolError for a bad or too large length.
 
-        Frames before the fault are given first: the next call, which may bring nothing, raises.
+        Frames before the fault are given first: the next call, or `check`, raises.
         """
-        if self._error is not None:
-            raise self._error
+        self.check()
         frames: list[bytes] = []
         try:
             self._cut(data, frames)
@@ -88,8 +92,8 @@ class FrameDecoder:
         return frames
 
     def _cut(self, data: bytes, frames: list[bytes]) -> None:
-        position = 0
-        while position < len(data):
+        position, end = 0, len(data)
+        while position < end:
             if self._wanted is None:
                 length = self._varint.feed(data[position])
                 position += 1
@@ -98,13 +102,19 @@ class FrameDecoder:
                 if length > self.max_frame:
                     raise ProtocolError(f"expected a frame of at most {self.max_frame} bytes, got one of {length}")
                 self._wanted = length
-            take = min(self._wanted - len(self._buffer), len(data) - position)
-            self._buffer += data[position : position + take]
-            position += take
-            if len(self._buffer) == self._wanted:
+            wanted = self._wanted
+            if not self._buffer and end - position >= wanted:
+                frames.append(data[position : position + wanted])  # whole, as most are: copied once
+                position += wanted
+            else:
+                take = min(wanted - len(self._buffer), end - position)
+                self._buffer += data[position : position + take]
+                position += take
+                if len(self._buffer) < wanted:
+                    return
                 frames.append(bytes(self._buffer))
                 self._buffer.clear()
-                self._wanted = None
+            self._wanted = None
 
     @property
     def incomplete(self) -> bool:
