@@ -8,6 +8,7 @@ handlers of py-libp2p (Kademlia's), so that the registry's bounds hold for them 
 
 from __future__ import annotations
 
+import math
 from contextlib import suppress
 from typing import Any
 
@@ -47,11 +48,12 @@ class ConnStream(INetStream):
     def receive_nowait(self, max_bytes: int) -> bytes:
         return b"" if self._fast is None else self._fast.read_nowait(max_bytes)
 
-    async def receive_some(self, max_bytes: int) -> bytes:
+    async def receive_some(self, max_bytes: int, timeout: float | None = None) -> bytes:
         try:
             if self._fast is not None:
-                return await self._fast.read(max_bytes)
-            return await self.read(max_bytes)
+                return await self._fast.read(max_bytes, timeout)
+            with trio.fail_after(math.inf if timeout is None else timeout):
+                return await self.read(max_bytes)
         except MuxedStreamEOF:
             if getattr(self.muxed_stream, "cut_off", False):
                 raise StreamReset("the connection was lost before the stream's end") from None
@@ -65,7 +67,7 @@ class ConnStream(INetStream):
         if self._fast is None:
             return False
         try:
-            return self._fast.write_nowait(data)
+            return self._fast.write_nowait(data, now=True)
         except BROKEN as error:
             raise StreamReset(f"the stream was reset: {error}") from error
 

@@ -21,6 +21,7 @@ does with its frames, and whether it keeps a stream or opens one for each questi
 
 from __future__ import annotations
 
+import math
 import typing
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -61,8 +62,6 @@ MAX_ID_BYTES = 256
 YIELD_AFTER = 16
 YIELD_BYTES = 16 * 1024
 
-A = typing.TypeVar("A")
-R = typing.TypeVar("R")
 Handler = Callable[["Stream"], Awaitable[None]]
 
 
@@ -72,8 +71,8 @@ class ByteStream(typing.Protocol):
     def receive_nowait(self, max_bytes: int) -> bytes:
         """Up to `max_bytes` bytes that have come already; b"" if there are none, or it can't tell."""
 
-    async def receive_some(self, max_bytes: int) -> bytes:
-        """1 to `max_bytes` bytes; b"" at the peer's proper end."""
+    async def receive_some(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        """1 to `max_bytes` bytes; b"" at the peer's proper end. Raises TooSlowError after `timeout` seconds."""
 
     def send_nowait(self, data: bytes) -> bool:
         """Whether it took all of `data` without waiting; else it took nothing."""
@@ -223,7 +222,11 @@ class Stream:
         async with self._send_lock:
             self._need_whole()
             self._broken = True
-            await self._in_time(self._raw.send_all, payload, "take")
+            try:
+                with trio.fail_after(math.inf if self.protocol.timeout is None else self.protocol.timeout):
+                    await self._raw.send_all(payload)
+            except trio.TooSlowError:
+                raise self._timed_out("take") from None
             self._broken = False
 
     async def send_eof(self) -> None:
@@ -273,7 +276,10 @@ class Stream:
         if data:
             self._worked += 1 + len(data) // YIELD_BYTES
             return data
-        return await self._in_time(self._raw.receive_some, max_bytes, "send")
+        try:
+            return await self._raw.receive_some(max_bytes, self.protocol.timeout)
+        except trio.TooSlowError:
+            raise self._timed_out("send") from None
 
     async def _let_others_run(self) -> None:
         """What needs no waiting still lets others run: now and then for small pieces, each time for large ones."""
@@ -283,13 +289,9 @@ class Stream:
             self._worked = 0
             await trio.lowlevel.checkpoint()
 
-    async def _in_time(self, call: Callable[[A], Awaitable[R]], argument: A, what: str) -> R:
+    def _timed_out(self, what: str) -> StreamTimeout:
         timeout = self.protocol.timeout
-        if timeout is None:
-            return await call(argument)
-        with trio.move_on_after(timeout):
-            return await call(argument)
-        raise StreamTimeout(f"{self.peer} did not {what} anything on {self.protocol.id} for {timeout:g} s")
+        return StreamTimeout(f"{self.peer} did not {what} anything on {self.protocol.id} for {timeout:g} s")
 
     def _need_bytes(self, name: str) -> None:
         if self._decoder is not None:

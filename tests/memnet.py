@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import math
 import tempfile
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
@@ -269,8 +270,9 @@ class PipeBytes:
     def send_nowait(self, data: bytes) -> bool:
         return False
 
-    async def receive_some(self, max_bytes: int) -> bytes:
-        return await self._sure(self.end.receive_some(max_bytes))
+    async def receive_some(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        with trio.fail_after(math.inf if timeout is None else timeout):
+            return await self._sure(self.end.receive_some(max_bytes))
 
     async def send_all(self, data: bytes) -> None:
         await self._sure(self.end.send_all(data))

@@ -47,6 +47,10 @@ PROTOCOL_ERROR = 1
 FLUSH_TIMEOUT = 0.2
 # a peer whose socket takes nothing for so long isn't slow: a slow reader stops its own stream, by the window
 WRITE_TIMEOUT = 60.0
+# pieces of that size wait for the next turn: there may be more, and then it goes out in one call
+AT_ONCE = 16 * 1024
+# of many streams that answer at once so many go out together: the peer works on them while the next ones are answered
+TOGETHER = 4
 PULSE = 30.0
 # a stream that we have closed and the peer hasn't is reset after so long
 LINGER = 60.0
@@ -66,6 +70,7 @@ class MuxedStream(IMuxedStream):
         self.state = state
         self.closed_at: float | None = None
         self._changed: trio.Event | None = None  # somebody waits to read
+        self._deadline = math.inf  # how long it waits
         self._room: trio.Event | None = None  # somebody waits to write
         self._write_lock = trio.Lock()
         self._hole = False
@@ -86,6 +91,15 @@ class MuxedStream(IMuxedStream):
             self._room.set()
             self._room = None
 
+    def expire(self, now: float) -> float:
+        """Wakes a reader whose time is over. The deadline of one that goes on waiting, infinity if there is none."""
+        if self._changed is None:
+            return math.inf
+        if self._deadline <= now:
+            self.wake()
+            return math.inf
+        return self._deadline
+
     def read_nowait(self, n: int) -> bytes:
         """Up to `n` bytes that have come, b"" if there are none: `read` knows whether more will."""
         state, conn = self.state, self.conn
@@ -96,12 +110,17 @@ class MuxedStream(IMuxedStream):
             conn.flush_soon()
         return data
 
-    async def read(self, n: int | None = None) -> bytes:
-        """Up to `n` bytes, at least one. Raises MuxedStreamEOF at the peer's end, MuxedStreamReset."""
+    async def read(self, n: int | None = None, timeout: float | None = None) -> bytes:
+        """Up to `n` bytes, at least one.
+
+        Raises MuxedStreamEOF at the peer's end, MuxedStreamReset, and TooSlowError after `timeout` seconds: cheaper
+        than a cancel scope around it, since only the first of many deadlines needs a timer.
+        """
         if n == 0:
             return b""
         await trio.lowlevel.checkpoint_if_cancelled()
         state, conn = self.state, self.conn
+        deadline = math.inf
         while not state.size:
             if state.reset or conn.lost:
                 raise MuxedStreamReset("the stream was reset, or its connection is lost")
@@ -112,20 +131,31 @@ class MuxedStream(IMuxedStream):
             if not state.announced:
                 conn.session.announce(state)
             conn.flush_before_waiting()
+            if timeout is not None:
+                now = trio.current_time()
+                if deadline == math.inf:
+                    deadline = now + timeout
+                elif now >= deadline:
+                    raise trio.TooSlowError
+                conn.watch(deadline)
+            self._deadline = deadline
             if self._changed is None:
                 self._changed = trio.Event()
             await self._changed.wait()
             conn.woken()
         return self.read_nowait(state.size if n is None or n < 0 else n)
 
-    def write_nowait(self, data: bytes) -> bool:
-        """Takes all of `data` for sending, or nothing. Raises as `write`."""
+    def write_nowait(self, data: bytes, *, now: bool = False) -> bool:
+        """Takes all of `data` for sending, or nothing. Raises as `write`. With `now` nothing is likely to follow it."""
         session, state = self.conn.session, self.state
         self._need_open()
         if len(data) > session.limits.max_unsent or self._write_lock.locked() or not session.has_room(state):
             return False
         session.send(state, data if isinstance(data, bytes) else bytes(data))
-        self.conn.flush_soon()
+        if now and len(data) < AT_ONCE:
+            self.conn.flush_now_or_soon()
+        else:
+            self.conn.flush_soon()
         return True
 
     async def write(self, data: bytes) -> None:
@@ -221,11 +251,16 @@ class Muxer(IMuxedConn):
         self._arrived = trio.Event()
         self._work = trio.Event()
         self._drained = trio.Event()
+        self._nursery: trio.Nursery | None = None
+        self._watched_until = math.inf  # no reader's deadline is before it
+        self._sooner = trio.Event()
         self._answered: trio.Event | None = None  # somebody waits to open a stream
         self._pong = trio.Event()
         self._pings = 0
         self._full = False  # the connection takes nothing; the writer waits for it
         self._failure: Exception | None = None  # of a flush
+        self._deferred = 0
+        self._said_at_once = False  # whether something went out at once since the reader or the writer last ran
         self._woken = 0  # streams woken by what came last whose readers haven't run yet
 
     # what py-libp2p asks of a muxer
@@ -262,6 +297,7 @@ class Muxer(IMuxedConn):
             return
         try:
             async with trio.open_nursery() as nursery:
+                self._nursery = nursery
                 nursery.start_soon(self._write, nursery.cancel_scope)
                 nursery.start_soon(self._pulse, nursery.cancel_scope)
                 self.event_started.set()
@@ -300,7 +336,7 @@ class Muxer(IMuxedConn):
         """Says go-away, if the peer takes it soon, and closes. Idempotent."""
         if not self.event_closed.is_set() and not self.lost:
             self.session.go_away()
-            await self._flushed()
+            await self._wait_flushed()
         with trio.CancelScope(shield=True):
             await self._end()
 
@@ -319,6 +355,16 @@ class Muxer(IMuxedConn):
         """There is something to write: it goes out in this turn of the event loop or the next."""
         self._work.set()
 
+    def flush_now_or_soon(self) -> None:
+        """As `flush_soon`, for what is whole in itself: at once, unless more is likely to come in this turn."""
+        self._deferred += 1
+        if (self._woken and self._deferred < TOGETHER) or self._said_at_once:
+            self._work.set()
+        else:
+            self._deferred = 0
+            self._said_at_once = not self._woken
+            self._flush()
+
     def flush_before_waiting(self) -> None:
         """Somebody goes to wait for an answer: nothing more comes from there, nor soon from others."""
         if not self._woken and self.session.ready:
@@ -328,6 +374,15 @@ class Muxer(IMuxedConn):
         """A reader that was woken runs."""
         if self._woken:
             self._woken -= 1
+
+    def watch(self, deadline: float) -> None:
+        """Somebody waits until then. With a task of its own only while there are such."""
+        if deadline < self._watched_until and self._nursery is not None:
+            if self._watched_until == math.inf:
+                self._nursery.start_soon(self._watch)
+            else:
+                self._sooner.set()
+            self._watched_until = deadline
 
     def forget_gone(self, stream: MuxedStream) -> None:
         """Drops a stream that is over on both sides."""
@@ -348,6 +403,7 @@ class Muxer(IMuxedConn):
                 if not messages:
                     return
                 self._woken = 0
+                self._said_at_once = False
                 for message in messages:
                     for event in session.receive(message):
                         self._handle(event)
@@ -362,7 +418,7 @@ class Muxer(IMuxedConn):
             log.debug("muxer_ended", peer=str(self.peer_id), error=str(error))
             self.fault = str(error)
             session.go_away(PROTOCOL_ERROR)
-            await self._flushed()
+            await self._wait_flushed()
 
     def _flush(self) -> None:
         """Sends what there is, until the connection takes no more; the rest is the writer's, and so is a failure."""
@@ -373,7 +429,7 @@ class Muxer(IMuxedConn):
         try:
             while not self._full and session.ready:
                 messages: list[bytes | memoryview] = []
-                while len(messages) < BATCH:
+                while len(messages) < BATCH and session.ready:
                     message, events = session.output()
                     if not message:
                         break
@@ -416,8 +472,9 @@ class Muxer(IMuxedConn):
                 stalled.deadline = math.inf
                 await self._work.wait()
                 self._work = trio.Event()
+                self._said_at_once = False
 
-    async def _flushed(self) -> None:
+    async def _wait_flushed(self) -> None:
         """Waits a little until all that was written is on its way."""
         self._work.set()
         with trio.move_on_after(FLUSH_TIMEOUT):
@@ -441,6 +498,14 @@ class Muxer(IMuxedConn):
             self.round_trip = measured if not self.round_trip else 0.75 * self.round_trip + 0.25 * measured
             await trio.sleep(PULSE)
             self._reset_lingering(trio.current_time())
+
+    async def _watch(self) -> None:
+        while self._watched_until < math.inf:
+            with trio.move_on_at(self._watched_until):
+                await self._sooner.wait()
+            self._sooner = trio.Event()
+            now = trio.current_time()
+            self._watched_until = min((stream.expire(now) for stream in self._streams.values()), default=math.inf)
 
     def _reset_lingering(self, now: float) -> None:
         for stream in list(self._streams.values()):
