@@ -102,12 +102,11 @@ class MuxedStream(IMuxedStream):
 
     def read_nowait(self, n: int) -> bytes:
         """Up to `n` bytes that have come, b"" if there are none: `read` knows whether more will."""
-        state, conn = self.state, self.conn
-        if not state.size:
-            return b""
-        data = conn.session.take(state, n, trio.current_time(), conn.round_trip)
-        if conn.session.control_pending:
-            conn.flush_soon()
+        state, session = self.state, self.conn.session
+        data = session.take(state, n)
+        if session.owes(state):
+            session.credit(state, trio.current_time(), self.conn.round_trip)
+            self.conn.flush_soon()
         return data
 
     async def read(self, n: int | None = None, timeout: float | None = None) -> bytes:

@@ -151,27 +151,39 @@ class Session:
         stream.reset = True
         self._remove(stream)
 
-    def take(self, stream: Stream, count: int, now: float, round_trip: float) -> bytes:
-        """Up to `count` received bytes, one at least if there are any, and their credit back to the peer."""
-        parts: list[bytes | bytearray | memoryview] = []
-        wanted = left = min(count, stream.size)
-        if left and not stream.at and LARGE_CHUNK <= len(stream.received[0]) <= left:
-            wanted = left = len(stream.received[0])  # a large chunk alone: as it came, it needn't be copied
-        while left:
-            chunk = stream.received[0]
-            piece = chunk if not stream.at and len(chunk) <= left else chunk[stream.at : stream.at + left]
-            parts.append(piece)
-            left -= len(piece)
-            stream.at += len(piece)
-            if stream.at == len(chunk):
-                stream.received.popleft()
-                stream.at = 0
-        stream.size -= wanted
-        self._unread -= wanted
-        self._credit(stream, now, round_trip)
-        if len(parts) != 1:
-            return b"".join(parts)
-        return parts[0] if isinstance(parts[0], bytes) else bytes(parts[0])
+    def take(self, stream: Stream, count: int) -> bytes:
+        """Up to `count` received bytes, one at least if there are any. Then the peer may be owed `credit`."""
+        received = stream.received
+        if not received or count <= 0:
+            return b""
+        chunk = received[0]
+        if LARGE_CHUNK <= len(chunk) <= count and not stream.at:
+            received.popleft()  # alone and as it came: it needn't be copied
+            data = chunk if isinstance(chunk, bytes) else bytes(chunk)
+        else:
+            data = _join(stream, min(count, stream.size))
+        stream.size -= len(data)
+        self._unread -= len(data)
+        return data
+
+    def owes(self, stream: Stream) -> bool:
+        """Whether half the window has been read, so that the peer should have it back by `credit`."""
+        return 2 * (stream.window - stream.credit - stream.size) >= stream.window
+
+    def credit(self, stream: Stream, now: float, round_trip: float) -> None:
+        """Gives back what has been read, and grows a window that is too small for its path."""
+        if stream.ended or stream.reset or stream.number not in self.streams or not self.owes(stream):
+            return
+        owed = stream.window - stream.credit - stream.size
+        if now and stream.updated and now - stream.updated < 4 * round_trip:
+            grown = min(2 * stream.window, self.limits.max_window)
+            if self._windows + grown - stream.window <= self.limits.max_windows:
+                owed += grown - stream.window
+                self._windows += grown - stream.window
+                stream.window = grown
+        stream.updated = now
+        stream.credit += owed
+        self._say(stream, WINDOW_UPDATE, 0, owed)
 
     def ping(self, value: int) -> None:
         """Asks for a `Pong`."""
@@ -379,7 +391,7 @@ class Session:
         self._unread -= stream.size
         stream.received.clear()
         stream.size = stream.at = 0
-        self._credit(stream, 0.0, 0.0)
+        self.credit(stream, 0.0, 0.0)
 
     def _peer_ended(self, stream: Stream, events: list[Event]) -> None:
         events.append(Readable(stream.number))
@@ -425,23 +437,6 @@ class Session:
         if stream.gone:
             self._remove(stream)
 
-    def _credit(self, stream: Stream, now: float, round_trip: float) -> None:
-        """Gives credit back when half the window has been read, and grows a window that is too small for its path."""
-        if stream.ended or stream.reset or stream.number not in self.streams:
-            return
-        owed = stream.window - stream.credit - stream.size
-        if owed < stream.window // 2:
-            return
-        if now and stream.updated and now - stream.updated < 4 * round_trip:
-            grown = min(2 * stream.window, self.limits.max_window)
-            if self._windows + grown - stream.window <= self.limits.max_windows:
-                owed += grown - stream.window
-                self._windows += grown - stream.window
-                stream.window = grown
-        stream.updated = now
-        stream.credit += owed
-        self._say(stream, WINDOW_UPDATE, 0, owed)
-
 
 Chunks = deque[bytes | memoryview]
 
@@ -465,3 +460,18 @@ def _take(chunks: Chunks, size: int) -> bytes | memoryview:
     parts: list[bytes | memoryview] = []
     _move(chunks, size, parts)
     return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _join(stream: Stream, size: int) -> bytes:
+    """Takes the first `size` bytes of what the stream has received."""
+    parts: list[bytes | bytearray | memoryview] = []
+    while size:
+        chunk = stream.received[0]
+        piece = chunk if not stream.at and len(chunk) <= size else chunk[stream.at : stream.at + size]
+        parts.append(piece)
+        size -= len(piece)
+        stream.at += len(piece)
+        if stream.at == len(chunk):
+            stream.received.popleft()
+            stream.at = 0
+    return bytes(parts[0]) if len(parts) == 1 else b"".join(parts)

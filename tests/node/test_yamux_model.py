@@ -46,6 +46,13 @@ def sent(session: Session) -> bytes:
         out += data
 
 
+def read(session: Session, stream: Stream, now: float, round_trip: float) -> None:
+    """Reads all there is."""
+    while session.take(stream, stream.size):
+        pass
+    session.credit(stream, now, round_trip)
+
+
 def listener(**limits) -> Session:
     return Session(initiator=False, limits=Limits(**limits))
 
@@ -62,12 +69,12 @@ def test_a_stream_opens_with_its_first_data_and_is_accepted_with_the_first_answe
     assert wire == frame(DATA, SYN, 1, b"hello")
     assert theirs.receive(wire) == [Opened(1), Readable(1)]
     other = theirs.streams[1]
-    assert theirs.take(other, 100, 0, 0) == b"hello"
+    assert theirs.take(other, 100) == b"hello"
     theirs.send(other, b"welcome")
     wire = sent(theirs)
     assert wire == frame(DATA, ACK, 1, b"welcome")
     assert ours.receive(wire) == [Readable(1)]
-    assert ours.take(stream, 3, 0, 0) + ours.take(stream, 100, 0, 0) == b"welcome"
+    assert ours.take(stream, 3) + ours.take(stream, 100) == b"welcome"
 
 
 def test_announcing_ending_and_resetting():
@@ -191,7 +198,7 @@ def test_bytes_one_by_one_cost_little_more_than_they_hold():
     stream = theirs.streams[1]
     assert stream.size == 50_000
     assert len(stream.received) < 50
-    assert theirs.take(stream, 60_000, 0, 0) == b"x" * 50_000
+    assert theirs.take(stream, 60_000) == b"x" * 50_000
 
 
 def test_unread_bytes_of_all_streams_together_are_bounded():
@@ -208,7 +215,7 @@ def test_a_window_grows_when_it_is_emptied_fast_and_not_past_its_limits():
     stream, now = theirs.streams[1], 100.0
     for _ in range(100):
         theirs.receive(frame(DATA, 0, 1, bytes(stream.credit)))
-        theirs.take(stream, stream.size, now, 1.0)
+        read(theirs, stream, now, 1.0)
         now += 0.5
     assert stream.window == stream.credit == 1024 * 1024
     slow = listener()
@@ -216,7 +223,7 @@ def test_a_window_grows_when_it_is_emptied_fast_and_not_past_its_limits():
     stream = slow.streams[1]
     for _ in range(20):
         slow.receive(frame(DATA, 0, 1, bytes(stream.credit)))
-        slow.take(stream, stream.size, now, 0.001)
+        read(slow, stream, now, 0.001)
         now += 10
     assert stream.window == INITIAL_WINDOW
 
@@ -287,7 +294,8 @@ class End:
                 self.spoilt.add(event.stream)
 
     def read(self, stream: Stream, count: int, now: float) -> None:
-        self.got[stream.number] += self.session.take(stream, count, now, 0.05)
+        self.got[stream.number] += self.session.take(stream, count)
+        self.session.credit(stream, now, 0.05)
 
 
 def act(end: End, rng: random.Random, now: float, text: bytes) -> None:
