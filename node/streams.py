@@ -20,7 +20,7 @@ from libp2p.stream_muxer.exceptions import MuxedConnError, MuxedStreamEOF, Muxed
 from libp2p.stream_muxer.yamux.yamux import YamuxStream
 
 from node.upgrade.guarded_yamux import GuardedYamux
-from node.upgrade.muxer import MuxedStream
+from node.upgrade.muxed_stream import MuxedStream
 from protocols import EndOfStream, Stream, StreamReset
 
 # saying that a stream ends mustn't wait long for a peer that takes nothing

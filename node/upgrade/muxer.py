@@ -5,12 +5,10 @@
     writer task:  flushes what streams wrote in this turn of the event loop, and waits while the connection is full
     pulse task:   pings, for the round trip and for links that died
 
-A write goes to the session's queue and returns; it waits while the queue is full. The queue is flushed when a stream
-that wrote goes on to wait for an answer, or else by the writer, one turn later: what many streams say at once goes out
-in one message. A write of more than the queue holds goes in pieces; cancelled between two it leaves a hole, and the
-stream can only be reset. A read takes bytes and awaits nothing afterwards, so that cancelling it loses none. A reader
-that doesn't read stops the peer's stream by its window, and nothing else. When the connection is lost every stream is
-reset.
+What streams write is queued. It goes out at once where one stream says one thing, when a stream that wrote goes on to
+wait for an answer, or else by the writer, one turn later: what many streams say together goes out in few messages. A
+reader that doesn't read stops the peer's stream by its window, and nothing else. When the connection is lost every
+stream is reset. A peer that goes away is left when its last stream has ended, or at once if it names a reason.
 """
 
 from __future__ import annotations
@@ -18,7 +16,6 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable
-from types import TracebackType
 from typing import Any
 
 import trio
@@ -29,14 +26,12 @@ from libp2p.network.connection.exceptions import RawConnError
 from libp2p.peer.id import ID
 from libp2p.stream_muxer.exceptions import (
     MuxedConnUnavailable,
-    MuxedStreamClosed,
-    MuxedStreamEOF,
     MuxedStreamError,
-    MuxedStreamReset,
 )
 from multiaddr import Multiaddr
 
 from node.log import get_logger
+from node.upgrade.muxed_stream import MuxedStream
 from node.upgrade.secure import BATCH, SecureConn
 from node.upgrade.yamux import Session
 from node.upgrade.yamux_state import MAX_CONTROL, Event, Limits, Opened, Pong, Stream, WentAway, Writable
@@ -47,8 +42,6 @@ PROTOCOL_ERROR = 1
 FLUSH_TIMEOUT = 0.2
 # a peer whose socket takes nothing for so long isn't slow: a slow reader stops its own stream, by the window
 WRITE_TIMEOUT = 60.0
-# pieces of that size wait for the next turn: there may be more, and then it goes out in one call
-AT_ONCE = 16 * 1024
 # of many streams that answer at once so many go out together: the peer works on them while the next ones are answered
 TOGETHER = 4
 PULSE = 30.0
@@ -58,178 +51,6 @@ LINGER = 60.0
 _LOST = (IOException, RawConnError, OSError, trio.ClosedResourceError, trio.BrokenResourceError)
 
 log = get_logger("muxer")
-
-
-class MuxedStream(IMuxedStream):
-    """One stream. One task may read while another writes; writers take turns."""
-
-    def __init__(self, conn: Muxer, state: Stream) -> None:
-        self.muxed_conn = conn
-        self.conn = conn
-        self.stream_id = state.number
-        self.state = state
-        self.closed_at: float | None = None
-        self._changed: trio.Event | None = None  # somebody waits to read
-        self._deadline = math.inf  # how long it waits
-        self._room: trio.Event | None = None  # somebody waits to write
-        self._write_lock = trio.Lock()
-        self._hole = False
-
-    def wake(self) -> bool:
-        """Something has changed for whoever reads; at the stream's end, for whoever writes too. Whether one read."""
-        if self.state.reset or self.conn.lost:
-            self.wake_writer()
-        if self._changed is None:
-            return False
-        self._changed.set()
-        self._changed = None
-        return True
-
-    def wake_writer(self) -> None:
-        """There is room for whoever writes."""
-        if self._room is not None:
-            self._room.set()
-            self._room = None
-
-    def expire(self, now: float) -> float:
-        """Wakes a reader whose time is over. The deadline of one that goes on waiting, infinity if there is none."""
-        if self._changed is None:
-            return math.inf
-        if self._deadline <= now:
-            self.wake()
-            return math.inf
-        return self._deadline
-
-    def read_nowait(self, n: int) -> bytes:
-        """Up to `n` bytes that have come, b"" if there are none: `read` knows whether more will."""
-        state, session = self.state, self.conn.session
-        data = session.take(state, n)
-        if session.owes(state):
-            session.credit(state, trio.current_time(), self.conn.round_trip)
-            self.conn.flush_soon()
-        return data
-
-    async def read(self, n: int | None = None, timeout: float | None = None) -> bytes:
-        """Up to `n` bytes, at least one.
-
-        Raises MuxedStreamEOF at the peer's end, MuxedStreamReset, and TooSlowError after `timeout` seconds: cheaper
-        than a cancel scope around it, since only the first of many deadlines needs a timer.
-        """
-        if n == 0:
-            return b""
-        await trio.lowlevel.checkpoint_if_cancelled()
-        state, conn = self.state, self.conn
-        deadline = math.inf
-        while not state.size:
-            if state.reset or conn.lost:
-                raise MuxedStreamReset("the stream was reset, or its connection is lost")
-            if state.ended:
-                raise MuxedStreamEOF("the peer has ended the stream")
-            if state.abandoned:
-                raise MuxedStreamClosed("the stream is closed")
-            if not state.announced:
-                conn.session.announce(state)
-            conn.flush_before_waiting()
-            if timeout is not None:
-                now = trio.current_time()
-                if deadline == math.inf:
-                    deadline = now + timeout
-                elif now >= deadline:
-                    raise trio.TooSlowError
-                conn.watch(deadline)
-            self._deadline = deadline
-            if self._changed is None:
-                self._changed = trio.Event()
-            await self._changed.wait()
-            conn.woken()
-        return self.read_nowait(state.size if n is None or n < 0 else n)
-
-    def write_nowait(self, data: bytes, *, now: bool = False) -> bool:
-        """Takes all of `data` for sending, or nothing. Raises as `write`. With `now` nothing is likely to follow it."""
-        session, state = self.conn.session, self.state
-        self._need_open()
-        if len(data) > session.limits.max_unsent or self._write_lock.locked() or not session.has_room(state):
-            return False
-        session.send(state, data if isinstance(data, bytes) else bytes(data))
-        if now and len(data) < AT_ONCE:
-            self.conn.flush_now_or_soon()
-        else:
-            self.conn.flush_soon()
-        return True
-
-    async def write(self, data: bytes) -> None:
-        """Returns when all of `data` is on its way or in the queue. Raises MuxedStreamClosed, MuxedStreamReset."""
-        await trio.lowlevel.checkpoint_if_cancelled()
-        if self.write_nowait(data):
-            return
-        session, state = self.conn.session, self.state
-        view, piece = memoryview(bytes(data)), session.limits.max_unsent
-        async with self._write_lock:
-            for start in range(0, len(view), piece):
-                while not session.has_room(state):
-                    self._hole = start > 0  # if it is cancelled here
-                    state.wanted = True
-                    self._room = trio.Event()
-                    await self._room.wait()
-                    self._hole = False
-                    self._need_open()
-                session.send(state, view[start : start + piece])  # type: ignore[arg-type]  # of bytes, no others
-                self.conn.flush_soon()
-
-    async def close_write(self) -> None:
-        """Says that we send no more."""
-        await trio.lowlevel.checkpoint_if_cancelled()
-        if self._hole:
-            await self.reset()
-        else:
-            self.conn.session.end(self.state)
-            self.conn.flush_soon()
-
-    async def close(self) -> None:
-        """Ends our side and reads no more. Idempotent."""
-        self.close_nowait()
-        await trio.lowlevel.checkpoint()
-
-    def close_nowait(self) -> None:
-        if self.closed_at is None:
-            self.closed_at = trio.current_time()
-            self.conn.session.abandon(self.state)
-            if self._hole:
-                self.conn.session.reset(self.state)
-            else:
-                self.conn.session.end(self.state)
-            self.conn.forget_gone(self)
-            self.conn.flush_soon()
-            self.wake()
-
-    async def reset(self) -> None:
-        """Ends both sides at once. Idempotent."""
-        self.conn.session.reset(self.state)
-        self.state.reset = True
-        self.conn.forget_gone(self)
-        self.conn.flush_soon()
-        self.wake()
-        await trio.lowlevel.checkpoint()
-
-    def set_deadline(self, ttl: int) -> None:
-        raise NotImplementedError("deadlines are the caller's: use trio.fail_after")
-
-    def get_remote_address(self) -> tuple[str, int] | None:
-        return self.conn.secured_conn.get_remote_address()
-
-    def _need_open(self) -> None:
-        if self.state.reset or self.conn.lost:
-            raise MuxedStreamReset("the stream was reset, or its connection is lost")
-        if self.state.end_wanted or self._hole:
-            raise MuxedStreamClosed("the stream is closed for writing, or a write to it was cut off")
-
-    async def __aenter__(self) -> MuxedStream:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.close()
 
 
 class Muxer(IMuxedConn):

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from node.upgrade.chunks import join, move, take
 from node.upgrade.yamux_state import (
     ACK,
     BACKLOG,
@@ -161,7 +162,7 @@ class Session:
             received.popleft()  # alone and as it came: it needn't be copied
             data = chunk if isinstance(chunk, bytes) else bytes(chunk)
         else:
-            data = _join(stream, min(count, stream.size))
+            data, stream.at = join(received, stream.at, min(count, stream.size))
         stream.size -= len(data)
         self._unread -= len(data)
         return data
@@ -212,7 +213,7 @@ class Session:
     def output(self) -> tuple[bytes | memoryview, list[Event]]:
         """What goes out next, at most one message's worth, and what that finishes; b"" if nothing can."""
         if self._body:
-            return _take(self._body, MESSAGE), []
+            return take(self._body, MESSAGE), []
         parts: list[bytes | memoryview] = []
         events: list[Event] = []
         room = self._output_control(parts, MESSAGE)
@@ -227,7 +228,7 @@ class Session:
             else:
                 size = min(size, room - HEADER.size)
             parts.append(HEADER.pack(0, DATA, self._flags(stream), stream.number, size))
-            _move(stream.unsent, size, self._body if size >= MESSAGE else parts)
+            move(stream.unsent, size, self._body if size >= MESSAGE else parts)
             room -= HEADER.size + size
             self._sent(stream, size, events)
         if not self._body:
@@ -436,42 +437,3 @@ class Session:
         self._say(stream, DATA, FIN, 0)
         if stream.gone:
             self._remove(stream)
-
-
-Chunks = deque[bytes | memoryview]
-
-
-def _move(chunks: Chunks, size: int, parts: Chunks | list[bytes | memoryview]) -> None:
-    """Moves the first `size` bytes of `chunks`, or all, to `parts`, without copying them."""
-    while size and chunks:
-        chunk = chunks[0]
-        if len(chunk) <= size:
-            parts.append(chunks.popleft())
-            size -= len(chunk)
-        else:
-            view = memoryview(chunk)
-            parts.append(view[:size])
-            chunks[0] = view[size:]
-            return
-
-
-def _take(chunks: Chunks, size: int) -> bytes | memoryview:
-    """The first `size` bytes, fewer if there are fewer; copied only if they are in several chunks."""
-    parts: list[bytes | memoryview] = []
-    _move(chunks, size, parts)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def _join(stream: Stream, size: int) -> bytes:
-    """Takes the first `size` bytes of what the stream has received."""
-    parts: list[bytes | bytearray | memoryview] = []
-    while size:
-        chunk = stream.received[0]
-        piece = chunk if not stream.at and len(chunk) <= size else chunk[stream.at : stream.at + size]
-        parts.append(piece)
-        size -= len(piece)
-        stream.at += len(piece)
-        if stream.at == len(chunk):
-            stream.received.popleft()
-            stream.at = 0
-    return bytes(parts[0]) if len(parts) == 1 else b"".join(parts)

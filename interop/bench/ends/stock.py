@@ -1,8 +1,8 @@
 """py-libp2p's own host as an end, on Noise and Yamux as ours is. Admits anybody.
 
 The handlers and clients are what somebody writes who uses py-libp2p: streams are read 64 KiB at a time, and frames are
-cut from what was read. Transfers are written in the blocks of py-libp2p's own perf service, 64 KiB; with 256 KiB it moves
-about a third more for each CPU-second. A handler keeps its exceptions to itself: one that raises stops that host.
+cut from what was read. Transfers are written in the blocks of py-libp2p's own perf service, 64 KiB; with 256 KiB it
+moves about a third more for each CPU-second. A handler keeps its exceptions to itself: one that raises stops that host.
 """
 
 from __future__ import annotations
