@@ -145,7 +145,7 @@ BENCHMARKS: tuple[Benchmark[Any], ...] = (
             *(Line(f"ping-at-{count}", "us", False) for count in (0, 10, 100, 200, 1000)),
         ),
         pairings=("vouch", "stock", "go"),
-        amounts=(Crowding((10, 100, 1000), 100, 10.0, 1.0), Crowding((10, 100, 200), 100, 3.0, 0.3)),
+        amounts=(Crowding((10, 100, 1000), 100, 40.0, 1.0), Crowding((10, 100, 200), 100, 3.0, 0.3)),
         repeats=(3, 1),
         measure=measures.connections,
         crowded=lambda crowding: crowding.most,
