@@ -30,7 +30,7 @@ from protocols import ProtocolError
 BATCH = 16
 SPARE_BUFFERS = 4
 _SEALED = BATCH * (LENGTH.size + MAX_MESSAGE)
-_READ = 512 * 1024
+_READ = 256 * 1024
 
 
 class NoiseTransport(ISecureTransport):
