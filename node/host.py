@@ -1,6 +1,6 @@
 """py-libp2p's host, put together from the parts that we trust, for those of its own parts that want one (Kademlia).
 
-    Tcp --- Upgrader(Noise, GuardedYamux) --- Swarm(admission, limits) --- Registry(bounds) --- protocols
+    Tcp --- Upgrader(Noise, Yamux) --- Swarm(admission, limits) --- Registry(bounds) --- protocols
                                                  |
                                     Host: the face that py-libp2p's services see
 

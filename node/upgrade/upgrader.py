@@ -1,4 +1,4 @@
-"""Raw connection → secured → multiplexed: py-libp2p's Noise and the guarded Yamux, chosen by our multistream.
+"""Raw connection → secured → multiplexed, each chosen by our multistream or, the muxer, within the security handshake.
 
 Nothing weaker is offered: no plaintext, no secio. The deadline over the whole upgrade is the caller's, and so is
 closing the connection when it fails; whatever a stranger sends ends in an exception here.
