@@ -114,6 +114,9 @@ class Config:
     max_connections_per_ip: int = advanced(16, "connections with one IP address, or one IPv6 /64")
     max_dials: int = advanced(32, "dials under way at once")
     max_streams: int = advanced(256, "inbound streams open at once on one connection")
+    max_stream_window: int = advanced(16 << 20, "bytes that a peer may send ahead on one stream", shown="16 MiB")
+    max_connection_window: int = advanced(64 << 20, "the same on all streams of a connection", shown="64 MiB")
+    max_unsent: int = advanced(8 << 20, "bytes that wait to be sent on one connection", shown="8 MiB")
     max_known_peers: int = advanced(10_000, "peers that are remembered while the node runs")
     max_control_clients: int = advanced(16, "clients of the control socket at once")
 
@@ -135,6 +138,11 @@ class Config:
             if getattr(self, low) > getattr(self, high):
                 text = f"expected at most {high}, which is {getattr(self, high)}, got {getattr(self, low)}"
                 raise SettingError(text, low, high)
+        if self.max_stream_window < _LEAST_WINDOW:
+            text = (
+                f"expected at least {_LEAST_WINDOW}, the window that a stream begins with, got {self.max_stream_window}"
+            )
+            raise SettingError(text, "max_stream_window")
         _check_text(self)
         for address in self.listen:
             _check_multiaddr("listen", address)
@@ -165,7 +173,10 @@ class Config:
 _AT_MOST = (
     ("bootstrap_retry_min", "bootstrap_retry_max"),
     ("refused_backoff_min", "refused_backoff_max"),
+    ("max_stream_window", "max_connection_window"),
 )
+# Yamux's first window, which no side can refuse
+_LEAST_WINDOW = 256 << 10
 
 
 def _check_text(config: Config) -> None:

@@ -140,7 +140,13 @@ def make_upgrader(config: Config, key_pair: KeyPair) -> Upgrader:
     if config.upgrade == "stock":
         noise = Noise(key_pair, noise_privkey=create_new_x25519_key_pair().private_key)
         return Upgrader({str(NOISE_ID): noise}, {str(YAMUX_ID): GuardedYamux})
-    limits = Limits(max_streams=2 * config.max_streams)
+    limits = Limits(
+        max_streams=2 * config.max_streams,
+        max_window=config.max_stream_window,
+        max_windows=config.max_connection_window,
+        max_unread=config.max_connection_window,
+        max_all_unsent=config.max_unsent,
+    )
     return Upgrader({str(NOISE_ID): NoiseTransport(key_pair, [str(YAMUX_ID)])}, {str(YAMUX_ID): muxer(limits)})
 
 

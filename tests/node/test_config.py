@@ -422,3 +422,10 @@ def test_unknown_variables_are_warned_about_and_ignored():
     assert loaded.config.network_id == "vouch-local"
     assert loaded.warnings[0] == "environment: unknown variable VOUCH_NETWROK_ID; did you mean VOUCH_NETWORK_ID?"
     assert "VOUCH_PORT" in loaded.warnings[1]
+
+
+def test_a_window_is_not_smaller_than_a_stream_begins_with():
+    with pytest.raises(UsageError, match="^max_stream_window: expected at least 262144, the window that a stream begins"):
+        Config(max_stream_window=1000)
+    with pytest.raises(UsageError, match="expected at most max_connection_window"):
+        Config(max_stream_window=1 << 20, max_connection_window=1 << 19)
