@@ -3,7 +3,7 @@
     reader task:  connection --receive--> Session.receive --events--> wakes streams, hands out new ones
     flush:        Session.output --send_nowait--> connection      synchronous: no cancellation cuts a frame
     writer task:  flushes what streams wrote in this turn of the event loop, and waits while the connection is full
-    pulse task:   pings, for the round trip and for links that died
+    pulse task:   pings, for the round trip and for links that died; ends readers' waits that took too long
 
 What streams write is queued. It goes out at once where one stream says one thing, when a stream that wrote goes on to
 wait for an answer, or else by the writer, one turn later: what many streams say together goes out in few messages. A
@@ -71,11 +71,10 @@ class Muxer(IMuxedConn):
         self._arrived = trio.Event()
         self._work = trio.Event()
         self._drained = trio.Event()
-        self._nursery: trio.Nursery | None = None
         self._watched_until = math.inf  # no reader's deadline is before it
         self._sooner = trio.Event()
         self._answered: trio.Event | None = None  # somebody waits to open a stream
-        self._pong = trio.Event()
+        self._asked_at: float | None = None  # when a ping went out that isn't answered yet
         self._pings = 0
         self._full = False  # the connection takes nothing; the writer waits for it
         self._failure: Exception | None = None  # of a flush
@@ -117,7 +116,6 @@ class Muxer(IMuxedConn):
             return
         try:
             async with trio.open_nursery() as nursery:
-                self._nursery = nursery
                 nursery.start_soon(self._write, nursery.cancel_scope)
                 nursery.start_soon(self._pulse, nursery.cancel_scope)
                 self.event_started.set()
@@ -196,13 +194,10 @@ class Muxer(IMuxedConn):
             self._woken -= 1
 
     def watch(self, deadline: float) -> None:
-        """Somebody waits until then. With a task of its own only while there are such."""
-        if deadline < self._watched_until and self._nursery is not None:
-            if self._watched_until == math.inf:
-                self._nursery.start_soon(self._watch)
-            else:
-                self._sooner.set()
+        """Somebody waits until then: the pulse wakes whoever's time is over."""
+        if deadline < self._watched_until:
             self._watched_until = deadline
+            self._sooner.set()
 
     def forget_gone(self, stream: MuxedStream) -> None:
         """Drops a stream that is over on both sides."""
@@ -302,30 +297,25 @@ class Muxer(IMuxedConn):
                 await self._drained.wait()
 
     async def _pulse(self, scope: trio.CancelScope) -> None:
+        next_ping = trio.current_time()
         while True:
-            self._pings += 1
-            self._pong = trio.Event()
-            sent = trio.current_time()
-            self.session.ping(self._pings & 0xFFFFFFFF)
-            self._work.set()
-            with trio.move_on_after(PULSE):
-                await self._pong.wait()
-            if not self._pong.is_set():
-                log.debug("peer_silent", peer=str(self.peer_id))
-                scope.cancel()
-                return
-            measured = trio.current_time() - sent
-            self.round_trip = measured if not self.round_trip else 0.75 * self.round_trip + 0.25 * measured
-            await trio.sleep(PULSE)
-            self._reset_lingering(trio.current_time())
-
-    async def _watch(self) -> None:
-        while self._watched_until < math.inf:
-            with trio.move_on_at(self._watched_until):
+            now = trio.current_time()
+            if now >= next_ping:
+                if self._asked_at is not None:
+                    log.debug("peer_silent", peer=str(self.peer_id))
+                    scope.cancel()
+                    return
+                self._pings += 1
+                self._asked_at = now
+                self.session.ping(self._pings & 0xFFFFFFFF)
+                self._work.set()
+                self._reset_lingering(now)
+                next_ping = now + PULSE
+            if now >= self._watched_until:
+                self._watched_until = min((stream.expire(now) for stream in self._streams.values()), default=math.inf)
+            with trio.move_on_at(min(next_ping, self._watched_until)):
                 await self._sooner.wait()
             self._sooner = trio.Event()
-            now = trio.current_time()
-            self._watched_until = min((stream.expire(now) for stream in self._streams.values()), default=math.inf)
 
     def _reset_lingering(self, now: float) -> None:
         for stream in list(self._streams.values()):
@@ -341,8 +331,9 @@ class Muxer(IMuxedConn):
                 self._arrived.set()
                 self._arrived = trio.Event()
         elif isinstance(event, Pong):
-            if event.value == self._pings & 0xFFFFFFFF:
-                self._pong.set()
+            if event.value == self._pings & 0xFFFFFFFF and self._asked_at is not None:
+                measured, self._asked_at = trio.current_time() - self._asked_at, None
+                self.round_trip = measured if not self.round_trip else 0.75 * self.round_trip + 0.25 * measured
         elif isinstance(event, WentAway):
             self._work.set()
             if event.reason:

@@ -425,7 +425,9 @@ def test_unknown_variables_are_warned_about_and_ignored():
 
 
 def test_a_window_is_not_smaller_than_a_stream_begins_with():
-    with pytest.raises(UsageError, match="^max_stream_window: expected at least 262144, the window that a stream begins"):
+    with pytest.raises(
+        UsageError, match=r"^max_stream_window: expected at least 262144, the window that a stream begins"
+    ):
         Config(max_stream_window=1000)
     with pytest.raises(UsageError, match="expected at most max_connection_window"):
         Config(max_stream_window=1 << 20, max_connection_window=1 << 19)
