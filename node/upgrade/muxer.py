@@ -42,6 +42,8 @@ PROTOCOL_ERROR = 1
 FLUSH_TIMEOUT = 0.2
 # a peer whose socket takes nothing for so long isn't slow: a slow reader stops its own stream, by the window
 WRITE_TIMEOUT = 60.0
+# others run after so many frames: small ones take as long as large ones, and a message holds five thousand
+MANY_FRAMES = 512
 # of many streams that answer at once so many go out together: the peer works on them while the next ones are answered
 TOGETHER = 4
 PULSE = 30.0
@@ -222,6 +224,10 @@ class Muxer(IMuxedConn):
                 for message in messages:
                     for event in session.receive(message):
                         self._handle(event)
+                    if session.frames > MANY_FRAMES:
+                        session.frames = 0
+                        await trio.lowlevel.checkpoint()
+                session.frames = 0
                 self._let_open()
                 if session.ready:
                     self._flush()

@@ -72,6 +72,7 @@ class Session:
         self.went_away = False
         self.held = held
         self.refused = 0
+        self.frames = 0  # received; the caller may set it back
         self.unacknowledged = 0
         self._next = 1 if initiator else 2
         self._theirs = 0 if initiator else 1
@@ -291,6 +292,7 @@ class Session:
 
     def _frame(self, fields: tuple[int, ...], events: list[Event]) -> None:
         version, kind, flags, number, length = fields
+        self.frames += 1
         if version != 0:
             raise ProtocolError(f"expected Yamux version 0, got {version}")
         if kind == PING:
