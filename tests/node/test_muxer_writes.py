@@ -67,8 +67,13 @@ async def test_streams_wait_for_one_another_beyond_what_the_connection_may_hold_
     async with MemNet() as net, pair(net, SMALL) as (a, b), trio.open_nursery() as nursery:
         ends = [await filled(a, b) for _ in range(10)]
         streams = [stream for stream, _ in ends]
+
+        async def write(stream) -> None:
+            with pytest.raises(MuxedStreamReset):
+                await stream.write(bytes(3 * UNSENT))
+
         for stream in streams:
-            nursery.start_soon(stream.write, bytes(3 * UNSENT))
+            nursery.start_soon(write, stream)
         await trio.sleep(10)
         assert all(stream.state.unsent_size == UNSENT for stream in streams), "the first piece always goes in"
         assert a.session._unsent == 10 * UNSENT
@@ -82,13 +87,21 @@ async def test_streams_wait_for_one_another_beyond_what_the_connection_may_hold_
                 while True:
                     await other.read()
         assert a.session._unsent == 0
-        nursery.cancel_scope.cancel()
 
 
-async def test_writers_of_one_stream_go_one_after_the_other(autojump_clock):
+UNDER_WAY = pytest.mark.xfail(
+    reason="MuxedStream._hole is set while a write waits between two of its pieces, not only when it is cancelled "
+    "there: whoever writes then gets MuxedStreamClosed instead of its turn"
+)
+
+
+@pytest.mark.parametrize("held_back", [UNSENT, pytest.param(0, marks=UNDER_WAY)])
+async def test_writers_of_one_stream_go_one_after_the_other(held_back, autojump_clock):
+    """The first one waits: for room to begin if something was held back, else for room for its second piece."""
     async with MemNet() as net, pair(net, SMALL) as (a, b), trio.open_nursery() as nursery:
         stream, other = await filled(a, b)
-        wanted = b""
+        wanted = b"0" * held_back
+        await stream.write(wanted)
         for number, size in enumerate([50_000, 1, 20_000, 3, 12_345]):
             text = bytes([65 + number]) * size
             wanted += text
@@ -118,7 +131,7 @@ async def test_a_slow_reader_leaves_another_stream_at_full_speed(autojump_clock)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(slow.write, bytes(10_000_000))
             await trio.sleep(5)
-            assert other.state.size == INITIAL_WINDOW
+            assert other.state.size == INITIAL_WINDOW - 1
             beside = await transfer(a, b)
             nursery.cancel_scope.cancel()
         await slow.reset()
@@ -132,9 +145,8 @@ async def test_a_cancelled_write_leaves_nothing_or_a_hole_and_no_torn_frame(seed
     rng = random.Random(seed)
     cut = holes = 0
 
-    async def stream_of_writes(a, b, name: int) -> None:
+    async def write_and_check(stream, other, name: int) -> None:
         nonlocal cut, holes
-        stream, other = await opened(a, b)
         written, got, ways = bytearray(), bytearray(), []
 
         async def reader() -> None:
@@ -166,13 +178,15 @@ async def test_a_cancelled_write_leaves_nothing_or_a_hole_and_no_torn_frame(seed
             await stream.close_write()
         # no end behind a hole: the peer would take what came for all
         assert ways == ["reset" if part else "end"]
-        assert got == written if not part else (written + part).startswith(got)
+        assert (written + part).startswith(got)
+        assert part or len(got) == len(written)
 
     link = MemNet(seed=seed, latency=0.003, bandwidth=rng.choice([200_000, 2_000_000]), window=32 * 1024)
     async with link as net, pair(net, SMALL) as (a, b):
+        ends = [await opened(a, b) for _ in range(6)]
         async with trio.open_nursery() as nursery:
-            for name in range(6):
-                nursery.start_soon(stream_of_writes, a, b, name)
+            for name, (stream, other) in enumerate(ends):
+                nursery.start_soon(write_and_check, stream, other, name)
         assert (a.fault, b.fault, a.lost, b.lost) == ("", "", False, False)
         assert a.session._unsent == b.session._unread == 0
         stream, other = await opened(a, b)
@@ -182,8 +196,9 @@ async def test_a_cancelled_write_leaves_nothing_or_a_hole_and_no_torn_frame(seed
 
 
 async def two_writers(a, b, nursery: trio.Nursery):
-    """A stream on which a large write is under way and another one waits for its turn; what comes of the second."""
+    """A stream on which a large write waits for room and another one for its turn; what comes of the second."""
     stream, other = await filled(a, b)
+    await stream.write(b"0" * UNSENT)
     outcome: list[type[BaseException] | None] = []
 
     async def second() -> None:
@@ -197,7 +212,7 @@ async def two_writers(a, b, nursery: trio.Nursery):
 
     async def large() -> None:
         with first, suppress(MuxedStreamError):
-            await stream.write(b"1" * 5 * UNSENT)
+            await stream.write(b"1" * 200 * UNSENT)
 
     nursery.start_soon(large)
     await trio.testing.wait_all_tasks_blocked()
@@ -206,20 +221,26 @@ async def two_writers(a, b, nursery: trio.Nursery):
     return stream, other, first, outcome
 
 
-NOT_ASKED_AGAIN = "MuxedStream.write doesn't ask _need_open when it gets _write_lock, which another writer held till then"
+NOT_ASKED_AGAIN = (
+    "MuxedStream.write doesn't ask _need_open when it gets _write_lock, which another writer held till then"
+)
 
 
 @pytest.mark.xfail(reason=NOT_ASKED_AGAIN + ": it writes behind the other's hole, and forgets the hole")
 async def test_nothing_is_written_behind_another_writers_hole(autojump_clock):
     async with MemNet() as net, pair(net, SMALL) as (a, b), trio.open_nursery() as nursery:
         stream, other, first, outcome = await two_writers(a, b, nursery)
-        first.cancel()
         data = bytearray()
+        while len(data) < INITIAL_WINDOW:
+            data += await other.read()
+        await trio.sleep(10)
+        assert stream._hole, "the first one is under way"
+        first.cancel()
         with trio.move_on_after(10):
             await gather(other, data)
         nursery.cancel_scope.cancel()
         assert outcome == [MuxedStreamClosed]
-        assert data.lstrip(b"x") == b"1" * UNSENT
+        assert set(data.lstrip(b"x0")) == {ord("1")}
         assert stream._hole
 
 
@@ -234,7 +255,7 @@ async def test_a_writer_that_waits_for_another_learns_of_a_reset(autojump_clock)
         assert a.session._unsent == 0
 
 
-@pytest.mark.xfail(reason=NOT_ASKED_AGAIN + ": it returns as if it had written")
+@pytest.mark.xfail(reason=NOT_ASKED_AGAIN + ": it waits for room for ever")
 async def test_a_writer_that_waits_for_another_learns_of_a_lost_connection(autojump_clock):
     async with MemNet() as net, pair(net, SMALL) as (a, b), trio.open_nursery() as nursery:
         _, _, _, outcome = await two_writers(a, b, nursery)
