@@ -49,7 +49,7 @@ async def test_readers_expire_in_the_order_and_at_the_time_of_their_deadlines(se
         async with trio.open_nursery() as nursery:
             for stream, timeout in zip(streams, timeouts, strict=True):
                 nursery.start_soon(expire, stream, timeout, ended)
-            await trio.sleep(0)
+            await trio.lowlevel.checkpoint()
             await trio.testing.wait_all_tasks_blocked()
             assert watchers(a) <= 1
         assert [timeout for timeout, _ in ended] == sorted(timeouts)
