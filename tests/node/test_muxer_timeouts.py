@@ -1,7 +1,8 @@
-"""Readers with timeouts: each in its time, in simulated time, and the task that watches them no longer than needed."""
+"""Readers with timeouts: each in its time, in simulated time, watched no longer than needed."""
 
 from __future__ import annotations
 
+import math
 import random
 from contextlib import suppress
 
@@ -15,10 +16,14 @@ from tests.memnet import MemNet
 from tests.node.test_muxer_shell import pair
 
 
-def watchers(muxer: Muxer) -> int:
-    """How many tasks watch its readers' deadlines."""
-    assert muxer._nursery is not None
-    return sum("_watch" in task.name for task in muxer._nursery.child_tasks)
+def watched(muxer: Muxer) -> bool:
+    """Whether any reader's deadline is still looked at."""
+    return muxer._watched_until < math.inf
+
+
+def tasks() -> int:
+    """How many tasks there are."""
+    return trio.lowlevel.current_statistics().tasks_living
 
 
 async def opened(a: Muxer, b: Muxer):
@@ -45,17 +50,20 @@ async def test_readers_expire_in_the_order_and_at_the_time_of_their_deadlines(se
     ended: list[tuple[float, float]] = []
     async with MemNet(latency=0.01) as net, pair(net) as (a, b):
         streams = [(await opened(a, b))[0] for _ in timeouts]
-        assert watchers(a) == 0
+        assert not watched(a)
+        before = tasks()
         async with trio.open_nursery() as nursery:
             for stream, timeout in zip(streams, timeouts, strict=True):
                 nursery.start_soon(expire, stream, timeout, ended)
             await trio.lowlevel.checkpoint()
             await trio.testing.wait_all_tasks_blocked()
-            assert watchers(a) <= 1
+            assert tasks() <= before + len(timeouts) + 1, "one task at most for all deadlines"
+            assert watched(a)
         assert [timeout for timeout, _ in ended] == sorted(timeouts)
         assert all(took == pytest.approx(timeout, abs=1e-6) for timeout, took in ended)
         await trio.testing.wait_all_tasks_blocked()
-        assert watchers(a) == 0
+        assert not watched(a)
+        assert tasks() == before
 
 
 async def test_data_in_time_is_read_and_a_later_wait_has_its_own_deadline(autojump_clock):
@@ -96,7 +104,7 @@ async def test_an_earlier_deadline_that_comes_later_is_in_time(autojump_clock):
         await trio.sleep(120)
         assert [timeout for timeout, _ in ended] == [1.0, 0.5, 5.0, 20.0, 100.0]
         assert all(took == pytest.approx(timeout, abs=1e-6) for timeout, took in ended)
-        assert watchers(a) == 0
+        assert not watched(a)
 
 
 async def test_who_was_served_cancelled_or_cut_off_is_not_watched_past_its_deadline(autojump_clock):
@@ -109,16 +117,16 @@ async def test_who_was_served_cancelled_or_cut_off_is_not_watched_past_its_deadl
             nursery.start_soon(_cut_after, 0.5, cancelled, 4.0)
             nursery.start_soon(_cut_after, 9.0, reset, 5.0)
             await trio.testing.wait_all_tasks_blocked()
-            assert watchers(a) == 1
+            assert watched(a)
             await other.write(b"x")
             await far.reset()
         assert trio.current_time() < 3
         await trio.sleep(5)
-        assert watchers(a) == 0
+        assert not watched(a)
         with trio.move_on_after(50) as patience:
             await cancelled.read(1)  # a reader without a deadline isn't woken by one that was there before
         assert patience.cancelled_caught
-        assert watchers(a) == 0
+        assert not watched(a)
 
 
 async def _cut_after(seconds: float, stream, timeout: float) -> None:
