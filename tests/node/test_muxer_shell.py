@@ -20,7 +20,7 @@ from libp2p.stream_muxer.exceptions import (
 from node.identity import Identity
 from node.upgrade.muxer import LINGER, PULSE, WRITE_TIMEOUT, Muxer
 from node.upgrade.secure import NoiseTransport
-from node.upgrade.yamux_state import BACKLOG
+from node.upgrade.yamux_state import BACKLOG, Limits
 from tests.memnet import MemNet
 
 A, B = "10.0.0.1", "10.0.0.2"
@@ -28,7 +28,7 @@ TEXT = bytes(range(256)) * 4096
 
 
 @asynccontextmanager
-async def pair(net: MemNet) -> AsyncIterator[tuple[Muxer, Muxer]]:
+async def pair(net: MemNet, limits: Limits | None = None) -> AsyncIterator[tuple[Muxer, Muxer]]:
     """Two muxers on one connection, admitted and running; both have ended at the block's end."""
     ends = [RawConnection(TrioTCPStream(end), first) for end, first in zip(net.pipe(A, B), (True, False), strict=True)]
     keys = [Identity.generate().key_pair() for _ in ends]
@@ -44,7 +44,7 @@ async def pair(net: MemNet) -> AsyncIterator[tuple[Muxer, Muxer]]:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(dial)
         nursery.start_soon(answer)
-    muxers = [Muxer(secured[number], sides[1 - number].peer_id) for number in (0, 1)]
+    muxers = [Muxer(secured[number], sides[1 - number].peer_id, limits) for number in (0, 1)]
     async with trio.open_nursery() as nursery:
         for muxer in muxers:
             muxer.admitted()

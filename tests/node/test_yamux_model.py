@@ -13,6 +13,7 @@ from node.upgrade.yamux_state import (
     ACK,
     DATA,
     FIN,
+    GO_AWAY,
     HEADER,
     INITIAL_WINDOW,
     MESSAGE,
@@ -121,6 +122,106 @@ def test_pings_and_going_away():
     assert ours.went_away
 
 
+def text(stream: Stream) -> bytes:
+    """What a stream has received."""
+    return b"".join(map(bytes, stream.received))
+
+
+@pytest.mark.parametrize("kind", [DATA, WINDOW_UPDATE])
+def test_each_flag_of_a_frame_that_comes_in(kind):
+    """As data with a byte, and as a window update with credit: what the flag says, and what the frame carries."""
+    payload, length, credit = (b"x", 1, 0) if kind == DATA else (b"", 1000, 1000)
+    news = [Readable(1)] if kind == DATA else []
+
+    theirs = listener()
+    assert theirs.receive(frame(kind, SYN, 1, payload, length)) == [Opened(1), *news]
+    other = theirs.streams[1]
+    assert (text(other), other.send_window, other.ended) == (payload, INITIAL_WINDOW + credit, False)
+    assert theirs.receive(frame(kind, FIN, 1, payload, length))[-1] == Readable(1)
+    assert (text(other), other.send_window, other.ended) == (2 * payload, INITIAL_WINDOW + 2 * credit, True)
+    theirs.end(other)
+    assert sent(theirs) == frame(DATA, ACK | FIN, 1)
+    assert not theirs.streams
+
+    ours = Session(initiator=True)
+    stream = ours.open()
+    ours.announce(stream)
+    assert sent(ours) == frame(WINDOW_UPDATE, SYN, 1)
+    assert ours.unacknowledged == 1
+    assert ours.receive(frame(kind, ACK, 1, payload, length)) == news
+    assert ours.unacknowledged == 0
+    assert (text(stream), stream.send_window) == (payload, INITIAL_WINDOW + credit)
+    assert ours.receive(frame(kind, RST, 1, payload, length)) == [WasReset(1)]
+    assert stream.reset
+    assert not ours.streams
+    assert (ours._unread, ours._windows) == (0, 0)
+
+    theirs = listener()
+    events = theirs.receive(frame(kind, SYN | FIN, 1, payload, length))
+    assert events[0] == Opened(1)
+    assert events[-1] == Readable(1)
+    assert theirs.streams[1].ended
+    events = theirs.receive(frame(kind, SYN | RST, 3, payload, length) + frame(kind, 0, 3, payload, length))
+    assert events == [Opened(3), WasReset(3)]
+    assert list(theirs.streams) == [1]
+    assert sent(theirs) == b"", "nothing of that is answered"
+
+
+def test_each_flag_of_a_frame_that_goes_out():
+    ours, theirs = Session(initiator=True), listener()
+    stream = ours.open()
+    ours.send(stream, b"x")
+    ours.end(stream)
+    assert sent(ours) == frame(DATA, SYN, 1, b"x") + frame(DATA, FIN, 1)
+    ours.reset(stream)
+    assert sent(ours) == frame(WINDOW_UPDATE, RST, 1)
+    ours.end(ours.open())
+    assert sent(ours) == frame(DATA, SYN | FIN, 3)
+    ours.reset(ours.open())
+    assert sent(ours) == b"", "of a stream that the peer never heard of nothing is said"
+    theirs.receive(frame(WINDOW_UPDATE, SYN, 1) + frame(WINDOW_UPDATE, SYN, 3) + frame(DATA, SYN, 5, bytes(200_000)))
+    theirs.announce(theirs.streams[1])
+    assert sent(theirs) == frame(WINDOW_UPDATE, ACK, 1)
+    theirs.reset(theirs.streams[3])
+    assert sent(theirs) == frame(WINDOW_UPDATE, ACK | RST, 3)
+    read(theirs, theirs.streams[5], 1.0, 0.0)
+    assert sent(theirs) == frame(WINDOW_UPDATE, ACK, 5, length=200_000)
+    theirs.send(theirs.open(), b"y")
+    assert sent(theirs) == frame(DATA, SYN, 2, b"y"), "the listener's streams are even"
+
+
+@pytest.mark.parametrize("reason", [0, 1, 2])
+def test_each_reason_to_go_away(reason):
+    ours, theirs = Session(initiator=True), listener()
+    ours.go_away(reason)
+    wire = sent(ours)
+    assert wire == frame(GO_AWAY, 0, 0, length=reason)
+    assert theirs.receive(wire) == [WentAway(reason)]
+    assert theirs.went_away
+    assert not ours.went_away
+    assert sent(theirs) == b""
+
+
+def test_pings_with_neither_or_both_flags_and_the_largest_value():
+    theirs = listener()
+    assert theirs.receive(frame(PING, 0, 0, length=1)) == []
+    assert sent(theirs) == b""
+    assert theirs.receive(frame(PING, SYN, 0, length=2**32 - 1)) == []
+    assert sent(theirs) == frame(PING, ACK, 0, length=2**32 - 1)
+    assert theirs.receive(frame(PING, ACK, 0, length=2**32 - 1)) == [Pong(2**32 - 1)]
+
+
+def test_the_window_may_be_filled_to_the_byte_and_credit_to_four_gibibytes():
+    theirs = listener()
+    theirs.receive(frame(DATA, SYN, 1, bytes(INITIAL_WINDOW)))
+    assert theirs.streams[1].credit == 0
+    theirs.receive(frame(WINDOW_UPDATE, 0, 1, length=2**32 - INITIAL_WINDOW))
+    assert theirs.streams[1].send_window == 2**32
+    theirs.receive(frame(DATA, 0, 1))
+    with pytest.raises(ProtocolError, match="window's 0 bytes on stream 1, got 1"):
+        theirs.receive(frame(DATA, 0, 1, b"x"))
+
+
 def test_control_goes_before_data_and_streams_take_turns():
     ours = Session(initiator=True)
     first, second = ours.open(), ours.open()
@@ -161,6 +262,13 @@ def test_a_frame_that_has_begun_is_ended_before_its_stream_is_reset():
         frame(4, 0, 1),
         frame(WINDOW_UPDATE, SYN, 2),
         frame(WINDOW_UPDATE, SYN, 0),
+        *(bytes([version]) + frame(kind, 0, 0)[1:] for version in (1, 255) for kind in range(4)),
+        frame(255, SYN, 1),
+        frame(DATA, SYN, 0, b"x"),
+        frame(DATA, SYN, 2, b"x"),
+        frame(DATA, SYN, 1) + frame(DATA, SYN, 1),
+        frame(WINDOW_UPDATE, SYN, 1) + frame(DATA, 0, 1, bytes(INITIAL_WINDOW)) + frame(DATA, 0, 1, b"x"),
+        frame(WINDOW_UPDATE, SYN, 1) + frame(WINDOW_UPDATE, 0, 1, length=2**32 - INITIAL_WINDOW + 1),
         frame(WINDOW_UPDATE, SYN, 1) + frame(WINDOW_UPDATE, SYN, 1),
         frame(DATA, SYN, 1, length=INITIAL_WINDOW + 1),
         frame(DATA, SYN | FIN, 1, b"x") + frame(DATA, 0, 1, b"y"),
