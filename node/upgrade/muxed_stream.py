@@ -37,7 +37,8 @@ class MuxedStream(IMuxedStream):
         self._deadline = math.inf  # how long it waits
         self._room: trio.Event | None = None  # somebody waits to write
         self._write_lock = trio.Lock()
-        self._hole = False
+        self._partial = False  # some pieces of a write are sent, others aren't
+        self._hole = False  # and never will be
 
     def wake(self) -> bool:
         """Something has changed for whoever reads; at the stream's end, for whoever writes too. Whether one read."""
@@ -93,6 +94,7 @@ class MuxedStream(IMuxedStream):
                 raise MuxedStreamClosed("the stream is closed")
             if not state.announced:
                 conn.session.announce(state)
+                conn.flush_soon()
             conn.flush_before_waiting()
             if timeout is not None:
                 now = trio.current_time()
@@ -129,21 +131,27 @@ class MuxedStream(IMuxedStream):
         session, state = self.conn.session, self.state
         view, piece = memoryview(bytes(data)), session.limits.max_unsent
         async with self._write_lock:
-            for start in range(0, len(view), piece):
-                while not session.has_room(state):
-                    self._hole = start > 0  # if it is cancelled here
-                    state.wanted = True
-                    self._room = trio.Event()
-                    await self._room.wait()
-                    self._hole = False
+            try:
+                for start in range(0, len(view), piece):
                     self._need_open()
-                session.send(state, view[start : start + piece])  # type: ignore[arg-type]  # of bytes, no others
-                self.conn.flush_soon()
+                    while not session.has_room(state):
+                        self._partial = start > 0
+                        state.wanted = True
+                        self._room = trio.Event()
+                        await self._room.wait()
+                        self._need_open()
+                    session.send(state, view[start : start + piece])  # type: ignore[arg-type]  # of bytes, no others
+                    self.conn.flush_soon()
+            except trio.Cancelled:
+                self._hole = self._partial
+                raise
+            finally:
+                self._partial = False
 
     async def close_write(self) -> None:
         """Says that we send no more."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        if self._hole:
+        if self._hole or self._partial:
             await self.reset()
         else:
             self.conn.session.end(self.state)
@@ -158,7 +166,7 @@ class MuxedStream(IMuxedStream):
         if self.closed_at is None:
             self.closed_at = trio.current_time()
             self.conn.session.abandon(self.state)
-            if self._hole:
+            if self._hole or self._partial:
                 self.conn.session.reset(self.state)
             else:
                 self.conn.session.end(self.state)

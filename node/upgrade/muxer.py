@@ -14,7 +14,6 @@ stream is reset. A peer that goes away is left when its last stream has ended, o
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -69,7 +68,7 @@ class Muxer(IMuxedConn):
         self.round_trip = 0.0
         self.on_close: Callable[[], Awaitable[None]] | None = None
         self._streams: dict[int, MuxedStream] = {}
-        self._accepted: deque[MuxedStream] = deque()
+        self._accepted: dict[int, MuxedStream] = {}  # opened by the peer, and not taken yet
         self._arrived = trio.Event()
         self._work = trio.Event()
         self._drained = trio.Event()
@@ -150,7 +149,7 @@ class Muxer(IMuxedConn):
             if self.lost:
                 raise MuxedConnUnavailable("the connection has ended")
             await self._arrived.wait()
-        return self._accepted.popleft()
+        return self._accepted.pop(next(iter(self._accepted)))
 
     async def close(self) -> None:
         """Says go-away, if the peer takes it soon, and closes. Idempotent."""
@@ -205,6 +204,8 @@ class Muxer(IMuxedConn):
         """Drops a stream that is over on both sides."""
         if stream.state.gone:
             self._streams.pop(stream.stream_id, None)
+            if stream.state.reset:
+                self._accepted.pop(stream.stream_id, None)
             self._let_open()
 
     # its tasks
@@ -333,7 +334,7 @@ class Muxer(IMuxedConn):
         if isinstance(event, Opened):
             state = self.session.streams.get(event.stream)
             if state is not None:  # else it was reset in the same breath
-                self._accepted.append(self._new(state))
+                self._accepted[event.stream] = self._new(state)
                 self._arrived.set()
                 self._arrived = trio.Event()
         elif isinstance(event, Pong):

@@ -149,10 +149,6 @@ async def test_a_deadline_is_kept_on_a_connection_that_takes_nothing(autojump_cl
         net.heal()
 
 
-@pytest.mark.xfail(
-    reason="MuxedStream.read announces a new stream and leaves it to flush_before_waiting, which sends nothing while "
-    "Muxer._woken > 0 and doesn't set the writer to work either: the SYN waits for the next frame of anybody's"
-)
 async def test_a_stream_opened_by_reading_is_known_to_the_peer_at_once(autojump_clock):
     """Whoever reads a new stream first waits for the peer's word: its SYN goes out whatever others are doing."""
 

@@ -89,13 +89,7 @@ async def test_streams_wait_for_one_another_beyond_what_the_connection_may_hold_
         assert a.session._unsent == 0
 
 
-UNDER_WAY = pytest.mark.xfail(
-    reason="MuxedStream._hole is set while a write waits between two of its pieces, not only when it is cancelled "
-    "there: whoever writes then gets MuxedStreamClosed instead of its turn"
-)
-
-
-@pytest.mark.parametrize("held_back", [UNSENT, pytest.param(0, marks=UNDER_WAY)])
+@pytest.mark.parametrize("held_back", [UNSENT, 0])
 async def test_writers_of_one_stream_go_one_after_the_other(held_back, autojump_clock):
     """The first one waits: for room to begin if something was held back, else for room for its second piece."""
     async with MemNet() as net, pair(net, SMALL) as (a, b), trio.open_nursery() as nursery:
@@ -221,12 +215,6 @@ async def two_writers(a, b, nursery: trio.Nursery):
     return stream, other, first, outcome
 
 
-NOT_ASKED_AGAIN = (
-    "MuxedStream.write doesn't ask _need_open when it gets _write_lock, which another writer held till then"
-)
-
-
-@pytest.mark.xfail(reason=NOT_ASKED_AGAIN + ": it writes behind the other's hole, and forgets the hole")
 async def test_nothing_is_written_behind_another_writers_hole(autojump_clock):
     async with MemNet() as net, pair(net, SMALL) as (a, b), trio.open_nursery() as nursery:
         stream, other, first, outcome = await two_writers(a, b, nursery)
@@ -234,7 +222,7 @@ async def test_nothing_is_written_behind_another_writers_hole(autojump_clock):
         while len(data) < INITIAL_WINDOW:
             data += await other.read()
         await trio.sleep(10)
-        assert stream._hole, "the first one is under way"
+        assert stream._partial, "the first one is under way"
         first.cancel()
         with trio.move_on_after(10):
             await gather(other, data)
@@ -244,7 +232,6 @@ async def test_nothing_is_written_behind_another_writers_hole(autojump_clock):
         assert stream._hole
 
 
-@pytest.mark.xfail(reason=NOT_ASKED_AGAIN + ": it returns as if it had written, and its bytes count as unsent for ever")
 async def test_a_writer_that_waits_for_another_learns_of_a_reset(autojump_clock):
     async with MemNet() as net, pair(net, SMALL) as (a, b), trio.open_nursery() as nursery:
         stream, _, _, outcome = await two_writers(a, b, nursery)
@@ -255,7 +242,6 @@ async def test_a_writer_that_waits_for_another_learns_of_a_reset(autojump_clock)
         assert a.session._unsent == 0
 
 
-@pytest.mark.xfail(reason=NOT_ASKED_AGAIN + ": it waits for room for ever")
 async def test_a_writer_that_waits_for_another_learns_of_a_lost_connection(autojump_clock):
     async with MemNet() as net, pair(net, SMALL) as (a, b), trio.open_nursery() as nursery:
         _, _, _, outcome = await two_writers(a, b, nursery)
