@@ -12,23 +12,49 @@ import typing
 from types import TracebackType
 
 import trio
-from libp2p.abc import IMuxedStream
+from libp2p.abc import IMuxedConn, IMuxedStream
 from libp2p.stream_muxer.exceptions import MuxedStreamClosed, MuxedStreamEOF, MuxedStreamReset
 
+from node.upgrade.secure import SecureConn
+from node.upgrade.yamux import Session
 from node.upgrade.yamux_state import Stream
-
-if typing.TYPE_CHECKING:
-    from node.upgrade.muxer import Muxer
 
 # pieces of that size wait for the next turn: there may be more, and then it goes out in one call
 AT_ONCE = 16 * 1024
 
 
+class Owner(typing.Protocol):
+    """What a stream needs of its connection, the `Muxer`."""
+
+    secured_conn: SecureConn
+    session: Session
+    lost: bool
+    round_trip: float
+
+    def flush_soon(self) -> None:
+        """There is something to write."""
+
+    def flush_now_or_soon(self) -> None:
+        """There is, and it is whole in itself."""
+
+    def flush_before_waiting(self) -> None:
+        """Somebody goes to wait for an answer."""
+
+    def woken(self) -> None:
+        """A reader that was woken runs."""
+
+    def watch(self, deadline: float) -> None:
+        """Somebody waits until then: `MuxedStream.expire` is called when it is over."""
+
+    def forget_gone(self, stream: MuxedStream) -> None:
+        """The stream may be over on both sides."""
+
+
 class MuxedStream(IMuxedStream):
     """One stream. One task may read while another writes; writers take turns."""
 
-    def __init__(self, conn: Muxer, state: Stream) -> None:
-        self.muxed_conn = conn
+    def __init__(self, conn: Owner, state: Stream) -> None:
+        self.muxed_conn = typing.cast("IMuxedConn", conn)
         self.conn = conn
         self.stream_id = state.number
         self.state = state
