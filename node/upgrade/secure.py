@@ -28,7 +28,7 @@ from protocols import ProtocolError
 
 # messages that are sealed together and sent in one call: the calls cost more than the copies, docs/performance.md
 BATCH = 16
-SPARE_BUFFERS = 4
+SPARE_BUFFERS = 2
 _SEALED = BATCH * (LENGTH.size + MAX_MESSAGE)
 _READ = 256 * 1024
 
