@@ -301,7 +301,9 @@ class Connection(SwarmConn):
                 return
             if self._too_many():
                 self.net.streams_refused += 1
-                await muxed.reset()
+                # at once where that can be: a peer may open them faster than the event loop turns
+                reset = getattr(muxed, "reset_nowait", None)
+                await muxed.reset() if reset is None else reset()
                 continue
             # counted here and not in the task: a burst of streams arrives before any of their tasks runs
             held = not self.admitted.is_set()

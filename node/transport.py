@@ -52,7 +52,7 @@ class BufferedTcpStream(TrioTCPStream):
     async def wait_readable(self) -> None:
         """Returns when `receive_nowait` has something to say. Raises ClosedResourceError, OSError."""
         if self._at == len(self._unread):
-            await trio.lowlevel.wait_readable(self.stream.socket.fileno())
+            await trio.lowlevel.wait_readable(self._fileno())
 
     def receive_nowait(self, into: memoryview) -> int | None:
         """Fills `into` with what has come: how many bytes, 0 at the end, None if there are none. Raises OSError."""
@@ -70,7 +70,7 @@ class BufferedTcpStream(TrioTCPStream):
 
     async def wait_writable(self, data: memoryview) -> None:
         """Returns when the socket may take some of `data`. Raises ClosedResourceError, OSError."""
-        await trio.lowlevel.wait_writable(self.stream.socket.fileno())
+        await trio.lowlevel.wait_writable(self._fileno())
 
     def send_nowait(self, data: memoryview) -> int:
         """How many of the bytes the socket took, 0 if it is full. Raises OSError."""
@@ -79,6 +79,12 @@ class BufferedTcpStream(TrioTCPStream):
             return os.write(self.stream.socket.fileno(), data)
         except (BlockingIOError, InterruptedError):
             return 0
+
+    def _fileno(self) -> int:
+        number = self.stream.socket.fileno()
+        if number < 0:
+            raise trio.ClosedResourceError("the socket was closed")
+        return number
 
 
 class Tcp(TCP):

@@ -172,6 +172,9 @@ class Stream:
                     raise ProtocolError(f"expected a whole frame from {self.peer}, got the end inside one")
                 raise EndOfStream(f"{self.peer} has ended {self.protocol.id}")
             self._frames = self._decoder.feed(data)[::-1]
+        self._worked += 1
+        if self._worked > YIELD_AFTER:
+            await self._let_others_run()
         if self._bucket is not None:
             if self._due is None:
                 self._due = trio.current_time() + self._bucket.take(trio.current_time())

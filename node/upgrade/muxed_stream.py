@@ -59,6 +59,7 @@ class MuxedStream(IMuxedStream):
         self.stream_id = state.number
         self.state = state
         self.closed_at: float | None = None
+        self.left = 0  # unsent bytes when it was last looked at
         self._changed: trio.Event | None = None  # somebody waits to read
         self._deadline = math.inf  # how long it waits
         self._room: trio.Event | None = None  # somebody waits to write
@@ -132,8 +133,14 @@ class MuxedStream(IMuxedStream):
             self._deadline = deadline
             if self._changed is None:
                 self._changed = trio.Event()
-            await self._changed.wait()
-            conn.woken()
+            changed = self._changed
+            try:
+                await changed.wait()
+            finally:
+                if self._changed is changed:
+                    self._changed = None  # cancelled, and not woken
+                else:
+                    conn.woken()
         return self.read_nowait(state.size if n is None or n < 0 else n)
 
     def write_nowait(self, data: bytes, *, now: bool = False) -> bool:
@@ -202,12 +209,15 @@ class MuxedStream(IMuxedStream):
 
     async def reset(self) -> None:
         """Ends both sides at once. Idempotent."""
+        self.reset_nowait()
+        await trio.lowlevel.checkpoint()
+
+    def reset_nowait(self) -> None:
         self.conn.session.reset(self.state)
         self.state.reset = True
         self.conn.forget_gone(self)
         self.conn.flush_soon()
         self.wake()
-        await trio.lowlevel.checkpoint()
 
     def set_deadline(self, ttl: int) -> None:
         raise NotImplementedError("deadlines are the caller's: use trio.fail_after")

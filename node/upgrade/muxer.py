@@ -77,6 +77,7 @@ class Muxer(IMuxedConn):
         self._answered: trio.Event | None = None  # somebody waits to open a stream
         self._asked_at: float | None = None  # when a ping went out that isn't answered yet
         self._pings = 0
+        self._alive = True  # whether bytes went either way since the pulse last looked
         self._full = False  # the connection takes nothing; the writer waits for it
         self._failure: Exception | None = None  # of a flush
         self._deferred = 0
@@ -186,8 +187,11 @@ class Muxer(IMuxedConn):
 
     def flush_before_waiting(self) -> None:
         """Somebody goes to wait for an answer: nothing more comes from there, nor soon from others."""
-        if not self._woken and self.session.ready:
-            self._flush()
+        if self.session.ready:
+            if self._woken:
+                self._work.set()  # in case that they don't
+            else:
+                self._flush()
 
     def woken(self) -> None:
         """A reader that was woken runs."""
@@ -202,11 +206,14 @@ class Muxer(IMuxedConn):
 
     def forget_gone(self, stream: MuxedStream) -> None:
         """Drops a stream that is over on both sides."""
-        if stream.state.gone:
-            self._streams.pop(stream.stream_id, None)
-            if stream.state.reset:
-                self._accepted.pop(stream.stream_id, None)
-            self._let_open()
+        if not stream.state.gone:
+            return
+        # by identity: the peer may have used the number again
+        if self._streams.get(stream.stream_id) is stream:
+            del self._streams[stream.stream_id]
+        if stream.state.reset and self._accepted.get(stream.stream_id) is stream:
+            del self._accepted[stream.stream_id]
+        self._let_open()
 
     # its tasks
 
@@ -214,12 +221,13 @@ class Muxer(IMuxedConn):
         session = self.session
         try:
             while True:
-                while session.control_pending > MAX_CONTROL:
+                while session.control_pending > MAX_CONTROL and not self.lost:
                     self._work.set()
                     await self._drained.wait()
                 messages = await self.secured_conn.receive()
                 if not messages:
                     return
+                self._alive = True
                 self._woken = 0
                 self._said_at_once = False
                 for message in messages:
@@ -230,6 +238,8 @@ class Muxer(IMuxedConn):
                         await trio.lowlevel.checkpoint()
                 session.frames = 0
                 self._let_open()
+                if session.went_away and not session.streams:
+                    self._work.set()
                 if session.ready:
                     self._flush()
         except _LOST as error:
@@ -280,10 +290,13 @@ class Muxer(IMuxedConn):
     async def _write_until_gone(self, stalled: trio.CancelScope) -> None:
         """Returns when the peer has gone away and nothing is left of its streams and ours."""
         session = self.session
-        while session.streams or session.ready or not session.went_away:
+        while self._full or session.streams or session.ready or not session.went_away:
             if self._full:
-                stalled.deadline = trio.current_time() + WRITE_TIMEOUT
+                now = trio.current_time()
+                stalled.deadline = now + WRITE_TIMEOUT
                 self._full = not await self.secured_conn.flush()
+                # a slow link takes long to bring the answer to a ping, but it takes something meanwhile
+                self._alive |= trio.current_time() > now
             if not self._full:
                 self._flush()
             if self._failure is not None:
@@ -308,14 +321,16 @@ class Muxer(IMuxedConn):
         while True:
             now = trio.current_time()
             if now >= next_ping:
-                if self._asked_at is not None:
+                if self._asked_at is None:
+                    self._pings += 1
+                    self._asked_at = now
+                    self.session.ping(self._pings & 0xFFFFFFFF)
+                    self._work.set()
+                elif not self._alive:
                     log.debug("peer_silent", peer=str(self.peer_id))
                     scope.cancel()
                     return
-                self._pings += 1
-                self._asked_at = now
-                self.session.ping(self._pings & 0xFFFFFFFF)
-                self._work.set()
+                self._alive = False
                 self._reset_lingering(now)
                 next_ping = now + PULSE
             if now >= self._watched_until:
@@ -326,14 +341,23 @@ class Muxer(IMuxedConn):
 
     def _reset_lingering(self, now: float) -> None:
         for stream in list(self._streams.values()):
-            if stream.closed_at is not None and now - stream.closed_at > LINGER:
+            state = stream.state
+            if stream.closed_at is None:
+                continue
+            if state.unsent_size != stream.left or (state.unsent_size and state.send_window > 0):
+                # the peer still takes what we wrote, or it isn't the peer that it waits for
+                stream.closed_at, stream.left = now, state.unsent_size
+            elif now - stream.closed_at > LINGER:
                 self.session.reset(stream.state)
+                stream.wake()
             self.forget_gone(stream)
 
     def _handle(self, event: Event) -> None:
         if isinstance(event, Opened):
             state = self.session.streams.get(event.stream)
-            if state is not None:  # else it was reset in the same breath
+            known = self._streams.get(event.stream)
+            # it may have been reset in the same breath, and opened again
+            if state is not None and (known is None or known.state is not state):
                 self._accepted[event.stream] = self._new(state)
                 self._arrived.set()
                 self._arrived = trio.Event()

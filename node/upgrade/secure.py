@@ -10,6 +10,7 @@ One reader and one writer at a time, which is what a muxer is.
 from __future__ import annotations
 
 import mmap
+import os
 import typing
 from collections.abc import Sequence
 
@@ -28,7 +29,7 @@ from protocols import ProtocolError
 
 # messages that are sealed together and sent in one call: the calls cost more than the copies, docs/performance.md
 BATCH = 16
-SPARE_BUFFERS = 2
+SPARE_BUFFERS = 1
 _SEALED = BATCH * (LENGTH.size + MAX_MESSAGE)
 _READ = 256 * 1024
 
@@ -243,7 +244,8 @@ class Link(typing.Protocol):
 
 def _link(raw: IRawConnection) -> Link:
     stream = getattr(raw, "stream", None)
-    return stream if isinstance(stream, BufferedTcpStream) else _Plain(raw)
+    # Windows has no reads into buffers by file descriptor
+    return stream if isinstance(stream, BufferedTcpStream) and hasattr(os, "readv") else _Plain(raw)
 
 
 class _Plain:

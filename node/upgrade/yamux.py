@@ -121,7 +121,7 @@ class Session:
 
     def send(self, stream: Stream, data: bytes) -> None:
         """Takes `data` for sending, all of it; it must not change any more."""
-        if not data:
+        if not data or stream.number not in self.streams:
             return
         stream.unsent.append(data)
         stream.unsent_size += len(data)
@@ -268,7 +268,7 @@ class Session:
         while position < end:
             if self._payload_left:
                 take = min(self._payload_left, end - position)
-                if take < CHUNK:
+                if take < CHUNK or 2 * take < end:  # a view would hold the rest, too
                     chunk: bytes | memoryview = data[position : position + take]
                 else:
                     chunk = data if take == end else memoryview(data)[position : position + take]
@@ -387,8 +387,10 @@ class Session:
             stream.received.append(bytearray(chunk))
         stream.size += len(chunk)
         self._unread += len(chunk)
-        if self._unread > self.limits.max_unread:
-            raise ProtocolError(f"expected at most {self.limits.max_unread} bytes that nobody has read yet, got more")
+        # never less than the windows allow; what is over on both sides and not read has none
+        allowed = max(self.limits.max_unread, self._windows)
+        if self._unread > allowed:
+            raise ProtocolError(f"expected at most {allowed} bytes that nobody has read yet, got more")
 
     def _discard(self, stream: Stream) -> None:
         self._unread -= stream.size

@@ -309,12 +309,16 @@ def test_bytes_one_by_one_cost_little_more_than_they_hold():
     assert theirs.take(stream, 60_000) == b"x" * 50_000
 
 
-def test_unread_bytes_of_all_streams_together_are_bounded():
+def test_unread_bytes_of_streams_that_are_over_are_bounded():
     theirs = listener(max_unread=300_000)
-    wire = b"".join(frame(DATA, SYN, number, bytes(100_000)) for number in range(1, 9, 2))
-    with pytest.raises(ProtocolError, match="nobody has read yet"):
-        theirs.receive(wire)
-    assert theirs._unread <= 400_000
+    for number in (1, 3, 5):
+        theirs.receive(frame(DATA, SYN, number, bytes(100_000)))
+        stream = theirs.streams[number]
+        theirs.end(stream)
+        theirs.receive(frame(DATA, FIN, number))
+        assert number not in theirs.streams, "it has no window any more, but its bytes wait for a reader"
+    with pytest.raises(ProtocolError, match="expected at most 300000 bytes that nobody has read yet"):
+        theirs.receive(frame(DATA, SYN, 7, bytes(100_000)))
 
 
 def test_a_window_grows_when_it_is_emptied_fast_and_not_past_its_limits():
