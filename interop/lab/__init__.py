@@ -1,0 +1,1 @@
+"""Networks that exist in one process only: the same rules as in production, simulated time, links of our making."""

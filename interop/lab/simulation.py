@@ -1,0 +1,165 @@
+"""Many gossip engines in one process, on simulated time: links with latency, an event heap, nothing else.
+
+    simulation = Simulation(seed=1)
+    for node in range(20):
+        simulation.add(node)
+    simulation.connect(0, 1, latency=0.02)
+    simulation.at(5.0, lambda: simulation.publish(0, "topic", b"payload"))
+    simulation.run(10.0)
+
+What a node does with a message that it is asked about is `on_deliver`; by default it accepts at once. Links deliver in
+order and lose nothing, unless `loss` says so; what is on the way when a link is cut is lost. The same seed gives the same
+run. Times are seconds.
+"""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable
+from typing import Any
+
+from protocols.gossip.actions import Deliver, Redial, Send
+from protocols.gossip.engine import Engine
+from protocols.gossip.messages import Verdict
+from protocols.gossip.fragments import fragments
+from protocols.gossip.params import GossipParams
+from protocols.gossip.rpc import PubsubMessage, Rpc, decode, encode
+from protocols.gossip.state import MESHSUB_12
+
+Node = int
+
+
+class Simulation:
+    """A network. `wire`: every RPC goes through its bytes. `loss`: the part of RPCs that never arrive."""
+
+    def __init__(self, *, seed: int = 0, wire: bool = False, loss: float = 0.0) -> None:
+        self.rng = random.Random(seed)
+        self.now = 0.0
+        self.engines: dict[Node, Engine] = {}
+        self.on_deliver: Callable[[Node, Deliver], None] = self.accept
+        self.on_action: Callable[[Node, Any], None] | None = None  # every action but Deliver, before it is carried out
+        self.rpcs = 0  # handed to links, and the messages in them
+        self.messages = 0
+        self._wire, self._loss = wire, loss
+        self._links: dict[Node, dict[Node, float]] = {}
+        self._heap: list[tuple[float, int, Any]] = []
+        self._number = 0
+
+    # the network
+
+    def add(self, node: Node, params: GossipParams | None = None, **settings: Any) -> Engine:
+        """A new node. `settings` are `Engine`'s. Its heartbeats begin at a time drawn by lot."""
+        params = params or GossipParams()
+        settings.setdefault("rng", self.rng)
+        engine = self.engines[node] = Engine(node, params, now=self.now, **settings)
+        self._links[node] = {}
+        self.at(self.now + self.rng.random() * params.heartbeat_interval, lambda: self._wake(node))
+        return engine
+
+    def connect(self, node: Node, other: Node, latency: float = 0.02, protocol: str = MESHSUB_12, **facts: Any) -> None:
+        """`node` has dialled `other`. `facts` are `Engine.add_peer`'s, on both sides. Linked nodes stay as they are."""
+        if other in self._links[node] or node == other:
+            return
+        self._links[node][other] = self._links[other][node] = latency
+        self.engines[node].add_peer(self.now, other, protocol, outbound=True, **facts)
+        self.engines[other].add_peer(self.now, node, protocol, **facts)
+        self._act(node)
+        self._act(other)
+
+    def disconnect(self, node: Node, other: Node) -> None:
+        if self._links[node].pop(other, None) is not None:
+            del self._links[other][node]
+            self.engines[node].remove_peer(self.now, other)
+            self.engines[other].remove_peer(self.now, node)
+            self._act(node)
+            self._act(other)
+
+    def neighbours(self, node: Node) -> list[Node]:
+        return list(self._links[node])
+
+    # what nodes do
+
+    def subscribe(self, node: Node, topic: str) -> None:
+        self.engines[node].subscribe(self.now, topic)
+        self._act(node)
+
+    def unsubscribe(self, node: Node, topic: str) -> None:
+        self.engines[node].unsubscribe(self.now, topic)
+        self._act(node)
+
+    def publish(self, node: Node, topic: str, data: bytes) -> bytes:
+        """The message's ID."""
+        receipt = self.engines[node].publish(self.now, topic, PubsubMessage(topic, data))
+        self._act(node)
+        return receipt.message_id
+
+    def verdict(self, node: Node, message_id: bytes, verdict: Verdict) -> bool:
+        counted = self.engines[node].verdict(self.now, message_id, verdict)
+        self._act(node)
+        return counted
+
+    def accept(self, node: Node, delivery: Deliver) -> None:
+        """`on_deliver` of a program that takes everything."""
+        self.verdict(node, delivery.message_id, Verdict.ACCEPT)
+
+    def send(self, node: Node, other: Node, rpc: Rpc) -> None:
+        """An RPC that no engine made, on the link from `node` to `other`."""
+        self._put(node, other, rpc)
+
+    # time
+
+    def at(self, time: float, call: Callable[[], None]) -> None:
+        self._push(time, call)
+
+    def run(self, until: float) -> None:
+        """Everything up to `until`."""
+        heap, pop, links = self._heap, heapq.heappop, self._links
+        while heap and heap[0][0] <= until:
+            self.now, _, what = pop(heap)
+            if type(what) is tuple:
+                node, other, rpc = what
+                if other in links[node]:  # it may have been cut meanwhile
+                    engine = self.engines[other]
+                    engine.receive(self.now, node, decode(rpc) if self._wire else rpc)
+                    self._act(other)
+            else:
+                what()
+        self.now = until
+
+    def _wake(self, node: Node) -> None:
+        engine = self.engines[node]
+        engine.wake(self.now)
+        self._act(node)
+        self._push(max(engine.next_wakeup(), self.now), lambda: self._wake(node))
+
+    def _act(self, node: Node) -> None:
+        for action in self.engines[node].take():
+            if type(action) is Send:
+                if self.on_action is not None:
+                    self.on_action(node, action)
+                for other in action.peers:
+                    self._put(node, other, action.rpc)  # type: ignore[arg-type]  # our peers are nodes
+            elif type(action) is Deliver:
+                self.on_deliver(node, action)
+            else:
+                if self.on_action is not None:
+                    self.on_action(node, action)
+                if type(action) is Redial:
+                    self.connect(node, action.peer, direct=True)  # type: ignore[arg-type]
+
+    def _put(self, node: Node, other: Node, rpc: Rpc) -> None:
+        latency = self._links[node].get(other)
+        if latency is None or (self._loss and self.rng.random() < self._loss):
+            return
+        self.rpcs += 1
+        self.messages += len(rpc.publish)
+        if self._wire:
+            for part in fragments(rpc, self.engines[node].params.rpc.max_size):
+                self._push(self.now + latency, (node, other, encode(part)))
+        else:
+            self._push(self.now + latency, (node, other, rpc))
+
+    def _push(self, time: float, what: Any) -> None:
+        self._number += 1
+        heapq.heappush(self._heap, (time, self._number, what))
