@@ -8,8 +8,8 @@
     simulation.run(10.0)
 
 What a node does with a message that it is asked about is `on_deliver`; by default it accepts at once. Links deliver in
-order and lose nothing, unless `loss` says so; what is on the way when a link is cut is lost. The same seed gives the same
-run. Times are seconds.
+order and lose nothing, unless `loss` says so; what is on the way when a link is cut is lost. The same seed gives the
+same run. Times are seconds.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from typing import Any
 
 from protocols.gossip.actions import Deliver, Redial, Send
 from protocols.gossip.engine import Engine
-from protocols.gossip.messages import Verdict
 from protocols.gossip.fragments import fragments
+from protocols.gossip.messages import Verdict
 from protocols.gossip.params import GossipParams
 from protocols.gossip.rpc import PubsubMessage, Rpc, decode, encode
 from protocols.gossip.state import MESHSUB_12
