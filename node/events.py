@@ -57,7 +57,18 @@ class Listening:
     addr: str
 
 
-Event = Admitted | Refused | Disconnected | Identified | Listening
+@dataclass(frozen=True)
+class MessageRejected:
+    """A peer's message broke the rules (its stream ends), or is out of its time (it is dropped). `reason` is a fixed
+    word: malformed, oversize, signature, network_id, protocol, author, recipient, kind, timestamp."""
+
+    peer: str
+    protocol: str
+    reason: str
+    detail: str = ""
+
+
+Event = MessageRejected | Admitted | Refused | Disconnected | Identified | Listening
 Listener = Callable[[Event], None]
 
 
