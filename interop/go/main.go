@@ -3,7 +3,23 @@
 //
 // It prints one JSON object a line: first {"event":"listening",…}, then one
 // {"reply":COMMAND,"ok":…} for each command, in order, and events (admitted,
-// refused, disconnected) as they happen. Logs go to standard error.
+// refused, disconnected, perf, message, rejected) as they happen. Logs go to
+// standard error.
+//
+// Commands for signed messages, all of the sub-protocol "interop"; a payload is
+// base64, or - for none:
+//
+//	send PEER TYPE PAYLOAD
+//	request PEER TYPE PAYLOAD [TIMEOUT_MS]  {"type","payload"}; error "remote: TEXT" for an error answer
+//	requests-reversed PEER N                N at once, answered the last first
+//	parts PEER COUNT SIZE [PROTOCOL]        an answer in COUNT parts of SIZE bytes
+//	forge PEER WHAT                         one message with one fault: {"outcome"} is reset, open,
+//	                                        closed or disconnected after 2 s
+//
+// It serves "interop" and "interop-parts" alike: the types of their requests are
+// in messages_serve.go. A one-way message is the event message ("peer",
+// "protocol", "type", "payload"), one that breaks the rules the event rejected
+// ("peer", "protocol", "reason", "detail"; "dropped": whether its stream went on).
 package main
 
 import (
@@ -53,6 +69,7 @@ func parseFlags() (options, error) {
 	networkID := flag.String("network-id", "vouch-local", "network that peers must be of")
 	flag.StringVar(&opts.policy.own.clientVersion, "client-version", defaultVersion, "sent in the handshake, NAME/N.N.N")
 	flag.BoolVar(&opts.handshake, "handshake", true, "false: a plain libp2p host that doesn't know the handshake")
+	flag.BoolVar(&opts.unsigned, "unsigned", false, "send messages unsigned, and check no signatures")
 	flag.StringVar(&opts.agent, "agent", defaultVersion, "sent in identify")
 	flag.StringVar(&opts.kad, "kad", "", "DHT protocol `prefix`, as in PREFIX/kad/1.0.0 (default no DHT)")
 	flag.StringVar(&opts.seed, "seed", "", "derive the identity from this instead of a random one")

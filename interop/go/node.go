@@ -19,6 +19,7 @@ type options struct {
 	listen    []ma.Multiaddr
 	policy    policy
 	handshake bool
+	unsigned  bool // messages: no signatures are made, none are asked for
 	agent     string
 	kad       string // protocol prefix; empty: no DHT
 	seed      string // empty: a random identity
@@ -31,6 +32,7 @@ type node struct {
 	swarm     *swarm.Swarm
 	admission *admission // nil: the handshake isn't spoken
 	identify  *identifications
+	messenger *messenger
 	dht       *kad.IpfsDHT // nil: none
 }
 
@@ -62,6 +64,10 @@ func newNode(opts options, out *output) (_ *node, err error) {
 	n.host.SetStreamHandler(bytesID, returnBytes)
 	n.host.SetStreamHandler(resetID, resetAfterOne)
 	n.host.SetStreamHandler(perfID, perfHandler(out.send))
+	n.messenger = newMessenger(opts, key, n.host.ID(), out.send, n.openAdmitted)
+	for _, name := range messageProtocols {
+		n.host.SetStreamHandler(messageProtocol(name), n.messenger.handler(name))
+	}
 	n.swarm.Notify(n.notifiee(out))
 	if opts.kad != "" {
 		if n.dht, err = newDHT(n.host, opts.kad); err != nil {
