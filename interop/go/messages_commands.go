@@ -21,6 +21,7 @@ func (n *node) messageCommands() map[string]command {
 		"requests-reversed": {"PEER N", 2, withPeer(n.requestsReversed)},
 		"parts":             {"PEER COUNT SIZE [PROTOCOL]", 3, withPeer(n.parts)},
 		"forge":             {"PEER WHAT", 2, withPeer(n.forge)},
+		"compose":           {"KEY_TYPE TOPIC BASE64", 3, n.compose},
 	}
 }
 
@@ -113,6 +114,34 @@ func (n *node) parts(ctx context.Context, p peer.ID, args []string) (message, er
 		err = fmt.Errorf("expected %d parts, got %d", count, got)
 	}
 	return message{"peer": p, "seconds": time.Since(start).Seconds()}, err
+}
+
+// compose returns a message as gossip carries it, by a new author with a key of
+// that type.
+func (n *node) compose(_ context.Context, args []string) (message, error) {
+	keyType, err := parseKeyType(args[0])
+	if err != nil {
+		return nil, err
+	}
+	_, payload, err := parsePayload([]string{"0", args[2]})
+	if err != nil {
+		return nil, err
+	}
+	key, err := newIdentity("", keyType)
+	if err != nil {
+		return nil, err
+	}
+	id, err := peer.IDFromPrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	author := &messenger{key: key, own: n.messenger.own, rules: messageRules{signatures: true}}
+	w, err := author.compose("", args[1], kindOneWay, 1, payload)
+	if err != nil {
+		return nil, err
+	}
+	data, err := author.seal(w)
+	return message{"author": id, "data": base64.StdEncoding.EncodeToString(data)}, err
 }
 
 func parsePayload(args []string) (uint32, []byte, error) {

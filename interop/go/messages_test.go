@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/network"
+	"github.com/libp2p/go-libp2p/core/peer"
 )
 
 // newMessagePair returns two connected nodes and what the messengers of both tell.
@@ -87,6 +88,28 @@ func TestMessages(t *testing.T) {
 	// all but the parts went over one stream, and none is open but that
 	if n := len(client.messenger.conversations); n != 1 {
 		t.Errorf("got %d conversations, want 1", n)
+	}
+}
+
+func TestComposed(t *testing.T) {
+	n, _, _ := newMessagePair(t)
+	for name := range keyTypes {
+		got, err := n.compose(t.Context(), []string{name, "blocks", "YWhveQ=="})
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := base64.StdEncoding.DecodeString(got["data"].(string))
+		if err != nil {
+			t.Fatal(err)
+		}
+		rules := n.messenger.rules
+		rules.self = ""
+		if w, err := rules.check(data, got["author"].(peer.ID), "blocks", time.Now()); err != nil || string(w.payload) != "ahoy" {
+			t.Errorf("%s: %v, %v", name, w, err)
+		}
+	}
+	if _, err := n.compose(t.Context(), []string{"dsa", "blocks", "-"}); err == nil {
+		t.Error("an unknown type of key: no error")
 	}
 }
 

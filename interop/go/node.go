@@ -23,6 +23,7 @@ type options struct {
 	agent     string
 	kad       string // protocol prefix; empty: no DHT
 	seed      string // empty: a random identity
+	keyType   int    // of a random identity
 	timeout   time.Duration
 }
 
@@ -39,7 +40,7 @@ type node struct {
 // newNode assembles a node and starts to listen, last: no peer can see it half
 // assembled.
 func newNode(opts options, out *output) (_ *node, err error) {
-	key, err := newIdentity(opts.seed)
+	key, err := newIdentity(opts.seed, opts.keyType)
 	if err != nil {
 		return nil, err
 	}
