@@ -59,13 +59,14 @@ class Listening:
 
 @dataclass(frozen=True)
 class MessageRejected:
-    """A peer's message broke the rules (its stream ends), or is out of its time (it is dropped). `reason` is a fixed
-    word: malformed, oversize, signature, network_id, protocol, author, recipient, kind, timestamp."""
+    """A peer's message broke the rules: its stream ends. `reason` is a fixed word: malformed, oversize, signature,
+    network_id, protocol, author, recipient, kind. Or it is nobody's fault, and only `dropped`: timestamp, unasked."""
 
     peer: str
     protocol: str
     reason: str
     detail: str = ""
+    dropped: bool = False
 
 
 Event = MessageRejected | Admitted | Refused | Disconnected | Identified | Listening

@@ -250,7 +250,8 @@ class Node:
             raise UsageError(str(error)) from None
 
     def _message_rejected(self, error: MessageError | MessageDropped, protocol: str) -> None:
-        self.events.emit(MessageRejected(error.peer, protocol, error.reason, str(error)))
+        dropped = isinstance(error, MessageDropped)
+        self.events.emit(MessageRejected(error.peer, protocol, error.reason, str(error), dropped))
 
 
 def _message_rules(config: Config, identity: Identity) -> MessageRules:
@@ -316,5 +317,7 @@ def _log_event(event: Event) -> None:
             log.info("disconnected", peer=peer, addr=addr, direction=direction, reason=reason)
         case Identified(peer, agent, _):
             log.debug("identified", peer=peer, agent=agent)
-        case MessageRejected(peer, protocol, reason, detail):
-            log.info("message_rejected", peer=peer, protocol=protocol, reason=reason, detail=detail)
+        case MessageRejected(peer, protocol, reason, detail, dropped):
+            # a rejection ends a stream, so they are few; a peer with a wrong clock may have any number dropped
+            tell = log.debug if dropped else log.info
+            tell("message_rejected", peer=peer, protocol=protocol, reason=reason, detail=detail)

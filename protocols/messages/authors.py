@@ -80,6 +80,11 @@ class Ed25519Signer:
         return signed[:SIGNATURE_BYTES]
 
 
+def encode_key(kind: int, data: bytes) -> bytes:
+    """The PublicKey protobuf of a key, in its one form."""
+    return bytes((0x08, kind, 0x12)) + encode_uvarint(len(data)) + data
+
+
 def peer_id_of(public_key: bytes) -> bytes:
     """The peer ID of a PublicKey protobuf, as bytes."""
     if len(public_key) <= _INLINE:
@@ -105,7 +110,7 @@ def author_of(public_key: bytes) -> Author:
         raise ValueError("a libp2p PublicKey, got something else") from None
     if key.type not in _LOADERS:
         raise ValueError(f"a key of type 0 to 3, got {key.type}")
-    if b"\x08" + bytes((key.type,)) + b"\x12" + encode_uvarint(len(key.data)) + key.data != public_key:
+    if encode_key(key.type, key.data) != public_key:
         raise ValueError("a libp2p PublicKey in its one form, got a longer one")  # its owner would have many names
     try:
         verify = _LOADERS[key.type](key.data)

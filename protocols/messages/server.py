@@ -19,7 +19,7 @@ import trio
 from protocols.base import Protocol, ProtocolError, Stream, StreamError
 from protocols.errors import FrameTooLargeError
 from protocols.messages.declare import OnMessage, OnParts, OnRequest, Reply, SubProtocol
-from protocols.messages.errors import AnswerError, KindError, MessageDropped, MessageError, OversizeError
+from protocols.messages.errors import AnswerError, MessageDropped, MessageError, OversizeError
 from protocols.messages.gate import Gate
 from protocols.messages.rules import Rules
 from protocols.messages.wire import (
@@ -210,7 +210,7 @@ class _Session:
         try:
             message = self.owner.rules.check_direct(frame, peer, name, self.owner.wall_ms())
             if message.kind == RESPONSE:
-                raise KindError(peer, "no RESPONSE on a stream that it opened")
+                raise MessageDropped("unasked", peer, "expected no answer on a stream where nothing was asked, got one")
         except MessageDropped as error:
             self.owner.rejected(error, name)
             return None, ""

@@ -123,8 +123,7 @@ async def test_errors_of_answers_in_parts(here):
         assert (await local.node.request(go.peer_id, NAME, b"still", type=ECHO)).payload == b"still"
 
 
-# a peer with an ECDSA key can't be connected to (py-libp2p doesn't load its key), but its messages may come by gossip
-@pytest.mark.parametrize("key_type", ["secp256k1", "rsa"])
+@pytest.mark.parametrize("key_type", ["secp256k1", "rsa", "ecdsa"])
 async def test_other_keys(here, key_type):
     async with connected(here, "--key-type", key_type) as (local, go, got):
         await go.call("send", local.peer_id, "1", text(b"ahoy"))
@@ -173,7 +172,7 @@ FORGED_BY_GO = {  # what it does: what becomes of its stream, and the reason
     "protocol": ("reset", "protocol"),
     "author": ("reset", "author"),
     "recipient": ("reset", "recipient"),
-    "kind": ("reset", "kind"),
+    "kind": ("open", "unasked"),
     "malformed": ("reset", "malformed"),
     "malformed-message": ("reset", "malformed"),
     "oversize": ("reset", "oversize"),
@@ -189,7 +188,7 @@ async def test_python_rejects(here, fault):
         await go.call("request", local.peer_id, str(ECHO), "-")
         assert (await go.call("forge", local.peer_id, fault))["outcome"] == outcome
         rejected = await local.event(MessageRejected, peer=go.peer_id)
-        assert (rejected.protocol, rejected.reason) == (NAME, reason), rejected
+        assert (rejected.protocol, rejected.reason, rejected.dropped) == (NAME, reason, outcome == "open"), rejected
         # the other streams of the connection go on, and nothing reached a handler
         await go.call("requests-reversed", local.peer_id, "10")
         assert not go.seen("disconnected")
