@@ -120,6 +120,11 @@ class Config:
     max_known_peers: int = advanced(10_000, "peers that are remembered while the node runs")
     max_control_clients: int = advanced(16, "clients of the control socket at once")
 
+    # Messages
+    signatures: Literal["on", "off"] = setting("on", "whether direct messages are signed, and must be")
+    message_max_age: float = advanced(600.0, "seconds that a message may be old, by our clock")
+    message_max_ahead: float = advanced(30.0, "seconds that its author's clock may be ahead of ours")
+
     # Retries
     bootstrap_retry_min: float = advanced(1.0, "seconds before a bootstrap peer is first dialled again")
     bootstrap_retry_max: float = advanced(60.0, "seconds that this pause grows to")

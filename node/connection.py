@@ -186,7 +186,7 @@ class Connection(SwarmConn):
 
     async def new_stream(self) -> ConnStream:  # type: ignore[override]
         """A stream without a protocol yet. Safe to cancel."""
-        return ConnStream(await self.muxed_conn.open_stream(), self.streams)
+        return ConnStream(await self.muxed_conn.open_stream(), self.streams, self)
 
     # admission
 
@@ -318,7 +318,7 @@ class Connection(SwarmConn):
 
     async def _serve(self, muxed: IMuxedStream, counted: bool) -> None:
         """One inbound stream, from its negotiation to its end; `counted` among those that are held."""
-        stream = ConnStream(muxed, self.streams)
+        stream = ConnStream(muxed, self.streams, self)
         slot: Slot | None = None
 
         async def accept(proposal: str) -> bool:

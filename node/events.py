@@ -57,7 +57,19 @@ class Listening:
     addr: str
 
 
-Event = Admitted | Refused | Disconnected | Identified | Listening
+@dataclass(frozen=True)
+class MessageRejected:
+    """A peer's message broke the rules: its stream ends. `reason` is a fixed word: malformed, oversize, signature,
+    network_id, protocol, author, recipient, kind. Or it is nobody's fault, and only `dropped`: timestamp, unasked."""
+
+    peer: str
+    protocol: str
+    reason: str
+    detail: str = ""
+    dropped: bool = False
+
+
+Event = MessageRejected | Admitted | Refused | Disconnected | Identified | Listening
 Listener = Callable[[Event], None]
 
 

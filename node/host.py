@@ -30,7 +30,7 @@ from multiaddr import Multiaddr
 from node.config import Config
 from node.dialer import Dialer
 from node.events import Events
-from node.keys import bound_keys
+from node.keys import prepare_keys
 from node.peers.store import BoundedPeerStore
 from node.registry import Registry
 from node.streams import AsNetStream
@@ -159,7 +159,7 @@ def build(
     transports: Sequence[ITransport] | None = None,
 ) -> Host:
     """Puts the host together, on TCP unless other transports are given. Nothing runs or listens yet."""
-    bound_keys()
+    prepare_keys()
     peer_id = ID.from_pubkey(key_pair.public_key)
     peerstore = BoundedPeerStore(config.max_known_peers)
     peerstore.add_key_pair(peer_id, key_pair)

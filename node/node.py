@@ -27,7 +27,7 @@ from node.connection import Connection
 from node.discovery.bootstrap import Bootstrap
 from node.discovery.dht import Dht
 from node.errors import NotConnectedError, UsageError
-from node.events import Admitted, Disconnected, Event, Events, Identified, Listening, Refused
+from node.events import Admitted, Disconnected, Event, Events, Identified, Listening, MessageRejected, Refused
 from node.identify import IdentifyService
 from node.identity import Identity, load_or_make_key
 from node.log import get_logger
@@ -36,6 +36,9 @@ from node.tasks import TaskStatus
 from protocols import NotConnected, Protocol, Stream
 from protocols.handshake.engine import Rules
 from protocols.handshake.wire import Hello, parse_version
+from protocols.messages import Answer, Message, MessageDropped, MessageError, Messages, SubProtocol
+from protocols.messages import Rules as MessageRules
+from protocols.messages.authors import Ed25519Signer
 from protocols.ping import PING, ping
 
 log = get_logger("node")
@@ -49,7 +52,7 @@ class Node:
         config: Config,
         *,
         identity: Identity | None = None,
-        protocols: Iterable[Protocol] = (),
+        protocols: Iterable[Protocol | SubProtocol] = (),
         transports: Sequence[ITransport] | None = None,
     ) -> None:
         """Puts the parts together; nothing runs yet. Without `identity` the key of the data directory is used (and made
@@ -59,7 +62,10 @@ class Node:
         self.identity = identity or load_or_make_key(config.key_path)[0]
         self.events = Events()
         self.events.subscribe(_log_event)
-        self.registry = Registry([PING, *protocols])
+        self.messages = Messages(
+            self, _message_rules(config, self.identity), on_rejected=self._message_rejected, on_failed=_handler_failed
+        )
+        self.registry = Registry([PING, *map(self._as_protocol, protocols)])
         self.host = hosts.build(
             config, self.identity.key_pair(), _rules(config), self.registry, self.events, transports
         )
@@ -120,6 +126,7 @@ class Node:
         for text in self.config.listen:
             await self._listen(text)
         self.started_at = trio.current_time()
+        await nursery.start(self.messages.run)
         nursery.start_soon(self.bootstrap.run)
         if self.dht is not None:
             nursery.start_soon(self.dht.run)
@@ -175,16 +182,50 @@ class Node:
         await self.swarm.close_peer(peer_id)
 
     @asynccontextmanager
-    async def stream(self, peer: str, protocol: Protocol) -> AsyncIterator[Stream]:
-        """A stream to an admitted peer, closed at the block's end, reset if the block raises.
+    async def stream(self, peer: str, protocol: Protocol | str) -> AsyncIterator[Stream]:
+        """A stream to an admitted peer, closed at the block's end, reset if the block raises. Of a protocol that is
+        named by its ID alone and that this node doesn't answer, it carries plain bytes.
 
         Raises NotConnected, NotSupported if the peer doesn't answer that protocol, and other StreamErrors.
         """
         connection = self.swarm.connection(parse_peer_id(peer))
         if connection is None:
             raise NotConnected(f"there is no connection to {peer}")
+        if isinstance(protocol, str):
+            protocol = self.registry.get(protocol) or Protocol(protocol, max_frame=None)
         async with await connection.open(protocol) as stream:
             yield stream
+
+    async def send(self, peer: str, protocol: str | SubProtocol, payload: bytes, *, type: int = 0) -> None:
+        """A signed one-way message to an admitted peer: returns when it is on its way.
+
+        Raises NotConnected, NotSupported if the peer doesn't answer that sub-protocol, other StreamErrors, and
+        ValueError for what can't be sent.
+        """
+        await self.messages.send(_checked(peer), protocol, payload, type=type)
+
+    async def request(
+        self, peer: str, protocol: str | SubProtocol, payload: bytes, *, type: int = 0, timeout: float | None = None
+    ) -> Message:
+        """A signed question to an admitted peer, and its answer, within `timeout` seconds in all (by default the
+        sub-protocol's).
+
+        Raises RemoteError if the peer answers with an error, StreamTimeout, StreamReset if the peer is lost before it
+        answers, and as `send` does.
+        """
+        return await self.messages.request(_checked(peer), protocol, payload, type=type, timeout=timeout)
+
+    def request_stream(
+        self, peer: str, protocol: str | SubProtocol, payload: bytes, *, type: int = 0, timeout: float | None = None
+    ) -> AbstractAsyncContextManager[Answer]:
+        """A question whose answer comes in parts, each within `timeout` seconds:
+
+            async with node.request_stream(peer, "sync", b"from 17") as answer:
+                async for part in answer: ...           # answer.parts, answer.bytes: how far it is
+
+        A block that is left early tells the peer to stop. Raises as `request` does.
+        """
+        return self.messages.request_stream(_checked(peer), protocol, payload, type=type, timeout=timeout)
 
     async def ping(
         self, peer: str, count: int = 1, interval: float = 0.0, into: list[float] | None = None
@@ -195,10 +236,43 @@ class Node:
         """
         return await ping(self, peer, count, interval, into)
 
-    async def serve(self, protocol: Protocol) -> None:
+    async def serve(self, protocol: Protocol | SubProtocol) -> None:
         """Answers one more protocol from now on, and tells the peers. Raises UsageError."""
-        self.registry.add(protocol)
+        self.registry.add(self._as_protocol(protocol))
         await self.identify.push_all()
+
+    def _as_protocol(self, protocol: Protocol | SubProtocol) -> Protocol:
+        if isinstance(protocol, Protocol):
+            return protocol
+        try:
+            return self.messages.serve(protocol)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+
+    def _message_rejected(self, error: MessageError | MessageDropped, protocol: str) -> None:
+        dropped = isinstance(error, MessageDropped)
+        self.events.emit(MessageRejected(error.peer, protocol, error.reason, str(error), dropped))
+
+
+def _message_rules(config: Config, identity: Identity) -> MessageRules:
+    return MessageRules(
+        signer=Ed25519Signer(identity.secret),
+        network_id=config.network_id_bytes,
+        client_version=config.client_version,
+        signatures=config.signatures == "on",
+        max_age=config.message_max_age,
+        max_ahead=config.message_max_ahead,
+    )
+
+
+def _handler_failed(error: Exception, protocol: str, peer: str) -> None:
+    log.error("handler_failed", peer=peer, protocol=protocol, exc_info=error)
+
+
+def _checked(peer: str) -> str:
+    """`peer`, if it is a peer ID. Raises UsageError."""
+    parse_peer_id(peer)
+    return peer
 
 
 def _rules(config: Config) -> Rules:
@@ -243,3 +317,7 @@ def _log_event(event: Event) -> None:
             log.info("disconnected", peer=peer, addr=addr, direction=direction, reason=reason)
         case Identified(peer, agent, _):
             log.debug("identified", peer=peer, agent=agent)
+        case MessageRejected(peer, protocol, reason, detail, dropped):
+            # a rejection ends a stream, so they are few; a peer with a wrong clock may have any number dropped
+            tell = log.debug if dropped else log.info
+            tell("message_rejected", peer=peer, protocol=protocol, reason=reason, detail=detail)

@@ -19,6 +19,7 @@ import trio
 from node.errors import LimitError, UsageError
 from node.log import get_logger
 from protocols import ByteStream, Protocol, ProtocolError, Stream, StreamError
+from protocols.messages import SubProtocol
 from protocols.rate import TokenBucket
 
 ENTRY_POINT_GROUP = "vouch.protocols"
@@ -165,12 +166,13 @@ def _is_peers(error: BaseException) -> bool:
     return isinstance(error, ProtocolError | StreamError)
 
 
-def installed_protocols() -> list[Protocol]:
-    """The protocols of installed packages: entry points in the group `vouch.protocols`, each a Protocol or several.
+def installed_protocols() -> list[Protocol | SubProtocol]:
+    """The protocols of installed packages: entry points in the group `vouch.protocols`, each a Protocol, a SubProtocol
+    or several.
 
     Raises UsageError, naming the package, for one that can't be loaded or is something else.
     """
-    found: list[Protocol] = []
+    found: list[Protocol | SubProtocol] = []
     for point in entry_points(group=ENTRY_POINT_GROUP):
         package = point.dist.name if point.dist else "?"
         try:
@@ -179,7 +181,7 @@ def installed_protocols() -> list[Protocol]:
             raise UsageError(f"the protocol {point.name!r} of package {package} can't be loaded: {error}") from error
         protocols = value if isinstance(value, list | tuple) else [value]
         for protocol in protocols:
-            if not isinstance(protocol, Protocol):
+            if not isinstance(protocol, Protocol | SubProtocol):
                 kind = type(protocol).__name__
                 raise UsageError(f"expected {point.value!r} of package {package} to be a Protocol, got {kind}")
             found.append(protocol)

@@ -9,6 +9,7 @@ handlers of py-libp2p (Kademlia's), so that the registry's bounds hold for them 
 from __future__ import annotations
 
 import math
+import typing
 from contextlib import suppress
 from typing import Any
 
@@ -30,13 +31,22 @@ END_TIMEOUT = 1.0
 BROKEN = (IOException, MuxedStreamError, MuxedConnError, OSError, trio.ClosedResourceError, trio.BrokenResourceError)
 
 
+class Owner(typing.Protocol):
+    """What a stream needs of its connection."""
+
+    @property
+    def leaving(self) -> bool:
+        """Whether it takes no new streams."""
+
+
 class ConnStream(INetStream):
     """A stream; one of `streams` until it is closed or reset."""
 
     metric_send_channel = None
 
-    def __init__(self, muxed: IMuxedStream, streams: set[ConnStream]) -> None:
+    def __init__(self, muxed: IMuxedStream, streams: set[ConnStream], owner: Owner) -> None:
         self.muxed_stream = muxed
+        self._owner = owner
         self.muxed_conn = muxed.muxed_conn
         self._protocol: TProtocol | None = None
         self._streams = streams
@@ -44,6 +54,10 @@ class ConnStream(INetStream):
         streams.add(self)
 
     # a ByteStream
+
+    @property
+    def leaving(self) -> bool:
+        return self._owner.leaving
 
     def receive_nowait(self, max_bytes: int) -> bytes:
         return b"" if self._fast is None else self._fast.read_nowait(max_bytes)

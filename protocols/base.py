@@ -68,6 +68,10 @@ Handler = Callable[["Stream"], Awaitable[None]]
 class ByteStream(typing.Protocol):
     """What a `Stream` stands on: a muxer's stream in a node, a pipe in a test. Errors are `StreamError`s."""
 
+    @property
+    def leaving(self) -> bool:
+        """Whether the connection takes no new streams and will end: there is another one to the peer, or it goes."""
+
     def receive_nowait(self, max_bytes: int) -> bytes:
         """Up to `max_bytes` bytes that have come already; b"" if there are none, or it can't tell."""
 
@@ -97,6 +101,7 @@ class Protocol:
     id: what peers negotiate, "/" first, at most 256 bytes.
     max_frame: bytes of the largest frame, or None for a protocol that has no frames and reads and writes bytes.
     timeout: seconds that one receive or send may wait for the peer; None only where another rule ends idle streams.
+    send_timeout: the same for sends alone, where a stream may be idle but its peer must take what it is sent.
     streams_per_peer: streams that one peer may have open with us at once; one more is reset.
     rate: frames a second that are taken from one peer; None is no limit. The surplus waits, the peer is slowed down.
     burst: frames that may come at once within `rate`; by default one second's worth.
@@ -109,11 +114,12 @@ class Protocol:
     rate: float | None = None
     burst: float | None = None
     handler: Handler | None = None
+    send_timeout: float | None = None
 
     def __post_init__(self) -> None:
         if not self.id.startswith("/") or not 1 < len(self.id.encode()) <= MAX_ID_BYTES or "\n" in self.id:
             raise ValueError(f'a protocol ID starts with "/" and has 2 to {MAX_ID_BYTES} bytes, not {self.id!r}')
-        for name in ("max_frame", "timeout", "streams_per_peer", "rate", "burst"):
+        for name in ("max_frame", "timeout", "send_timeout", "streams_per_peer", "rate", "burst"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise ValueError(f"{self.id}: {name} is a positive number, not {value}")
@@ -156,6 +162,13 @@ class Stream:
         self._broken = False
         self._closed = False
         self._worked = 0
+        timeout = protocol.timeout if protocol.send_timeout is None else protocol.send_timeout
+        self._send_timeout = math.inf if timeout is None else timeout
+
+    @property
+    def leaving(self) -> bool:
+        """Whether its connection will end soon, and a long-lived stream should be opened anew: it goes on another."""
+        return self._raw.leaving
 
     async def receive(self) -> bytes:
         """The next frame; without frames, the next bytes (at least one).
@@ -226,11 +239,19 @@ class Stream:
             self._need_whole()
             self._broken = True
             try:
-                with trio.fail_after(math.inf if self.protocol.timeout is None else self.protocol.timeout):
+                with trio.fail_after(self._send_timeout):
                     await self._raw.send_all(payload)
             except trio.TooSlowError:
-                raise self._timed_out("take") from None
+                raise self._timed_out("take", self._send_timeout) from None
             self._broken = False
+
+    def send_nowait(self, data: bytes) -> bool:
+        """Whether it took a frame (or the bytes) without waiting; else it took nothing of it. Raises as `send`."""
+        payload = data if self.protocol.max_frame is None else encode_frame(data, self.protocol.max_frame)
+        if self._send_lock.locked():
+            return False
+        self._need_whole()
+        return self._raw.send_nowait(payload)
 
     async def send_eof(self) -> None:
         """Says that we send no more; what the peer sends can still be received."""
@@ -282,7 +303,7 @@ class Stream:
         try:
             return await self._raw.receive_some(max_bytes, self.protocol.timeout)
         except trio.TooSlowError:
-            raise self._timed_out("send") from None
+            raise self._timed_out("send", self.protocol.timeout) from None
 
     async def _let_others_run(self) -> None:
         """What needs no waiting still lets others run: now and then for small pieces, each time for large ones."""
@@ -292,8 +313,7 @@ class Stream:
             self._worked = 0
             await trio.lowlevel.checkpoint()
 
-    def _timed_out(self, what: str) -> StreamTimeout:
-        timeout = self.protocol.timeout
+    def _timed_out(self, what: str, timeout: float | None) -> StreamTimeout:
         return StreamTimeout(f"{self.peer} did not {what} anything on {self.protocol.id} for {timeout:g} s")
 
     def _need_bytes(self, name: str) -> None:

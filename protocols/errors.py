@@ -7,6 +7,10 @@ class ProtocolError(Exception):
     """The peer broke the protocol's rules. It costs the peer its stream, or its connection where the rules say so."""
 
 
+class FrameTooLargeError(ProtocolError):
+    """The peer announced a frame over the protocol's bound."""
+
+
 class StreamError(Exception):
     """The stream can't go on. Nobody's fault by itself: networks fail."""
 

@@ -9,7 +9,7 @@ After a `ProtocolError` the decoder takes nothing more; what becomes of the stre
 
 from __future__ import annotations
 
-from protocols.errors import ProtocolError
+from protocols.errors import FrameTooLargeError, ProtocolError
 
 MAX_VARINT_BYTES = 9
 
@@ -100,7 +100,7 @@ class FrameDecoder:
                 if length is None:
                     continue
                 if length > self.max_frame:
-                    raise ProtocolError(f"expected a frame of at most {self.max_frame} bytes, got one of {length}")
+                    raise FrameTooLargeError(f"expected a frame of at most {self.max_frame} bytes, got one of {length}")
                 self._wanted = length
             wanted = self._wanted
             if not self._buffer and end - position >= wanted:

@@ -30,3 +30,7 @@ class TokenBucket:
         self._at = now
         self._tokens -= tokens
         return max(0.0, -self._tokens / self.rate)
+
+    def give_back(self, tokens: float = 1.0) -> None:
+        """Tokens that were taken and not used."""
+        self._tokens = min(self.burst, self._tokens + tokens)

@@ -261,6 +261,8 @@ def _host_and_port(maddr: Multiaddr) -> tuple[str, int]:
 class PipeBytes:
     """A pipe's end as a `protocols.ByteStream`, as `node.streams.ConnStream` is a muxer's stream."""
 
+    leaving = False
+
     def __init__(self, end: PipeEnd) -> None:
         self.end = end
 

@@ -133,6 +133,22 @@ BENCHMARKS: tuple[Benchmark[Any], ...] = (
     _counted("requests", "requests of 128 bytes over one stream, each answered before the next", 1, (2000, 500)),
     _counted("requests", "the same over 16 streams at once", 16, (10_000, 2000)),
     Benchmark(
+        name="signed-requests",
+        about="messages of 128 bytes asked and answered on one connection, 64 in flight, signed and checked on both "
+        "sides, then the same unsigned, and what one signature and its check cost; stock has plain requests over one "
+        "stream, one after the other",
+        lines=(
+            Line("signed-requests", "requests/s"),
+            Line("unsigned-requests", "requests/s"),
+            Line("signature", "us", False),
+        ),
+        pairings=("vouch", "vouch-stock", "stock"),
+        amounts=(5000, 1000),
+        repeats=(7, 3),
+        measure=partial(measures.messages, width=64),
+        show=lambda amount: f"{amount} messages",
+    ),
+    Benchmark(
         name="connections",
         about="what connections cost the one that is dialled: how many are made in a second (admitted and identified "
         "both ways), its CPU time for each, its memory for each idle one, its CPU time with 100 idle ones, and a ping "

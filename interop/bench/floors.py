@@ -49,6 +49,8 @@ FLOORS = (
     Floor("ping-p50", 2.2, "tcp", less=True),
     Floor("streams-16", 4.5, "stock"),
     Floor("requests-16", 8, "stock"),
+    Floor("signed-requests", 1.5, "stock"),
+    Floor("unsigned-requests", 6, "stock"),
     Floor("connection-cpu", 0.5, "stock", less=True),
     Floor("connection-memory", 1, "stock", less=True),
     Floor("idle-cpu", 1, less=True),

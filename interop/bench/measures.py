@@ -91,6 +91,27 @@ async def counted(stage: Stage, pairing: str, count: int, *, command: str, at_on
     return Sample({f"{command}-{at_once}": count / reply["seconds"]}, pair.spent)
 
 
+async def messages(stage: Stage, pairing: str, count: int, *, width: int) -> Sample:
+    """`count` messages asked and answered over one stream, so many under way: signed, then unsigned.
+
+    Who has no such messages is measured with plain requests over one stream, one after the other, as its users have
+    them: the yardstick of both.
+    """
+    pair = await _connected(stage, pairing)
+    peer = pair.listener.peer_id
+    if pairing == "stock":
+        rate = count / (await pair.call("requests", peer, count, 1))["seconds"]
+        return Sample({"signed-requests": rate, "unsigned-requests": rate}, pair.spent)
+    signed = await pair.call("messages", peer, "signed", count, width)
+    unsigned = await pair.call("messages", peer, "unsigned", count, width)
+    values = {
+        "signed-requests": count / signed["seconds"],
+        "unsigned-requests": count / unsigned["seconds"],
+        "signature": signed["signature_us"],
+    }
+    return Sample(values, pair.spent)
+
+
 @dataclass(frozen=True)
 class Crowding:
     """How a crowd joins: to these numbers of connections one after the other, `width` at a time.

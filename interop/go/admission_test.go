@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peerstore"
 	"github.com/libp2p/go-libp2p/core/protocol"
@@ -20,6 +21,7 @@ func newTestNode(t *testing.T, handshake bool) (*node, *json.Decoder) {
 	t.Helper()
 	r, w := io.Pipe()
 	n, err := newNode(options{
+		keyType:   crypto.Ed25519,
 		listen:    []ma.Multiaddr{ma.StringCast(defaultListen)},
 		policy:    policy{own: validHello},
 		handshake: handshake,

@@ -2,11 +2,14 @@ package main
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 
 	"github.com/multiformats/go-varint"
 )
+
+var errFrameTooLarge = errors.New("frame too large")
 
 // readFrame reads one frame: an unsigned varint length, then that many bytes.
 // It returns io.EOF only at a frame's boundary.
@@ -16,7 +19,7 @@ func readFrame(r *bufio.Reader, bound uint64) ([]byte, error) {
 		return nil, err
 	}
 	if length > bound {
-		return nil, fmt.Errorf("frame of %d bytes, at most %d allowed", length, bound)
+		return nil, fmt.Errorf("%w: %d bytes, at most %d allowed", errFrameTooLarge, length, bound)
 	}
 	frame := make([]byte, length)
 	if _, err := io.ReadFull(r, frame); err != nil {
@@ -30,6 +33,10 @@ func readFrame(r *bufio.Reader, bound uint64) ([]byte, error) {
 
 // writeFrame writes length and bytes at once, so that they share a packet.
 func writeFrame(w io.Writer, frame []byte) error {
-	_, err := w.Write(append(varint.ToUvarint(uint64(len(frame))), frame...))
+	_, err := w.Write(frameOf(frame))
 	return err
+}
+
+func frameOf(b []byte) []byte {
+	return append(varint.ToUvarint(uint64(len(b))), b...)
 }

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"errors"
+	"fmt"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/network"
@@ -76,10 +77,25 @@ func newTransports(key crypto.PrivKey, resources network.ResourceManager) ([]tra
 	return []transport.Transport{overTCP}, nil
 }
 
-// newIdentity returns the Ed25519 key that belongs to seed, or a random one.
-func newIdentity(seed string) (crypto.PrivKey, error) {
+const rsaBits = 2048
+
+var keyTypes = map[string]int{
+	"ed25519": crypto.Ed25519, "secp256k1": crypto.Secp256k1, "rsa": crypto.RSA, "ecdsa": crypto.ECDSA,
+}
+
+func parseKeyType(name string) (int, error) {
+	keyType, ok := keyTypes[name]
+	if !ok {
+		return 0, fmt.Errorf("expected ed25519, secp256k1, rsa or ecdsa, got %q", name)
+	}
+	return keyType, nil
+}
+
+// newIdentity returns the Ed25519 key that belongs to seed, or without a seed a
+// random one of that type.
+func newIdentity(seed string, keyType int) (crypto.PrivKey, error) {
 	if seed == "" {
-		key, _, err := crypto.GenerateEd25519Key(rand.Reader)
+		key, _, err := crypto.GenerateKeyPairWithReader(keyType, rsaBits, rand.Reader)
 		return key, err
 	}
 	sum := sha256.Sum256([]byte("vouch-interop-go/" + seed))

@@ -3,7 +3,24 @@
 //
 // It prints one JSON object a line: first {"event":"listening",…}, then one
 // {"reply":COMMAND,"ok":…} for each command, in order, and events (admitted,
-// refused, disconnected) as they happen. Logs go to standard error.
+// refused, disconnected, perf, message, rejected) as they happen. Logs go to
+// standard error.
+//
+// Commands for signed messages, all of the sub-protocol "interop"; a payload is
+// base64, or - for none:
+//
+//	send PEER TYPE PAYLOAD
+//	request PEER TYPE PAYLOAD [TIMEOUT_MS]  {"type","payload"}; error "remote: TEXT" for an error answer
+//	requests-reversed PEER N                N at once, answered the last first
+//	parts PEER COUNT SIZE [PROTOCOL]        an answer in COUNT parts of SIZE bytes
+//	forge PEER WHAT                         one message with one fault: {"outcome"} is reset, open,
+//	                                        closed or disconnected after 2 s
+//	compose KEY_TYPE TOPIC PAYLOAD          a message as gossip carries it, by a new author: {"author","data"}
+//
+// It serves "interop" and "interop-parts" alike: the types of their requests are
+// in messages_serve.go. A one-way message is the event message ("peer",
+// "protocol", "type", "payload"), one that breaks the rules the event rejected
+// ("peer", "protocol", "reason", "detail"; "dropped": whether its stream went on).
 package main
 
 import (
@@ -15,6 +32,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/libp2p/go-libp2p/core/crypto"
 	ma "github.com/multiformats/go-multiaddr"
 )
 
@@ -36,7 +54,7 @@ func main() {
 }
 
 func parseFlags() (options, error) {
-	opts := options{policy: policy{minVersions: make(map[string]string)}}
+	opts := options{keyType: crypto.Ed25519, policy: policy{minVersions: make(map[string]string)}}
 	flag.Func("listen", "`multiaddr` to listen on, repeatable (default "+defaultListen+")", func(s string) error {
 		addr, err := ma.NewMultiaddr(s)
 		opts.listen = append(opts.listen, addr)
@@ -53,9 +71,14 @@ func parseFlags() (options, error) {
 	networkID := flag.String("network-id", "vouch-local", "network that peers must be of")
 	flag.StringVar(&opts.policy.own.clientVersion, "client-version", defaultVersion, "sent in the handshake, NAME/N.N.N")
 	flag.BoolVar(&opts.handshake, "handshake", true, "false: a plain libp2p host that doesn't know the handshake")
+	flag.BoolVar(&opts.unsigned, "unsigned", false, "send messages unsigned, and check no signatures")
 	flag.StringVar(&opts.agent, "agent", defaultVersion, "sent in identify")
 	flag.StringVar(&opts.kad, "kad", "", "DHT protocol `prefix`, as in PREFIX/kad/1.0.0 (default no DHT)")
 	flag.StringVar(&opts.seed, "seed", "", "derive the identity from this instead of a random one")
+	flag.Func("key-type", "`type` of a random identity: ed25519 (default), secp256k1, rsa or ecdsa", func(s string) (err error) {
+		opts.keyType, err = parseKeyType(s)
+		return err
+	})
 	flag.DurationVar(&opts.timeout, "timeout", 10*time.Second, "bound for each command")
 	flag.Parse()
 

@@ -19,9 +19,11 @@ type options struct {
 	listen    []ma.Multiaddr
 	policy    policy
 	handshake bool
+	unsigned  bool // messages: no signatures are made, none are asked for
 	agent     string
 	kad       string // protocol prefix; empty: no DHT
 	seed      string // empty: a random identity
+	keyType   int    // of a random identity
 	timeout   time.Duration
 }
 
@@ -31,13 +33,14 @@ type node struct {
 	swarm     *swarm.Swarm
 	admission *admission // nil: the handshake isn't spoken
 	identify  *identifications
+	messenger *messenger
 	dht       *kad.IpfsDHT // nil: none
 }
 
 // newNode assembles a node and starts to listen, last: no peer can see it half
 // assembled.
 func newNode(opts options, out *output) (_ *node, err error) {
-	key, err := newIdentity(opts.seed)
+	key, err := newIdentity(opts.seed, opts.keyType)
 	if err != nil {
 		return nil, err
 	}
@@ -62,6 +65,10 @@ func newNode(opts options, out *output) (_ *node, err error) {
 	n.host.SetStreamHandler(bytesID, returnBytes)
 	n.host.SetStreamHandler(resetID, resetAfterOne)
 	n.host.SetStreamHandler(perfID, perfHandler(out.send))
+	n.messenger = newMessenger(opts, key, n.host.ID(), out.send, n.openAdmitted)
+	for _, name := range messageProtocols {
+		n.host.SetStreamHandler(messageProtocol(name), n.messenger.handler(name))
+	}
 	n.swarm.Notify(n.notifiee(out))
 	if opts.kad != "" {
 		if n.dht, err = newDHT(n.host, opts.kad); err != nil {

@@ -14,7 +14,7 @@ from multiaddr import Multiaddr
 from node.errors import DialError, UsageError
 from node.events import Admitted, Disconnected, Identified
 from node.identify import IDENTIFY_ID, PUSH_ID
-from node.keys import MAX_KEY, bound_keys
+from node.keys import MAX_KEY, prepare_keys
 from node.node import Node
 from node.upgrade.multistream import select
 from protocols import Protocol, StreamError
@@ -28,8 +28,8 @@ A, B = "10.0.0.1", "10.0.0.2"
 
 @pytest.mark.parametrize("kind", [0, 1, 2])
 def test_keys_are_refused_by_their_size_before_anything_looks_inside(kind):
-    bound_keys()
-    bound_keys()
+    prepare_keys()
+    prepare_keys()
     key = crypto_pb2.PublicKey(key_type=kind, data=bytes(MAX_KEY + 1)).SerializeToString()
     with pytest.raises(ValueError, match="expected a public key of at most"):
         deserialize_public_key(key)

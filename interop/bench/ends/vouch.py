@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal
 
@@ -13,6 +15,7 @@ from interop.bench.ends.lines import LISTEN, Command, say, say_listening, until
 from interop.bench.ends.load import (
     ECHO_ID,
     MAX_FRAME,
+    REQUEST_PAYLOAD,
     STREAM_PAYLOAD,
     STREAMS_PER_PEER,
     ask,
@@ -26,6 +29,10 @@ from node.events import Admitted, Disconnected, Event
 from node.identity import Identity
 from node.node import Node
 from protocols import Protocol, Stream
+from protocols.messages import Message as SignedMessage
+from protocols.messages import Messages, Rules, SubProtocol
+from protocols.messages.authors import author_of
+from protocols.messages.wire import SIGNED_PREFIX
 from protocols.perf import PERF, Result, measure_on, serve_one
 
 # connections that aren't admitted yet: as many as a crowd makes at once, and to spare
@@ -56,6 +63,17 @@ def perf_protocol() -> Protocol:
     return protocol
 
 
+def asked(name: str) -> SubProtocol:
+    """A sub-protocol that answers with what it was asked."""
+    sub = SubProtocol(name, rate=None)
+
+    @sub.on_request
+    async def answer(request: SignedMessage) -> bytes:
+        return request.payload
+
+    return sub
+
+
 @asynccontextmanager
 async def vouch(
     upgrade: Literal["fast", "stock"] = "fast",
@@ -68,20 +86,26 @@ async def vouch(
         limits = dict.fromkeys(("max_connections", "max_inbound", "max_connections_per_ip"), connections)
         limits |= {"max_half_open": HALF_OPEN, "max_half_open_per_ip": HALF_OPEN}
     config = Config(listen=(LISTEN,), dht="off", upgrade=upgrade, admission=admission, **limits)
-    node = Node(config, identity=Identity.generate(), protocols=[perf_protocol(), echo_protocol()])
-    commands = _Commands(node)
+    node = Node(config, identity=Identity.generate(), protocols=[perf_protocol(), echo_protocol(), asked("signed")])
+    # a node signs or it doesn't: what it costs is measured beside it
+    unsigned = Messages(node, replace(node.messages.rules, signatures=False))
+    node.registry.add(unsigned.serve(asked("unsigned")))
+    commands = _Commands(node, unsigned)
     node.events.subscribe(commands.note)
-    async with node:
+    async with node, trio.open_nursery() as nursery:
+        await nursery.start(unsigned.run)
         say_listening(node.peer_id, node.addrs)
-        names = ("connect", "identify", "disconnect", "ping", "perf", "both", "streams", "requests")
+        names = ("connect", "identify", "disconnect", "ping", "perf", "both", "streams", "requests", "messages")
         yield {name: getattr(commands, name) for name in names}
+        nursery.cancel_scope.cancel()
 
 
 class _Commands:
     """The commands of `interop.bench.ends`."""
 
-    def __init__(self, node: Node) -> None:
+    def __init__(self, node: Node, unsigned: Messages) -> None:
         self._node = node
+        self._unsigned = unsigned
         self._echo = echo_protocol()
         self._admitted_at: dict[str, float] = {}
 
@@ -141,6 +165,25 @@ class _Commands:
         async with AsyncExitStack() as stack:
             opened = [await stack.enter_async_context(self._node.stream(peer, self._echo)) for _ in range(int(streams))]
             return await ask([partial(_ask, stream) for stream in opened], int(count))
+
+    async def messages(self, peer: str, kind: str, count: str, width: str) -> Message:
+        """Requests that are "signed" or "unsigned", so many under way at once on one stream."""
+        request = self._node.request if kind == "signed" else self._unsigned.request
+
+        async def one(payload: bytes) -> bytes:
+            return (await request(peer, kind, payload)).payload
+
+        return await ask([one] * int(width), int(count)) | {"signature_us": _signature_us(self._node.messages.rules)}
+
+
+def _signature_us(rules: Rules) -> float:
+    """What signing and checking one small message takes, in microseconds of CPU."""
+    verify, times = author_of(rules.signer.public_key).verify, 200
+    started = time.process_time()
+    for _ in range(times):
+        if not verify(rules.sign(REQUEST_PAYLOAD), SIGNED_PREFIX + REQUEST_PAYLOAD):
+            raise ValueError("expected our own signature to be right")
+    return (time.process_time() - started) / times * 1e6
 
 
 async def _transfer(stream: Stream, upload: int, download: int) -> Result:

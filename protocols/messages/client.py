@@ -1,0 +1,78 @@
+"""What we send and ask: an outbox for each peer and sub-protocol that is talked with."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from protocols.base import Protocol
+from protocols.messages.answer import Answer
+from protocols.messages.channel import Owner
+from protocols.messages.declare import SubProtocol
+from protocols.messages.outbox import Outbox
+from protocols.messages.timing import within
+from protocols.messages.wire import Message, check_outgoing
+
+
+class Client:
+    """The outboxes of a node."""
+
+    def __init__(self, owner: Owner) -> None:
+        self._owner = owner
+        self._outboxes: dict[tuple[str, str], Outbox] = {}
+
+    def __len__(self) -> int:
+        return len(self._outboxes)
+
+    async def send(self, peer: str, sub: SubProtocol, payload: bytes, type: int) -> None:
+        check_outgoing(payload, type, sub.max_payload)
+        with self._outbox(peer, sub) as outbox, within(sub.stall_timeout, peer, sub.name, "take the message"):
+            await outbox.send(payload, type)
+        self._owner.stats[sub.name, "sent"] += 1
+
+    async def request(self, peer: str, sub: SubProtocol, payload: bytes, type: int, timeout: float | None) -> Message:
+        check_outgoing(payload, type, sub.max_payload)
+        seconds = sub.timeout if timeout is None else timeout
+        self._owner.stats[sub.name, "requests"] += 1
+        with self._outbox(peer, sub) as outbox, within(seconds, peer, sub.name, "answer"):
+            return await outbox.request(payload, type)
+
+    @asynccontextmanager
+    async def request_stream(
+        self, peer: str, sub: SubProtocol, payload: bytes, type: int, timeout: float | None
+    ) -> AsyncIterator[Answer]:
+        check_outgoing(payload, type, sub.max_payload)
+        seconds = sub.timeout if timeout is None else timeout
+        self._owner.stats[sub.name, "requests"] += 1
+        with self._outbox(peer, sub) as outbox:
+            async with outbox.request_parts(payload, type, seconds) as answer:
+                yield answer
+
+    def _outbox(self, peer: str, sub: SubProtocol) -> _Use:
+        key = peer, sub.name
+        outbox = self._outboxes.get(key)
+        if outbox is None:
+            protocol = Protocol(sub.id, max_frame=sub.max_frame, timeout=None, send_timeout=sub.stall_timeout)
+            outbox = Outbox(self._owner, peer, sub, protocol, lambda: self._forget(key))
+            self._outboxes[key] = outbox
+        return _Use(outbox)
+
+    def _forget(self, key: tuple[str, str]) -> None:
+        self._outboxes.pop(key, None)
+
+
+class _Use:
+    """An outbox isn't forgotten while somebody uses it."""
+
+    __slots__ = ("_outbox",)
+
+    def __init__(self, outbox: Outbox) -> None:
+        self._outbox = outbox
+
+    def __enter__(self) -> Outbox:
+        self._outbox.users += 1
+        return self._outbox
+
+    def __exit__(self, *_: object) -> None:
+        self._outbox.users -= 1
+        self._outbox.release_if_idle()

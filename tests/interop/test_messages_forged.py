@@ -1,0 +1,169 @@
+"""What a Python node would never send, made by hand and written on a stream to the Go peer, which rejects or drops it
+with the right word, and works as before.
+"""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from interop.peer import Peer
+from node.identity import Identity
+from protocols import Protocol, StreamReset
+from protocols.framing import FrameDecoder, encode_uvarint
+from protocols.messages import Kind
+from protocols.messages.authors import peer_id_bytes
+from protocols.messages.messages_pb2 import Message as PbMessage
+from protocols.messages.messages_pb2 import SignedMessage
+from tests.interop.messaging import ECHO, NAME, Forger, author, connected, framed
+
+pytestmark = [pytest.mark.interop, pytest.mark.usefixtures("go", "no_traceback")]
+
+BYTES = Protocol(f"/vouch/msg/{NAME}/1.0.0", max_frame=None)  # the same protocol, without its frames
+MAX_FRAME = 2 << 20
+
+
+@pytest.fixture(scope="module")
+def go(built):
+    built("go")
+
+
+def changed_signature(forger):
+    signed = forger.signed()
+    signed.signature = bytes((signed.signature[0] ^ 1,)) + signed.signature[1:]
+    return signed
+
+
+def unsigned(forger):
+    return SignedMessage(message=forger.signed().message)
+
+
+def changed_bit(forger):
+    signed = forger.signed()
+    signed.message = signed.message.replace(b"forged", b"gorged")
+    return signed
+
+
+def of_another(forger):
+    """Truly signed by its author, who is somebody else."""
+    other = Identity.generate()
+    return forger.signed(author=author(other), key=other.secret)
+
+
+OTHER = peer_id_bytes(Identity.generate().peer_id)
+FORGED_BY_PYTHON = {
+    "signature": ("signature", changed_signature),
+    "signed by another": ("signature", lambda f: f.signed(key=Identity.generate().secret)),
+    "signed without the prefix": ("signature", lambda f: f.signed(prefix=b"")),
+    "unsigned": ("signature", unsigned),
+    "bit": ("signature", changed_bit),
+    "network_id": ("network_id", lambda f: f.signed(network_id=b"harbour")),
+    "no network_id": ("network_id", lambda f: f.signed(network_id=b"")),
+    "protocol": ("protocol", lambda f: f.signed(protocol="blocks")),
+    "author": ("author", of_another),
+    "no author": ("author", lambda f: f.signed(author=b"")),
+    "recipient": ("recipient", lambda f: f.signed(recipient=OTHER)),
+    "gossip": ("recipient", lambda f: f.signed(recipient=b"", kind=Kind.ONE_WAY, request_id=0)),
+    "kind": ("kind", lambda f: f.signed(kind=3)),
+    "ID of a one-way message": ("malformed", lambda f: f.signed(kind=Kind.ONE_WAY)),
+    "malformed": ("malformed", lambda f: b"\x0a\x7fshorter than it says"),
+    "malformed message": ("malformed", lambda f: f.signed_bytes(b"\x0a\x7fshorter than it says")),
+}
+DROPPED_BY_GO = {
+    "old": ("timestamp", lambda f: f.signed(timestamp_ms=f.time(-660))),
+    "ahead": ("timestamp", lambda f: f.signed(timestamp_ms=f.time(60))),
+    "an answer to nothing": ("unasked", lambda f: f.signed(kind=Kind.RESPONSE)),
+}
+
+
+@pytest.mark.parametrize("fault", FORGED_BY_PYTHON)
+async def test_go_rejects(here, fault):
+    reason, forge = FORGED_BY_PYTHON[fault]
+    async with connected(here) as (local, go, _):
+        async with local.node.stream(go.peer_id, BYTES) as stream:
+            await stream.send(framed(forge(Forger(local, go))))
+            with pytest.raises(StreamReset):
+                await stream.receive()
+        await assert_rejected(local, go, reason)
+        assert not go.seen("message")
+
+
+@pytest.mark.parametrize(
+    ("reason", "sent", "ends"),
+    [
+        ("oversize", encode_uvarint(MAX_FRAME + 1), False),
+        ("malformed", b"\x64ten bytes", True),
+        ("malformed", b"\xff" * 10, False),
+    ],
+    ids=["oversize", "truncated", "no length"],
+)
+async def test_go_rejects_frames(here, reason, sent, ends):
+    async with connected(here) as (local, go, _):
+        async with local.node.stream(go.peer_id, BYTES) as stream:
+            await stream.send(sent)
+            if ends:
+                await stream.send_eof()
+            with pytest.raises(StreamReset):
+                await stream.receive()
+        await assert_rejected(local, go, reason)
+
+
+@pytest.mark.parametrize("fault", DROPPED_BY_GO)
+async def test_go_drops(here, fault):
+    reason, forge = DROPPED_BY_GO[fault]
+    async with connected(here) as (local, go, _), local.node.stream(go.peer_id, BYTES) as stream:
+        forger = Forger(local, go)
+        await stream.send(framed(forge(forger)))
+        # the stream goes on: the next message on it is answered
+        await stream.send(framed(forger.signed(payload=b"next")))
+        decoder = FrameDecoder(MAX_FRAME)
+        frames: list[bytes] = []
+        while not frames:
+            frames = decoder.feed(await stream.receive())
+        answer = PbMessage.FromString(SignedMessage.FromString(frames[0]).message)
+        assert (answer.kind, answer.request_id, answer.payload) == (Kind.RESPONSE, 7, b"next")
+        await assert_rejected(local, go, reason, dropped=True)
+
+
+async def test_go_rejects_what_was_made_for_another_go_peer(here):
+    async with connected(here) as (local, go, _), Peer.go() as third:
+        await local.node.connect(third.addr)
+        request = framed(Forger(local, go).signed())
+        async with local.node.stream(go.peer_id, BYTES) as stream:
+            await stream.send(request)
+            await stream.receive()  # it is answered
+        async with local.node.stream(third.peer_id, BYTES) as stream:
+            await stream.send(request)
+            with pytest.raises(StreamReset):
+                await stream.receive()
+        await assert_rejected(local, third, "recipient")
+
+
+async def test_go_rejects_every_changed_bit(here):
+    async with connected(here) as (local, go, _):
+        data = Forger(local, go).signed(kind=Kind.ONE_WAY, request_id=0).SerializeToString()
+        waiting = iter(range(len(data)))
+
+        async def change_bytes():
+            for at in waiting:
+                changed = bytearray(data)
+                changed[at] ^= 1 << at % 8
+                async with local.node.stream(go.peer_id, BYTES) as stream:
+                    await stream.send(framed(bytes(changed)))
+                    with pytest.raises(StreamReset):
+                        await stream.receive()
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(8):
+                nursery.start_soon(change_bytes)
+        for _ in data:
+            assert not (await go.event("rejected", peer=local.peer_id))["dropped"]
+        assert not go.seen("message")
+
+
+async def assert_rejected(local, go, reason, *, dropped=False):
+    """The Go peer has rejected one message, and works with us as before."""
+    rejected = await go.event("rejected", peer=local.peer_id)
+    assert (rejected["protocol"], rejected["reason"], rejected["dropped"]) == (NAME, reason, dropped), rejected
+    assert (await local.node.request(go.peer_id, NAME, b"still", type=ECHO)).payload == b"still"
+    assert len(go.seen("rejected")) == 1
