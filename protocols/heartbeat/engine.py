@@ -39,6 +39,8 @@ BURST = 4.0
 # a sender stays well under that, and well within the time after which a receiver takes its stream for forgotten
 MIN_INTERVAL, MAX_INTERVAL = 0.5, 300.0
 MAX_WINDOW = 1000
+# beats without an answer that are remembered; an echo that is so late would be of no use
+MAX_UNANSWERED = 64
 
 
 @dataclass(frozen=True)
@@ -169,14 +171,14 @@ class Monitor:
         if not self._to_send:
             return None
         self._to_send = False
-        if len(self._sent) == self.params.window:
+        if len(self._sent) == MAX_UNANSWERED:
             del self._sent[next(iter(self._sent))]
         self._sent[self._sequence] = now
         return Beat(self._sequence)
 
     def echoed(self, beat: Beat, now: float) -> list[Change]:
         """A beat came back. Raises ProtocolError for one that wasn't sent on this stream, came back before, or was sent
-        more than `window` unanswered beats ago.
+        more than 64 unanswered beats ago.
         """
         sent = self._sent.pop(beat.sequence, None)
         if sent is None:
