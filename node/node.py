@@ -27,15 +27,30 @@ from node.connection import Connection
 from node.discovery.bootstrap import Bootstrap
 from node.discovery.dht import Dht
 from node.errors import NotConnectedError, UsageError
-from node.events import Admitted, Disconnected, Event, Events, Identified, Listening, Refused
+from node.events import (
+    Admitted,
+    Connected,
+    Disconnected,
+    Event,
+    Events,
+    Identified,
+    Listening,
+    PeerFlaky,
+    PeerLost,
+    PeerSteady,
+    Refused,
+)
 from node.identify import IdentifyService
 from node.identity import Identity, load_or_make_key
 from node.log import get_logger
 from node.registry import Registry
 from node.tasks import TaskStatus
+from node.watch import Watch
 from protocols import NotConnected, Protocol, Stream
 from protocols.handshake.engine import Rules
 from protocols.handshake.wire import Hello, parse_version
+from protocols.heartbeat.engine import Params, Rtt
+from protocols.heartbeat.service import HEARTBEAT
 from protocols.ping import PING, ping
 
 log = get_logger("node")
@@ -59,7 +74,7 @@ class Node:
         self.identity = identity or load_or_make_key(config.key_path)[0]
         self.events = Events()
         self.events.subscribe(_log_event)
-        self.registry = Registry([PING, *protocols])
+        self.registry = Registry([PING, HEARTBEAT, *protocols])
         self.host = hosts.build(
             config, self.identity.key_pair(), _rules(config), self.registry, self.events, transports
         )
@@ -74,6 +89,7 @@ class Node:
         )
         self.dht = Dht(self.host, self.identify, config) if config.dht != "off" else None
         self.bootstrap = Bootstrap(self.swarm, self.dialer, config)
+        self.watch = Watch(self, self.swarm, _heartbeat(config)) if config.heartbeat == "on" else None
         self.started_at = 0.0
         self._life: AbstractAsyncContextManager[None] | None = None
 
@@ -112,11 +128,14 @@ class Node:
         finally:
             if self.started_at:
                 log.info("stopped", peer=self.peer_id)
+            self.events.close()
         if failure is not None:
             raise failure
 
     async def _start(self, nursery: trio.Nursery) -> None:
         await nursery.start(self.swarm.serve)
+        if self.watch is not None:
+            await nursery.start(self.watch.run)
         for text in self.config.listen:
             await self._listen(text)
         self.started_at = trio.current_time()
@@ -195,6 +214,19 @@ class Node:
         """
         return await ping(self, peer, count, interval, into)
 
+    def rtt(self, peer: str) -> Rtt | None:
+        """The round trip to a peer by its heartbeats, smoothed, and its variance, in seconds.
+
+        None if the peer isn't watched, or hasn't answered yet: the first beat goes out within `heartbeat_interval`.
+        """
+        monitor = self.watch.monitor(peer) if self.watch else None
+        return monitor.rtt if monitor else None
+
+    def is_flaky(self, peer: str) -> bool:
+        """Whether a connected peer misses heartbeats."""
+        monitor = self.watch.monitor(peer) if self.watch else None
+        return monitor is not None and monitor.flaky
+
     async def serve(self, protocol: Protocol) -> None:
         """Answers one more protocol from now on, and tells the peers. Raises UsageError."""
         self.registry.add(protocol)
@@ -207,6 +239,15 @@ def _rules(config: Config) -> Rules:
     except ValueError as error:
         raise UsageError(f"client_version: {error}") from None
     return Rules(hello, {name: parse_version(version) for name, version in config.min_versions.items()})
+
+
+def _heartbeat(config: Config) -> Params:
+    return Params(
+        interval=config.heartbeat_interval,
+        window=config.heartbeat_window,
+        flaky_at=config.heartbeat_flaky,
+        steady_at=config.heartbeat_steady,
+    )
 
 
 @lru_cache(maxsize=1024)
@@ -241,5 +282,13 @@ def _log_event(event: Event) -> None:
             log.info("refused", peer=peer, addr=addr, direction=direction, reason=reason, detail=detail)
         case Disconnected(peer, addr, direction, reason):
             log.info("disconnected", peer=peer, addr=addr, direction=direction, reason=reason)
+        case PeerFlaky(peer, missed, window):
+            log.info("peer_flaky", peer=peer, missed=missed, window=window)
+        case PeerSteady(peer):
+            log.info("peer_steady", peer=peer)
+        case PeerLost(peer, silent):
+            log.info("peer_lost", peer=peer, silent=round(silent, 1))
+        case Connected(peer, addr, direction):
+            log.debug("connected", peer=peer, addr=addr, direction=direction)
         case Identified(peer, agent, _):
             log.debug("identified", peer=peer, agent=agent)
