@@ -38,7 +38,7 @@ async def watch(network: Network, peer: str, monitor: Monitor, tell: Tell) -> No
     """Watches an admitted peer and tells what changes, at once and synchronously. Returns when the peer is lost, or
     doesn't speak the protocol; whoever closes the connection cancels.
     """
-    while not monitor.lost:
+    while True:
         due = max(monitor.next_at, trio.current_time())
         await trio.sleep_until(due)
         _poll(monitor, due, tell)
@@ -49,6 +49,7 @@ async def watch(network: Network, peer: str, monitor: Monitor, tell: Tell) -> No
                 async with network.stream(peer, HEARTBEAT) as stream:
                     opening.deadline = math.inf
                     await _beat(stream, monitor, tell)
+                    return
         except NotSupported:
             return
         except (StreamError, ProtocolError) as error:
