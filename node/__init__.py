@@ -22,26 +22,53 @@ if typing.TYPE_CHECKING:
         UsageError,
         VouchError,
     )
+    from node.events import (
+        Admitted,
+        Connected,
+        Disconnected,
+        Event,
+        EventStream,
+        Identified,
+        Listening,
+        PeerFlaky,
+        PeerLost,
+        PeerSteady,
+        Refused,
+    )
     from node.identity import Identity
     from node.node import Node
 
 __all__ = [
+    "Admitted",
     "BackoffError",
     "Config",
+    "Connected",
     "DialError",
+    "Disconnected",
+    "Event",
+    "EventStream",
+    "Identified",
     "Identity",
     "LimitError",
+    "Listening",
     "Node",
     "NotConnectedError",
+    "PeerFlaky",
+    "PeerLost",
+    "PeerSteady",
+    "Refused",
     "RefusedError",
     "UsageError",
     "VouchError",
 ]
 
-_HOMES = {"Config": "node.config", "Identity": "node.identity", "Node": "node.node"}
+_ERRORS = ("BackoffError", "DialError", "LimitError", "NotConnectedError", "RefusedError", "UsageError", "VouchError")
+_HOMES = {"Config": "node.config", "Identity": "node.identity", "Node": "node.node"} | dict.fromkeys(
+    _ERRORS, "node.errors"
+)
 
 
 def __getattr__(name: str) -> typing.Any:
     if name not in __all__:
         raise AttributeError(f"module 'node' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES.get(name, "node.errors")), name)
+    return getattr(importlib.import_module(_HOMES.get(name, "node.events")), name)

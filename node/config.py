@@ -131,6 +131,13 @@ class Config:
     refused_backoff_min: float = advanced(5.0, "seconds before a peer that refused us is first dialled again")
     refused_backoff_max: float = advanced(600.0, "seconds that this pause grows to")
 
+    # Heartbeat
+    heartbeat: Literal["on", "off"] = setting("on", "whether connected peers are watched; beats are answered anyway")
+    heartbeat_interval: float = advanced(15.0, "seconds between beats, 0.5 to 300; a dead link is noticed within three")
+    heartbeat_window: int = advanced(10, "beats that are looked at, at most 1000")
+    heartbeat_flaky: int = advanced(3, "of them, missed beats that make a peer flaky")
+    heartbeat_steady: int = advanced(1, "missed beats, at most, that make it steady again; fewer than for flaky")
+
     # Discovery
     dht: Literal["server", "client", "off"] = setting("server", "part played in the distributed hash table")
     kad_protocol: str = advanced("", "protocol ID of the hash table", shown="/vouch/HEX OF THE NETWORK ID/kad/1.0.0")
@@ -148,6 +155,7 @@ class Config:
                 f"expected at least {_LEAST_WINDOW}, the window that a stream begins with, got {self.max_stream_window}"
             )
             raise SettingError(text, "max_stream_window")
+        _check_heartbeat(self)
         _check_text(self)
         for address in self.listen:
             _check_multiaddr("listen", address)
@@ -179,9 +187,27 @@ _AT_MOST = (
     ("bootstrap_retry_min", "bootstrap_retry_max"),
     ("refused_backoff_min", "refused_backoff_max"),
     ("max_stream_window", "max_connection_window"),
+    ("heartbeat_flaky", "heartbeat_window"),
 )
 # Yamux's first window, which no side can refuse
 _LEAST_WINDOW = 256 << 10
+# what protocols.heartbeat takes, which would bring trio with it
+_BEAT_INTERVALS = 0.5, 300.0
+_MAX_BEAT_WINDOW = 1000
+
+
+def _check_heartbeat(config: Config) -> None:
+    """The heartbeat's rules beside `_AT_MOST`."""
+    least, most = _BEAT_INTERVALS
+    if not least <= config.heartbeat_interval <= most:
+        text = f"expected {least:g} to {most:g} seconds, got {config.heartbeat_interval:g}"
+        raise SettingError(text, "heartbeat_interval")
+    if config.heartbeat_window > _MAX_BEAT_WINDOW:
+        text = f"expected at most {_MAX_BEAT_WINDOW} beats, got {config.heartbeat_window}"
+        raise SettingError(text, "heartbeat_window")
+    if config.heartbeat_steady >= config.heartbeat_flaky:
+        text = f"expected less than heartbeat_flaky, which is {config.heartbeat_flaky}, got {config.heartbeat_steady}"
+        raise SettingError(text, "heartbeat_steady", "heartbeat_flaky")
 
 
 def _check_text(config: Config) -> None:

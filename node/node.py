@@ -27,15 +27,31 @@ from node.connection import Connection
 from node.discovery.bootstrap import Bootstrap
 from node.discovery.dht import Dht
 from node.errors import NotConnectedError, UsageError
-from node.events import Admitted, Disconnected, Event, Events, Identified, Listening, MessageRejected, Refused
+from node.events import (
+    Admitted,
+    Connected,
+    Disconnected,
+    Event,
+    Events,
+    Identified,
+    Listening,
+    MessageRejected,
+    PeerFlaky,
+    PeerLost,
+    PeerSteady,
+    Refused,
+)
 from node.identify import IdentifyService
 from node.identity import Identity, load_or_make_key
 from node.log import get_logger
 from node.registry import Registry
 from node.tasks import TaskStatus
+from node.watch import Watch
 from protocols import NotConnected, Protocol, Stream
 from protocols.handshake.engine import Rules
 from protocols.handshake.wire import Hello, parse_version
+from protocols.heartbeat.engine import Params, Rtt
+from protocols.heartbeat.service import HEARTBEAT
 from protocols.messages import Answer, Message, MessageDropped, MessageError, Messages, SubProtocol
 from protocols.messages import Rules as MessageRules
 from protocols.messages.authors import Ed25519Signer
@@ -65,7 +81,7 @@ class Node:
         self.messages = Messages(
             self, _message_rules(config, self.identity), on_rejected=self._message_rejected, on_failed=_handler_failed
         )
-        self.registry = Registry([PING, *map(self._as_protocol, protocols)])
+        self.registry = Registry([PING, HEARTBEAT, *map(self._as_protocol, protocols)])
         self.host = hosts.build(
             config, self.identity.key_pair(), _rules(config), self.registry, self.events, transports
         )
@@ -80,6 +96,7 @@ class Node:
         )
         self.dht = Dht(self.host, self.identify, config) if config.dht != "off" else None
         self.bootstrap = Bootstrap(self.swarm, self.dialer, config)
+        self.watch = Watch(self, self.swarm, _heartbeat(config)) if config.heartbeat == "on" else None
         self.started_at = 0.0
         self._life: AbstractAsyncContextManager[None] | None = None
 
@@ -118,11 +135,14 @@ class Node:
         finally:
             if self.started_at:
                 log.info("stopped", peer=self.peer_id)
+            self.events.close()
         if failure is not None:
             raise failure
 
     async def _start(self, nursery: trio.Nursery) -> None:
         await nursery.start(self.swarm.serve)
+        if self.watch is not None:
+            await nursery.start(self.watch.run)
         for text in self.config.listen:
             await self._listen(text)
         self.started_at = trio.current_time()
@@ -236,6 +256,19 @@ class Node:
         """
         return await ping(self, peer, count, interval, into)
 
+    def rtt(self, peer: str) -> Rtt | None:
+        """The round trip to a peer by its heartbeats, smoothed, and its variance, in seconds.
+
+        None if the peer isn't watched, or hasn't answered yet: the first beat goes out within `heartbeat_interval`.
+        """
+        monitor = self.watch.monitor(peer) if self.watch else None
+        return monitor.rtt if monitor else None
+
+    def is_flaky(self, peer: str) -> bool:
+        """Whether a connected peer misses heartbeats."""
+        monitor = self.watch.monitor(peer) if self.watch else None
+        return monitor is not None and monitor.flaky
+
     async def serve(self, protocol: Protocol | SubProtocol) -> None:
         """Answers one more protocol from now on, and tells the peers. Raises UsageError."""
         self.registry.add(self._as_protocol(protocol))
@@ -283,6 +316,15 @@ def _rules(config: Config) -> Rules:
     return Rules(hello, {name: parse_version(version) for name, version in config.min_versions.items()})
 
 
+def _heartbeat(config: Config) -> Params:
+    return Params(
+        interval=config.heartbeat_interval,
+        window=config.heartbeat_window,
+        flaky_at=config.heartbeat_flaky,
+        steady_at=config.heartbeat_steady,
+    )
+
+
 @lru_cache(maxsize=1024)
 def parse_peer_id(text: str) -> ID:
     """A peer ID from its text. Raises UsageError."""
@@ -315,6 +357,14 @@ def _log_event(event: Event) -> None:
             log.info("refused", peer=peer, addr=addr, direction=direction, reason=reason, detail=detail)
         case Disconnected(peer, addr, direction, reason):
             log.info("disconnected", peer=peer, addr=addr, direction=direction, reason=reason)
+        case PeerFlaky(peer, missed, window):
+            log.info("peer_flaky", peer=peer, missed=missed, window=window)
+        case PeerSteady(peer):
+            log.info("peer_steady", peer=peer)
+        case PeerLost(peer, silent):
+            log.info("peer_lost", peer=peer, silent=round(silent, 1))
+        case Connected(peer, addr, direction):
+            log.debug("connected", peer=peer, addr=addr, direction=direction)
         case Identified(peer, agent, _):
             log.debug("identified", peer=peer, agent=agent)
         case MessageRejected(peer, protocol, reason, detail, dropped):

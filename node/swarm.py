@@ -24,9 +24,9 @@ from libp2p.peer.id import ID
 from multiaddr import Multiaddr
 
 from node.config import Config
-from node.connection import CLOSED_BY_PEER, Connection
+from node.connection import CLOSED_BY_PEER, CLOSED_BY_US, Connection
 from node.errors import DialError, LimitError, NotConnectedError, RefusedError, UsageError, VouchError
-from node.events import Admitted, Disconnected, Event, Events, Refused
+from node.events import Admitted, Connected, Disconnected, Event, Events, Refused
 from node.log import get_logger
 from node.peers.limits import ConnectionLimiter, Lease, Limits
 from node.peers.single import surplus
@@ -212,6 +212,7 @@ class Swarm(LibP2PSwarm):
         connection = Connection(muxed, self, direction, addr, lease)
         self._running.add(connection)
         self.background_nursery.start_soon(connection.run)
+        self._emit(Connected(connection.peer, str(addr), direction))
         return connection
 
     def register(self, connection: Connection) -> None:
@@ -287,9 +288,9 @@ class Swarm(LibP2PSwarm):
     async def dial_addr(self, addr: Multiaddr, peer_id: ID, source: tuple[str, int] | None = None) -> INetConn:
         return await self.dial_address(addr, peer_id)
 
-    async def close_peer(self, peer_id: ID) -> None:
+    async def close_peer(self, peer_id: ID, reason: str = CLOSED_BY_US) -> None:
         for connection in list(self.connections.get(peer_id, [])):
-            await connection.close()
+            await connection.close(reason)  # type: ignore[call-arg]
 
     async def run(self) -> None:
         raise RuntimeError("this swarm is run by serve()")

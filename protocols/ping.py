@@ -14,8 +14,9 @@ from protocols.base import EndOfStream, Network, Protocol, ProtocolError, Stream
 
 SIZE = 32
 
-# a peer that keeps its stream may pause between pings; the others of the field allow a minute
-PING = Protocol("/ipfs/ping/1.0.0", max_frame=None, timeout=60.0, streams_per_peer=2)
+# a peer that keeps its stream may pause between pings; the others of the field allow a minute. Some open a stream for
+# each ping of their own watch, beside those that somebody asked for
+PING = Protocol("/ipfs/ping/1.0.0", max_frame=None, timeout=60.0, streams_per_peer=4)
 
 
 @PING.serve

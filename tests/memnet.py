@@ -175,8 +175,10 @@ def scheduling(seed: int) -> Iterator[None]:
 def mem_node(
     net: MemNet, ip: str, *, protocols: Iterable[Protocol] = (), identity: Identity | None = None, **config: Any
 ) -> Node:
-    """A `Node` on the host, listening on port 4001 unless `config` says otherwise. Run it with `async with`."""
-    settings = {"listen": (f"/ip4/{ip}/tcp/{PORT}",), "data_dir": net.folder(ip)} | config
+    """A `Node` on the host, listening on port 4001, without heartbeats, unless `config` says otherwise. Run it with
+    `async with`.
+    """
+    settings = {"listen": (f"/ip4/{ip}/tcp/{PORT}",), "data_dir": net.folder(ip), "heartbeat": "off"} | config
     return Node(
         Config(**settings),
         identity=identity or Identity.generate(),

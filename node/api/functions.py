@@ -71,7 +71,9 @@ class Status(msgspec.Struct):
 
 
 class Peer(msgspec.Struct):
-    """One connected peer. `connected_for` in seconds; `client_version` is empty without a handshake."""
+    """One connected peer. `connected_for` in seconds; `client_version` is empty without a handshake. `rtt`: seconds, by
+    its heartbeats and smoothed, None as long as there is none; `flaky`: it misses heartbeats.
+    """
 
     peer: str
     addr: str
@@ -80,6 +82,8 @@ class Peer(msgspec.Struct):
     agent: str
     connected_for: float
     streams: int
+    rtt: float | None = None
+    flaky: bool = False
 
 
 class Peers(msgspec.Struct):
@@ -144,6 +148,7 @@ async def peers(node: Node, _params: Nothing) -> Peers:
     rows = []
     for connection in node.swarm.admitted_connections():
         known = node.identify.known.get(connection.peer)
+        rtt = node.rtt(connection.peer)
         rows.append(
             Peer(
                 peer=connection.peer,
@@ -153,6 +158,8 @@ async def peers(node: Node, _params: Nothing) -> Peers:
                 agent=known.agent if known else "",
                 connected_for=now - connection.opened_at,
                 streams=len(connection.get_streams()),
+                rtt=rtt.smoothed if rtt else None,
+                flaky=node.is_flaky(connection.peer),
             )
         )
     return Peers(sorted(rows, key=lambda row: row.peer))

@@ -55,7 +55,9 @@ def peers(args: argparse.Namespace) -> int:
     for peer in answer["peers"]:
         agent = peer["client_version"] or peer["agent"] or "-"
         connected = _duration(peer["connected_for"])
-        print(f"{peer['peer']}  {peer['direction']:8}  {agent:16}  {connected:>8}  {peer['addr']}")
+        rtt = "-" if peer["rtt"] is None else f"{peer['rtt'] * 1000:.1f} ms"
+        mark = "  flaky" if peer["flaky"] else ""
+        print(f"{peer['peer']}  {peer['direction']:8}  {agent:16}  {connected:>8}  {rtt:>9}  {peer['addr']}{mark}")
     return 0
 
 

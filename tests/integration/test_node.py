@@ -13,6 +13,7 @@ from libp2p import new_host
 from libp2p.peer.peerinfo import PeerInfo
 from multiaddr import Multiaddr
 
+from node.api import functions
 from node.errors import BackoffError, DialError, LimitError, RefusedError, UsageError
 from node.events import Admitted, Disconnected, Identified, Refused
 from node.identity import Identity
@@ -50,6 +51,20 @@ async def test_two_nodes_meet_and_tell_each_other_who_they_are():
         await a.disconnect(b.peer_id)
         assert (await at_a.next(Disconnected)).reason == "closed_by_us"
         assert (await at_b.next(Disconnected)).reason == "closed_by_peer"
+
+
+async def test_peers_watch_each_other_by_heartbeats():
+    beating = {"heartbeat": "on", "heartbeat_interval": 0.5}
+    async with running(**beating) as a, running(**beating) as b:
+        await b.connect(a.addrs[0])
+        for here, there in ((a, b), (b, a)):
+            await eventually(lambda here=here, there=there: here.rtt(there.peer_id))
+            rtt = here.rtt(there.peer_id)
+            assert rtt is not None
+            assert 0 < rtt.smoothed < 5
+            (row,) = (await functions.peers(here, functions.Nothing())).peers
+            assert row.rtt is not None
+            assert not row.flaky
 
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6 loopback")

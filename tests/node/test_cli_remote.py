@@ -158,7 +158,7 @@ def test_connect_and_peers(vouch, ours, theirs):
 
     status, out, err = vouch("peers", *at(ours))
     assert (status, err) == (0, "")
-    assert re.fullmatch(rf"{theirs.peer_id}  outbound  vouch/\S+ +[0-9]+ s  {theirs.addr}\n", out)
+    assert re.fullmatch(rf"{theirs.peer_id}  outbound  vouch/\S+ +[0-9]+ s +(?:-|[0-9.]+ ms)  {theirs.addr}\n", out)
     _, out, _ = vouch("status", *at(ours))
     assert re.search(r"^peers +1 \(0 inbound, 1 outbound\)$", out, re.MULTILINE)
 

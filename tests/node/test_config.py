@@ -10,9 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.config import SETTINGS, Config, default_client_version, default_data_dir
+from node.config import (
+    _BEAT_INTERVALS,
+    _MAX_BEAT_WINDOW,
+    SETTINGS,
+    Config,
+    default_client_version,
+    default_data_dir,
+)
 from node.errors import UsageError
 from node.settings import load
+from protocols.heartbeat import engine
 
 PEER = "12D3KooWEyoppNCUx8Yx66oV9fJnriXwCcXwDDUA2kj6vnc6iDEp"
 ENVIRON = {"HOME": "/home/ada"}
@@ -431,3 +439,26 @@ def test_a_window_is_not_smaller_than_a_stream_begins_with():
         Config(max_stream_window=1000)
     with pytest.raises(UsageError, match="expected at most max_connection_window"):
         Config(max_stream_window=1 << 20, max_connection_window=1 << 19)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "text"),
+    [
+        ({"heartbeat_interval": 0.4}, "heartbeat_interval: expected 0.5 to 300 seconds, got 0.4"),
+        ({"heartbeat_interval": 301.0}, "heartbeat_interval: expected 0.5 to 300 seconds, got 301"),
+        ({"heartbeat_window": 1001}, "heartbeat_window: expected at most 1000 beats, got 1001"),
+        ({"heartbeat_flaky": 11}, "heartbeat_flaky: expected at most heartbeat_window, which is 10, got 11"),
+        ({"heartbeat_steady": 3}, "heartbeat_steady: expected less than heartbeat_flaky, which is 3, got 3"),
+    ],
+)
+def test_the_heartbeats_settings_fit_each_other(wrong, text):
+    with pytest.raises(UsageError, match=f"^{text}$"):
+        Config(**wrong)
+
+
+def test_what_the_settings_allow_the_heartbeat_takes():
+    assert (engine.MIN_INTERVAL, engine.MAX_INTERVAL) == _BEAT_INTERVALS
+    assert engine.MAX_WINDOW == _MAX_BEAT_WINDOW
+    config, params = Config(), engine.Params()
+    assert (config.heartbeat_interval, config.heartbeat_window) == (params.interval, params.window)
+    assert (config.heartbeat_flaky, config.heartbeat_steady) == (params.flaky_at, params.steady_at)

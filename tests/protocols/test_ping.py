@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AsyncExitStack
+
 import pytest
 import trio
 
@@ -109,12 +111,13 @@ async def test_a_peer_that_is_gone_or_knows_no_ping_is_a_stream_error(net, autoj
         await ping(a, b.peer_id)
 
 
-async def test_a_peer_may_keep_two_ping_streams(net, autojump_clock):
+async def test_a_peer_may_keep_four_ping_streams(net, autojump_clock):
     a, b = await pair(net)
-    async with a.stream(b.peer_id, PING) as one, a.stream(b.peer_id, PING) as two:
+    async with AsyncExitStack() as stack:
+        streams = [await stack.enter_async_context(a.stream(b.peer_id, PING)) for _ in range(4)]
         with pytest.raises(StreamReset):
             await ping(a, b.peer_id)
-        assert await round_trip(one) == await round_trip(two) == pytest.approx(2 * LATENCY)
+        assert [await round_trip(stream) for stream in streams] == [pytest.approx(2 * LATENCY)] * 4
 
 
 async def test_half_a_ping_and_an_end_fail_quietly(net, autojump_clock, caplog):
