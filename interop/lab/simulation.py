@@ -1,4 +1,4 @@
-"""Many gossip engines in one process, on simulated time: links with latency, an event heap, nothing else.
+"""Many gossip engines in one process, on simulated time: links with latency, a list of events, nothing else.
 
     simulation = Simulation(seed=1)
     for node in range(20):
@@ -29,6 +29,8 @@ from protocols.gossip.state import MESHSUB_12
 
 Node = int
 
+TICK = 0.0001  # everything happens at a multiple of this
+
 
 class Simulation:
     """A network. `wire`: every RPC goes through its bytes. `loss`: the part of RPCs that never arrive."""
@@ -43,8 +45,8 @@ class Simulation:
         self.messages = 0
         self._wire, self._loss = wire, loss
         self._links: dict[Node, dict[Node, float]] = {}
-        self._heap: list[tuple[float, int, Any]] = []
-        self._number = 0
+        self._ticks: list[int] = []  # a heap of the keys of `_slots`: far fewer than there are events
+        self._slots: dict[int, list[Any]] = {}
 
     # the network
 
@@ -109,29 +111,37 @@ class Simulation:
 
     # time
 
-    def at(self, time: float, call: Callable[[], None]) -> None:
-        self._push(time, call)
+    def at(self, time: float, what: Callable[[], None] | tuple[Node, Node, Any]) -> None:
+        """Calls something, or brings an RPC, at a time that isn't over."""
+        tick = int(time / TICK + 0.5)
+        slot = self._slots.get(tick)
+        if slot is None:
+            slot = self._slots[tick] = []
+            heapq.heappush(self._ticks, tick)
+        slot.append(what)
 
     def run(self, until: float) -> None:
         """Everything up to `until`."""
-        heap, pop, links = self._heap, heapq.heappop, self._links
-        while heap and heap[0][0] <= until:
-            self.now, _, what = pop(heap)
-            if type(what) is tuple:
-                node, other, rpc = what
-                if other in links[node]:  # it may have been cut meanwhile
-                    engine = self.engines[other]
-                    engine.receive(self.now, node, decode(rpc) if self._wire else rpc)
-                    self._act(other)
-            else:
-                what()
+        ticks, slots, links, engines = self._ticks, self._slots, self._links, self.engines
+        while ticks and ticks[0] * TICK <= until:
+            tick = heapq.heappop(ticks)
+            self.now = tick * TICK
+            for what in slots[tick]:  # it may grow meanwhile
+                if type(what) is tuple:
+                    node, other, rpc = what
+                    if other in links[node]:  # it may have been cut meanwhile
+                        engines[other].receive(self.now, node, decode(rpc) if self._wire else rpc)
+                        self._act(other)
+                else:
+                    what()
+            del slots[tick]
         self.now = until
 
     def _wake(self, node: Node) -> None:
         engine = self.engines[node]
         engine.wake(self.now)
         self._act(node)
-        self._push(max(engine.next_wakeup(), self.now), lambda: self._wake(node))
+        self.at(max(engine.next_wakeup(), self.now + TICK), lambda: self._wake(node))
 
     def _act(self, node: Node) -> None:
         for action in self.engines[node].take():
@@ -156,10 +166,6 @@ class Simulation:
         self.messages += len(rpc.publish)
         if self._wire:
             for part in fragments(rpc, self.engines[node].params.rpc.max_size):
-                self._push(self.now + latency, (node, other, encode(part)))
+                self.at(self.now + latency, (node, other, encode(part)))
         else:
-            self._push(self.now + latency, (node, other, rpc))
-
-    def _push(self, time: float, what: Any) -> None:
-        self._number += 1
-        heapq.heappush(self._heap, (time, self._number, what))
+            self.at(self.now + latency, (node, other, rpc))

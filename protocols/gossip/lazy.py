@@ -13,7 +13,7 @@ v1.1, "Adaptive Gossip Dissemination", "Spam Protection Measures"; v1.2.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Sequence
 
 from protocols.gossip.actions import Priority
 from protocols.gossip.mcache import MessageCache
@@ -80,7 +80,7 @@ class Lazy:
         if answer:
             shared.send((peer.peer,), Rpc(publish=tuple(answer)), Priority.RELAY)
 
-    def on_idontwant(self, peer: PeerState, unwanted: Iterable[IDontWant]) -> None:
+    def on_idontwant(self, peer: PeerState, unwanted: Sequence[IDontWant]) -> None:
         shared, params = self._state, self._state.params
         if not peer.idontwant_rpcs:
             shared.touched.append(peer)
@@ -89,7 +89,11 @@ class Lazy:
         if peer.idontwant_rpcs > params.max_idontwant_messages or room <= 0:
             shared.counts["idontwant_ignored"] += 1
             return
-        ids = [message_id for one in unwanted for message_id in one.message_ids[:room]][:room]
+        ids: Sequence[bytes] = unwanted[0].message_ids
+        if len(unwanted) > 1:
+            ids = [one for each in unwanted for one in each.message_ids]
+        if len(ids) > room:
+            ids = ids[:room]
         peer.idontwant_ids += len(ids)
         marks = self._seen.marks
         for message_id in ids:

@@ -45,41 +45,33 @@ class Messages:
 
     def receive(self, now: float, state: PeerState, messages: tuple[PubsubMessage, ...]) -> None:
         large: dict[str, list[bytes]] = {}
-        joined, marks, threshold = self._state.joined, self._seen.marks, self._state.params.idontwant_message_threshold
+        joined, marks, counts = self._state.joined, self._seen.marks, self._state.counts
+        threshold = self._state.params.idontwant_message_threshold
         for message in messages:
             topic = joined.get(message.topic)
             if topic is None:
-                self._state.counts["not_subscribed"] += 1
+                counts["not_subscribed"] += 1
                 continue
-            message_id = self._message_id(topic, message)
-            if message_id is None:
+            try:
+                message_id = topic.message_id(message)
+            except Exception:  # a topic's own function meets strangers' messages: what it can't read has no ID
+                counts["no_message_id"] += 1
                 continue
             mark = marks.get(message_id)
-            if mark is not None:
-                self._duplicate(now, state.peer, message.topic, mark)
-            elif self._first_sight(now, state, topic, message, message_id) and len(message.data) >= threshold:
-                large.setdefault(topic.name, []).append(message_id)
+            if mark is None:
+                if self._first_sight(now, state, topic, message, message_id) and len(message.data) >= threshold:
+                    large.setdefault(topic.name, []).append(message_id)
+                continue
+            counts["duplicate"] += 1
+            if isinstance(mark, Pending):
+                if state.peer not in mark.forwarders:
+                    mark.forwarders.add(state.peer)
+                    if mark.fate is Fate.ACCEPTED and now <= mark.until:
+                        self._state.scores.delivered_too(state.peer, topic.name)
+            elif mark is Fate.REJECTED:
+                self._state.scores.invalid(now, state.peer, topic.name)
         for name, ids in large.items():
             self._lazy.tell_unwanted(joined[name], ids, state.peer)
-
-    def _message_id(self, topic: Topic, message: PubsubMessage) -> bytes | None:
-        """A topic's own function meets strangers' messages: where it can't, the message has no ID and is dropped."""
-        try:
-            return topic.message_id(message)
-        except Exception:
-            self._state.counts["no_message_id"] += 1
-            return None
-
-    def _duplicate(self, now: float, peer: Peer, topic: str, mark: Pending | Fate) -> None:
-        self._state.counts["duplicate"] += 1
-        if isinstance(mark, Pending):
-            if peer in mark.forwarders:
-                return
-            mark.forwarders.add(peer)
-            if mark.fate is Fate.ACCEPTED and now <= mark.until:
-                self._state.scores.delivered_too(peer, topic)
-        elif mark is Fate.REJECTED:
-            self._state.scores.invalid(now, peer, topic)
 
     def _first_sight(
         self, now: float, state: PeerState, topic: Topic, message: PubsubMessage, message_id: bytes
