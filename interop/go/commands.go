@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strconv"
 	"time"
@@ -29,7 +30,7 @@ var (
 )
 
 func (n *node) commands() map[string]command {
-	return map[string]command{
+	commands := map[string]command{
 		"connect":    {"MULTIADDR", 1, n.connect},
 		"disconnect": {"PEER", 1, withPeer(n.disconnect)},
 		"peers":      {"", 0, n.peers},
@@ -49,6 +50,8 @@ func (n *node) commands() map[string]command {
 		"raw-stream": {"PEER PROTOCOL", 2, withPeer(n.rawStream)},
 		"protocols":  {"PEER", 1, withPeer(n.protocols)},
 	}
+	maps.Copy(commands, n.gossipCommands())
+	return commands
 }
 
 // withPeer parses the first argument of a command.

@@ -23,6 +23,7 @@ type options struct {
 	kad       string // protocol prefix; empty: no DHT
 	seed      string // empty: a random identity
 	timeout   time.Duration
+	gossip    gossipOptions
 }
 
 // node is the running peer: what the commands work on.
@@ -32,6 +33,7 @@ type node struct {
 	admission *admission // nil: the handshake isn't spoken
 	identify  *identifications
 	dht       *kad.IpfsDHT // nil: none
+	gossip    *gossip      // nil: no pubsub
 }
 
 // newNode assembles a node and starts to listen, last: no peer can see it half
@@ -68,6 +70,11 @@ func newNode(opts options, out *output) (_ *node, err error) {
 			return nil, err
 		}
 	}
+	if opts.gossip.mode != "" {
+		if n.gossip, err = newGossip(n, opts.gossip, out.send); err != nil {
+			return nil, err
+		}
+	}
 	if err = n.swarm.Listen(opts.listen...); err != nil {
 		return nil, fmt.Errorf("listen: %w", err)
 	}
@@ -76,6 +83,9 @@ func newNode(opts options, out *output) (_ *node, err error) {
 }
 
 func (n *node) close() {
+	if n.gossip != nil {
+		n.gossip.stop()
+	}
 	if n.dht != nil {
 		n.dht.Close()
 	}
@@ -118,7 +128,7 @@ func versions() map[string]string {
 	}
 	for _, module := range info.Deps {
 		switch name := strings.TrimPrefix(module.Path, "github.com/libp2p/"); name {
-		case "go-libp2p", "go-libp2p-kad-dht":
+		case "go-libp2p", "go-libp2p-kad-dht", "go-libp2p-pubsub":
 			found[name] = module.Version
 		}
 	}
