@@ -193,6 +193,10 @@ func newGossip(n *node, opts gossipOptions, emit func(message)) (*gossip, error)
 
 // admittedHost is the host as pubsub sees it: it opens streams on admitted
 // connections only. What peers open is held back where all their streams are.
+//
+// Where this falls short: the library asks once for each time that a peer has been
+// identified. If the connection that is waited for is refused while another one of
+// the same peer is admitted, gossip with it begins with its next connection only.
 type admittedHost struct {
 	host.Host
 	node *node

@@ -139,6 +139,9 @@ pub struct Tapped<S> {
 
 /// Feeds `count` bytes out of some buffers, and takes the meter away when it wants no more.
 fn feed<'a>(meter: &mut Option<Meter>, buffers: impl Iterator<Item = &'a [u8]>, mut count: usize) {
+    if meter.is_none() {
+        return;
+    }
     for buffer in buffers {
         let part = &buffer[..count.min(buffer.len())];
         count -= part.len();
