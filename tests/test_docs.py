@@ -51,13 +51,12 @@ def test_the_programs_with_messages_run_as_printed(program, printed, tmp_path):
 
 def test_the_chat_runs_on_two_machines(tmp_path):
     program = for_several_machines(CHAT, CHAT_MAIN)
-    with running(program, tmp_path / "anna", LOOPBACK) as anna:
+    with running(program, tmp_path / "anna", "anna", LOOPBACK) as anna:
         addr = read_line(anna)
-        with running(program, tmp_path / "bert", LOOPBACK, addr) as bert:
+        with running(program, tmp_path / "bert", "bert", LOOPBACK, addr) as bert:
             read_line(bert)
-            say_until_heard(bert, "/name bert\nis anybody there?\n", anna, "bert: is anybody there?")
-            write(anna, "only me\n")
-            assert read_line(bert) == f"{addr.rpartition('/')[2]}: only me"
+            say_until_heard(bert, "is anybody there?\n", anna, "bert: is anybody there?")
+            say_until_heard(anna, "only me\n", bert, "anna: only me")
             for end in bert, anna:
                 end.stdin.close()
                 assert end.wait(30) == 0
@@ -128,7 +127,7 @@ def say_until_heard(speaker: subprocess.Popen[str], text: str, listener: subproc
     thread.start()
     try:
         while read_line(listener) != line:
-            pass  # the name may have been said just before
+            pass  # before the name was known
     finally:
         heard.set()
         thread.join()
