@@ -170,6 +170,11 @@ class Stream:
         """Whether its connection will end soon, and a long-lived stream should be opened anew: it goes on another."""
         return self._raw.leaving
 
+    @property
+    def frames_waiting(self) -> bool:
+        """Whether the next frame is there already: a reader may put off what is cheaper for several."""
+        return bool(self._frames)
+
     async def receive(self) -> bytes:
         """The next frame; without frames, the next bytes (at least one).
 

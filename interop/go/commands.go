@@ -51,6 +51,7 @@ func (n *node) commands() map[string]command {
 		"protocols":  {"PEER", 1, withPeer(n.protocols)},
 	}
 	maps.Copy(commands, n.messageCommands())
+	maps.Copy(commands, n.gossipCommands())
 	return commands
 }
 

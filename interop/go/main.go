@@ -21,6 +21,36 @@
 // in messages_serve.go. A one-way message is the event message ("peer",
 // "protocol", "type", "payload"), one that breaks the rules the event rejected
 // ("peer", "protocol", "reason", "detail"; "dropped": whether its stream went on).
+//
+// With --pubsub signed (StrictSign, a message's ID is its author and its sequence
+// number) or unsigned (StrictNoSign, the first 20 bytes of SHA-256 of topic, a zero
+// byte and data) it speaks gossipsub; go-libp2p-pubsub's defaults, except for the
+// score (gossip.go). --gossip-param sets D, Dlo, Dhi, Dscore, Dout, Dlazy,
+// HistoryLength, HistoryGossip, IDontWantMessageThreshold (bytes), OutboundQueue
+// (RPCs for one peer) and, in milliseconds, HeartbeatInterval,
+// HeartbeatInitialDelay, PruneBackoff, IWantFollowupTime. Its commands:
+//
+//	subscribe TOPIC           {}; then {"event":"gossip","topic","from","id","size",
+//	                          "sha256","at_ms"} for each message that is delivered:
+//	                          one of another peer, once it has been accepted. from
+//	                          is the peer it came from, id is in hex
+//	validate TOPIC MODE       {}; accept (the default), reject, ignore, or delay MS:
+//	                          the verdict on what comes from other peers
+//	publish TOPIC SIZE [SEED] {"id","sha256"}: bytes that belong to SEED
+//	publish-bytes TOPIC BASE64  {"id"}
+//	flood TOPIC N SIZE RATE   {"seconds"}: N different messages, RATE a second, or 0:
+//	                          as quickly as it can, which outruns the queue of a
+//	                          peer. --timeout bounds it as any other command
+//	received TOPIC            {"count","unique","first_ms","last_ms"} of what was
+//	                          delivered
+//	mesh TOPIC                {"peers":[…]}
+//	score PEER                {"score"}
+//	rpcs                      {"in":{"graft","prune","ihave","iwant","idontwant",
+//	                          "messages"},"out":{…},"dropped"}: entries of RPCs, since
+//	                          the start; out when queued; dropped are messages that
+//	                          were for one peer and found its queue full
+//
+// All times are milliseconds since 1970.
 package main
 
 import (
@@ -54,7 +84,11 @@ func main() {
 }
 
 func parseFlags() (options, error) {
-	opts := options{keyType: crypto.Ed25519, policy: policy{minVersions: make(map[string]string)}}
+	opts := options{
+		keyType: crypto.Ed25519,
+		policy:  policy{minVersions: make(map[string]string)},
+		gossip:  defaultGossipOptions(),
+	}
 	flag.Func("listen", "`multiaddr` to listen on, repeatable (default "+defaultListen+")", func(s string) error {
 		addr, err := ma.NewMultiaddr(s)
 		opts.listen = append(opts.listen, addr)
@@ -68,6 +102,9 @@ func parseFlags() (options, error) {
 		opts.policy.minVersions[name] = version
 		return nil
 	})
+	flag.Func("pubsub", "`signed|unsigned`: speak gossipsub (default no pubsub)", opts.gossip.setMode)
+	flag.Func("gossip-param", "a parameter of the router, `NAME=VALUE`, repeatable", opts.gossip.setParam)
+	flag.Func("flood-publish", "`on|off`: publish to all peers of a topic (default off)", opts.gossip.setFlood)
 	networkID := flag.String("network-id", "vouch-local", "network that peers must be of")
 	flag.StringVar(&opts.policy.own.clientVersion, "client-version", defaultVersion, "sent in the handshake, NAME/N.N.N")
 	flag.BoolVar(&opts.handshake, "handshake", true, "false: a plain libp2p host that doesn't know the handshake")

@@ -25,6 +25,7 @@ type options struct {
 	seed      string // empty: a random identity
 	keyType   int    // of a random identity
 	timeout   time.Duration
+	gossip    gossipOptions
 }
 
 // node is the running peer: what the commands work on.
@@ -35,6 +36,7 @@ type node struct {
 	identify  *identifications
 	messenger *messenger
 	dht       *kad.IpfsDHT // nil: none
+	gossip    *gossip      // nil: no pubsub
 }
 
 // newNode assembles a node and starts to listen, last: no peer can see it half
@@ -75,6 +77,11 @@ func newNode(opts options, out *output) (_ *node, err error) {
 			return nil, err
 		}
 	}
+	if opts.gossip.mode != "" {
+		if n.gossip, err = newGossip(n, opts.gossip, out.send); err != nil {
+			return nil, err
+		}
+	}
 	if err = n.swarm.Listen(opts.listen...); err != nil {
 		return nil, fmt.Errorf("listen: %w", err)
 	}
@@ -83,6 +90,9 @@ func newNode(opts options, out *output) (_ *node, err error) {
 }
 
 func (n *node) close() {
+	if n.gossip != nil {
+		n.gossip.stop()
+	}
 	if n.dht != nil {
 		n.dht.Close()
 	}
@@ -125,7 +135,7 @@ func versions() map[string]string {
 	}
 	for _, module := range info.Deps {
 		switch name := strings.TrimPrefix(module.Path, "github.com/libp2p/"); name {
-		case "go-libp2p", "go-libp2p-kad-dht":
+		case "go-libp2p", "go-libp2p-kad-dht", "go-libp2p-pubsub":
 			found[name] = module.Version
 		}
 	}

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
 
 from protocols.gossip.actions import Action, Priority, Redial
@@ -152,6 +152,11 @@ class Engine:
         self.scores.penalize(now, peer, count)
 
     # topics
+
+    @property
+    def topic_settings(self) -> Mapping[str, TopicParams]:
+        """What was set with `configure`."""
+        return self._state.settings
 
     def configure(self, topic: str, params: TopicParams) -> None:
         """Sets what is the topic's own, also for topics that are only published to. Raises ValueError if its timeout

@@ -48,7 +48,8 @@ class SubProtocol:
     max_payload: bytes of the largest payload, either way; at most 2 MiB less 4 KiB for the rest of the message.
     timeout: seconds that a request waits for its answer unless its caller says otherwise; of an answer in parts, for
         each part.
-    answer_timeout: seconds that a handler may take; after them its request is answered with an error.
+    answer_timeout: seconds that a handler may take, of an answer in parts for each part; after them its request is
+        answered with an error.
     stall_timeout: seconds that a peer may take nothing of what it is sent before its stream is reset.
     requests_in_flight: requests that one peer may have us work on at once, and we it. Ours wait their turn, its
         surplus isn't read; past `patience` it is refused.
@@ -108,7 +109,7 @@ class SubProtocol:
         return TokenBucket(self.rate, self.burst if self.burst is not None else max(1.0, self.rate), now)
 
     @typing.overload
-    def on_message(self, handler: OnMessage, /) -> OnMessage: ...
+    def on_message(self, handler: OnMessage, /, *, type: int | None = None) -> OnMessage: ...
     @typing.overload
     def on_message(self, /, *, type: int | None = None) -> Callable[[OnMessage], OnMessage]: ...
     def on_message(self, handler: OnMessage | None = None, /, *, type: int | None = None) -> typing.Any:
@@ -116,7 +117,7 @@ class SubProtocol:
         return self._register(self.messages, "on_message", handler, type)
 
     @typing.overload
-    def on_request(self, handler: OnRequest, /) -> OnRequest: ...
+    def on_request(self, handler: OnRequest, /, *, type: int | None = None) -> OnRequest: ...
     @typing.overload
     def on_request(self, /, *, type: int | None = None) -> Callable[[OnRequest], OnRequest]: ...
     def on_request(self, handler: OnRequest | None = None, /, *, type: int | None = None) -> typing.Any:
@@ -126,7 +127,7 @@ class SubProtocol:
         return self._register(self.requests, "on_request", handler, type)
 
     @typing.overload
-    def on_parts(self, handler: OnParts, /) -> OnParts: ...
+    def on_parts(self, handler: OnParts, /, *, type: int | None = None) -> OnParts: ...
     @typing.overload
     def on_parts(self, /, *, type: int | None = None) -> Callable[[OnParts], OnParts]: ...
     def on_parts(self, handler: OnParts | None = None, /, *, type: int | None = None) -> typing.Any:

@@ -10,6 +10,7 @@ breaks the rules ends the stream; a handler that raises answers its request with
 
 from __future__ import annotations
 
+import math
 import typing
 from collections import Counter, OrderedDict
 from collections.abc import AsyncGenerator, Mapping
@@ -252,7 +253,7 @@ class _Session:
                 parts, handler = self.sub.parts.get(None), self.sub.requests.get(None)
             with trio.move_on_after(self.sub.answer_timeout) as scope:
                 if parts is not None:
-                    await self._answer_in_parts(request, parts)
+                    await self._answer_in_parts(request, parts, scope)
                 elif handler is not None:
                     await self._answer_whole(request, handler)
                 else:
@@ -280,18 +281,22 @@ class _Session:
         self.owner.stats[self.sub.name, "answered"] += 1
         await self._answer(request, payload, reply_type)
 
-    async def _answer_in_parts(self, request: Message, handler: OnParts) -> None:
+    async def _answer_in_parts(self, request: Message, handler: OnParts, scope: trio.CancelScope) -> None:
         held = b""  # the last part says that it is the last, so each waits for the next
         parts = handler(request)
         try:
             async for part in parts:
                 check_outgoing(part, 0, self.sub.max_payload)
-                if held and part:
+                if not part:
+                    continue
+                scope.deadline = math.inf  # while the reader is slow: that is stall_timeout's to end
+                if held:
                     try:
                         await self._answer(request, held, more=True)
                     except StreamError:
                         return  # whoever asked is gone
-                held = part or held
+                held = part
+                scope.deadline = trio.current_time() + self.sub.answer_timeout
         except AnswerError as error:
             await self._answer_error(request, str(error))
             return
@@ -304,6 +309,7 @@ class _Session:
                 with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_TIMEOUT):
                     await parts.aclose()
         self.owner.stats[self.sub.name, "answered"] += 1
+        scope.deadline = math.inf
         await self._answer(request, held)
 
     async def _answer_error(self, request: Message, text: str) -> None:

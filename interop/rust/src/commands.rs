@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::control::{Reply, fields};
 use crate::node::Node;
-use crate::{bytes, perf, ping};
+use crate::{bytes, gossip_commands, perf, ping};
 
 /// The largest number of streams, or pings, in one command.
 const MAX_COUNT: u64 = 100_000;
@@ -74,6 +74,9 @@ impl Commands {
                 bytes::was_reset(self.open(peer, bytes::RESET).await?).await?;
                 self.echo(peer, 1000, "1").await?;
                 done()
+            }
+            (name, args) if gossip_commands::knows(name) => {
+                gossip_commands::run(&self.node, name, args).await
             }
             _ => Err(format!(
                 "unknown command, or wrong number of arguments: {name:?}, {}",
@@ -178,11 +181,11 @@ async fn at_once<T: Send + 'static>(
     Ok(results)
 }
 
-fn done() -> Reply {
+pub fn done() -> Reply {
     Ok(fields(json!({})))
 }
 
-fn parse_peer(text: &str) -> Result<PeerId, String> {
+pub fn parse_peer(text: &str) -> Result<PeerId, String> {
     PeerId::from_str(text).map_err(|error| format!("expected a peer ID, got {text:?}: {error}"))
 }
 
@@ -197,7 +200,7 @@ fn parse_addr(text: &str) -> Result<(PeerId, Multiaddr), String> {
     }
 }
 
-fn parse(text: &str, low: u64, high: u64) -> Result<u64, String> {
+pub fn parse(text: &str, low: u64, high: u64) -> Result<u64, String> {
     let count = text
         .parse()
         .ok()

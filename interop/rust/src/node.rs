@@ -6,16 +6,20 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use libp2p::core::ConnectedPoint;
+use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, NetworkBehaviour, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder};
-use libp2p::{identify, noise, tcp, yamux};
+use libp2p::{gossipsub, identify, noise, tcp, yamux};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::control::Output;
+use crate::gossip::Gossip;
 use crate::options::Options;
 use crate::streams;
+use crate::tap::{Tap, Upgrade};
+use crate::version::libp2p_version;
 
 /// rust-libp2p ends a connection without streams after 10 seconds by default; commands may be further apart.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -29,19 +33,26 @@ struct Behaviour {
     identify: identify::Behaviour,
     serving: streams::Behaviour,
     opening: libp2p_stream::Behaviour,
+    gossip: Toggle<gossipsub::Behaviour>,
 }
+
+/// What is done with pubsub, which may not be there.
+type GossipWork = Box<dyn FnOnce(&mut Gossip, Option<&mut gossipsub::Behaviour>) + Send>;
 
 enum Request {
     Connect(PeerId, Multiaddr, Answer<bool>),
     NeedConnected(PeerId, Answer<()>),
     Identify(PeerId, Answer<identify::Info>),
     Disconnect(PeerId, Answer<()>),
+    Gossip(GossipWork),
 }
 
 /// The running host, as the commands see it. Whoever stops waiting for an answer loses nothing but that.
 pub struct Node {
     requests: mpsc::Sender<Request>,
     opening: libp2p_stream::Control,
+    /// Counts what pubsub says; it is there when pubsub is.
+    pub tap: Option<Tap>,
 }
 
 impl Node {
@@ -82,6 +93,22 @@ impl Node {
         Ok(streams)
     }
 
+    /// Does something with pubsub.
+    pub async fn gossip<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Gossip, &mut gossipsub::Behaviour) -> Result<T, String> + Send + 'static,
+    ) -> Result<T, String> {
+        self.ask(|answer| {
+            Request::Gossip(Box::new(move |gossip, router| {
+                let _ = answer.send(match router {
+                    Some(router) => work(gossip, router),
+                    None => Err("no pubsub: it needs --pubsub".into()),
+                });
+            }))
+        })
+        .await
+    }
+
     async fn ask<T>(&self, request: impl FnOnce(Answer<T>) -> Request) -> Result<T, String> {
         let (answer, answered) = oneshot::channel();
         let gone = || "the host has ended".to_string();
@@ -98,17 +125,25 @@ pub async fn start(options: &Options, output: &Output) -> Result<Node, Box<dyn E
     let max_streams = options.max_streams;
     let agent = options.agent.clone();
     let serve = streams::Behaviour::new(output.clone());
+    let pubsub = options.gossip.clone();
+    let tap = pubsub.mode.map(|_| Tap::default());
+    let upgrade = Upgrade {
+        muxer: muxer(max_streams),
+        tap: tap.clone(),
+    };
     let mut swarm = SwarmBuilder::with_new_identity()
         .with_tokio()
-        .with_tcp(tcp::Config::default(), noise::Config::new, move || {
-            muxer(max_streams)
-        })?
-        .with_behaviour(move |key| Behaviour {
-            identify: identify::Behaviour::new(
-                identify::Config::new("ipfs/0.1.0".into(), key.public()).with_agent_version(agent),
-            ),
-            serving: serve,
-            opening: libp2p_stream::Behaviour::new(),
+        .with_tcp(tcp::Config::default(), noise::Config::new, move || upgrade)?
+        .with_behaviour(move |key| {
+            Ok(Behaviour {
+                identify: identify::Behaviour::new(
+                    identify::Config::new("ipfs/0.1.0".into(), key.public())
+                        .with_agent_version(agent),
+                ),
+                serving: serve,
+                opening: libp2p_stream::Behaviour::new(),
+                gossip: pubsub.router(key)?.into(),
+            })
         })?
         .with_swarm_config(|config| config.with_idle_connection_timeout(IDLE_TIMEOUT))
         .build();
@@ -126,13 +161,18 @@ pub async fn start(options: &Options, output: &Output) -> Result<Node, Box<dyn E
     let driver = Driver {
         swarm,
         output: output.clone(),
+        gossip: Gossip::new(output.clone()),
         dials: HashMap::new(),
         identified: HashMap::new(),
         identifying: Vec::new(),
         closing: Vec::new(),
     };
     tokio::spawn(driver.run(incoming));
-    Ok(Node { requests, opening })
+    Ok(Node {
+        requests,
+        opening,
+        tap,
+    })
 }
 
 #[allow(deprecated)] // set_max_num_streams, for which there is nothing else yet
@@ -165,19 +205,11 @@ async fn listen(
     Ok(addrs)
 }
 
-/// The version that this was built from: Cargo.toml names it exactly.
-fn libp2p_version() -> &'static str {
-    include_str!("../Cargo.toml")
-        .lines()
-        .find(|line| line.starts_with("libp2p ="))
-        .and_then(|line| line.split('"').nth(1))
-        .map_or("", |version| version.trim_start_matches('='))
-}
-
 /// What drives the swarm, and keeps who waits for what.
 struct Driver {
     swarm: Swarm<Behaviour>,
     output: Output,
+    gossip: Gossip,
     dials: HashMap<ConnectionId, Answer<bool>>,
     identified: HashMap<PeerId, identify::Info>,
     identifying: Vec<(PeerId, Answer<identify::Info>)>,
@@ -193,6 +225,11 @@ impl Driver {
                     Some(request) => self.asked(request),
                     None => return,
                 },
+                Some(message) = self.gossip.ripe() => {
+                    if let Some(router) = self.swarm.behaviour_mut().gossip.as_mut() {
+                        self.gossip.accept(router, message);
+                    }
+                }
             }
         }
     }
@@ -228,6 +265,9 @@ impl Driver {
                 } else {
                     self.identifying.push((peer, answer));
                 }
+            }
+            Request::Gossip(work) => {
+                work(&mut self.gossip, self.swarm.behaviour_mut().gossip.as_mut());
             }
             Request::Disconnect(peer, answer) => {
                 if self.swarm.disconnect_peer_id(peer).is_ok() {
@@ -275,6 +315,11 @@ impl Driver {
                     num_established,
                     cause.map(|error| error.to_string()),
                 );
+            }
+            SwarmEvent::Behaviour(BehaviourEvent::Gossip(event)) => {
+                if let Some(router) = self.swarm.behaviour_mut().gossip.as_mut() {
+                    self.gossip.happened(router, event);
+                }
             }
             SwarmEvent::Behaviour(BehaviourEvent::Identify(event)) => match event {
                 identify::Event::Received { peer_id, info, .. } => {
@@ -331,16 +376,6 @@ fn take<T>(waiting: &mut Vec<(PeerId, T)>, peer: PeerId) -> Vec<T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_version_is_a_version() {
-        assert_eq!(
-            libp2p_version().split('.').count(),
-            3,
-            "{}",
-            libp2p_version()
-        );
-    }
 
     #[test]
     fn take_leaves_the_others() {

@@ -4,6 +4,18 @@ use std::time::Duration;
 
 use libp2p::Multiaddr;
 
+use crate::router::{Mode, Settings};
+
+const NAMES: [&str; 7] = [
+    "--listen",
+    "--agent",
+    "--timeout",
+    "--max-streams",
+    "--pubsub",
+    "--gossip-param",
+    "--flood-publish",
+];
+
 /// What can be set on this peer.
 #[derive(Debug, PartialEq)]
 pub struct Options {
@@ -16,6 +28,8 @@ pub struct Options {
     /// `--max-streams N` on one connection. There is no way to set it and keep rust-libp2p's default muxer: with it,
     /// libp2p-yamux takes yamux 0.12, without it yamux 0.13 and its 512.
     pub max_streams: Option<usize>,
+    /// `--pubsub signed|unsigned`, `--gossip-param NAME=VALUE` (repeatable), `--flood-publish on|off`: see main.rs.
+    pub gossip: Settings,
 }
 
 impl Default for Options {
@@ -25,6 +39,7 @@ impl Default for Options {
             agent: "rust-interop/1.0.0".into(),
             timeout: Duration::from_secs(10),
             max_streams: None,
+            gossip: Settings::default(),
         }
     }
 }
@@ -39,7 +54,7 @@ impl Options {
                 Some((name, value)) => (name, Some(value.to_owned())),
                 None => (arg.as_str(), None),
             };
-            if !["--listen", "--agent", "--timeout", "--max-streams"].contains(&name) {
+            if !NAMES.contains(&name) {
                 return Err(format!("unexpected argument {arg:?}"));
             }
             let value = value
@@ -51,6 +66,21 @@ impl Options {
                     .listen
                     .push(value.parse().map_err(|_| wrong("a multiaddr"))?),
                 "--agent" => options.agent = value,
+                "--pubsub" => {
+                    options.gossip.mode = Some(match value.as_str() {
+                        "signed" => Mode::Signed,
+                        "unsigned" => Mode::Unsigned,
+                        _ => return Err(wrong("signed or unsigned")),
+                    });
+                }
+                "--gossip-param" => options.gossip.set(&value)?,
+                "--flood-publish" => {
+                    options.gossip.flood_publish = match value.as_str() {
+                        "on" => true,
+                        "off" => false,
+                        _ => return Err(wrong("on or off")),
+                    };
+                }
                 "--timeout" => {
                     let seconds = value.strip_suffix('s').unwrap_or(&value).parse();
                     options.timeout = seconds
@@ -96,6 +126,18 @@ mod tests {
         assert_eq!(options.max_streams, Some(1100));
         assert_eq!(options.listen, ["/ip4/127.0.0.2/tcp/0".parse().unwrap()]);
         assert_eq!(parse(&[]).unwrap().listen.len(), 1);
+        let gossip = parse(&[
+            "--pubsub=signed",
+            "--gossip-param=D=3",
+            "--flood-publish",
+            "on",
+        ])
+        .unwrap()
+        .gossip;
+        assert_eq!(
+            (gossip.mode, gossip.flood_publish),
+            (Some(Mode::Signed), true)
+        );
     }
 
     #[test]
@@ -109,6 +151,9 @@ mod tests {
             &["--timeout", "inf"],
             &["--max-streams=0"],
             &["--listen", "localhost"],
+            &["--pubsub", "on"],
+            &["--flood-publish=yes"],
+            &["--gossip-param", "frob=1"],
         ] {
             assert!(parse(args).is_err(), "{args:?}");
         }

@@ -1,0 +1,454 @@
+"""`Gossip`: the router on real streams, and what programs call. The rules are `engine.Engine`'s.
+
+    gossip = Gossip(network, policy, params, ...)
+    registry.add(each of gossip.protocols)             # what peers send us
+    nursery.start(gossip.run)
+    gossip.peer_admitted(peer, outbound, ip)           # and what we send them
+    async with gossip.subscribe("blocks") as blocks: ...
+
+    a peer's RPC --> engine --Deliver--> policy (signature) --> the topic's decider --verdict--> engine --Send--> links
+
+Everything happens in the task that brought it: an RPC is read, judged by the rules, and what follows goes into the
+links' queues and out, without another task in between. What may wait has a task: a link whose peer is slow, a
+validator, the heartbeat.
+"""
+
+from __future__ import annotations
+
+import random
+import typing
+from collections.abc import Awaitable, Callable, Iterable
+
+import trio
+
+from protocols.base import Network, NotSupported, Protocol, ProtocolError, Stream, StreamError
+from protocols.gossip.actions import Action, Connect, Deliver, Dropped, Grafted, Pruned, Redial, Send
+from protocols.gossip.engine import Engine, Receipt
+from protocols.gossip.fragments import fragments
+from protocols.gossip.link import Link
+from protocols.gossip.messages import Verdict
+from protocols.gossip.outbound import Outbound
+from protocols.gossip.params import GossipParams
+from protocols.gossip.policy import Policy
+from protocols.gossip.rpc import PeerInfo, decode, encode
+from protocols.gossip.score_params import PeerScoreParams, PeerScoreThresholds
+from protocols.gossip.state import PROTOCOLS, MessageId, TopicParams
+from protocols.gossip.stats import Stats
+from protocols.gossip.topics import AcceptAll, ByFunction, Decider, GossipMessage, Subscription, Validator
+from protocols.messages.errors import MessageDropped, MessageError
+
+# seconds: a peer that takes nothing loses its link; between two attempts to open a stream to a peer; for a peer whose
+# RPCs come before our stream to it is open
+SEND_TIMEOUT = 30.0
+REOPEN_AFTER = (0.5, 2.0, 8.0, 30.0)
+HELLO_TIMEOUT = 15.0
+VALIDATIONS_AT_ONCE = 64
+QUEUE = 1024
+
+
+class Gossip:
+    """A node's gossip. `engine` is the router's rules, `stats` what was measured.
+
+    max_queue: bytes of messages that wait for one slow peer. on_connect: dials a peer that a PRUNE named (its ID and
+    signed record); on_redial: a direct peer that is missing. on_failed: told of a validator's exception.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        policy: Policy,
+        params: GossipParams | None = None,
+        *,
+        score: PeerScoreParams | None = None,
+        thresholds: PeerScoreThresholds | None = None,
+        direct: Iterable[str] = (),
+        max_queue: int = 16 << 20,
+        rng: random.Random | None = None,
+        own_peer: bytes = b"",
+        on_connect: Callable[[PeerInfo, str], None] | None = None,
+        on_redial: Callable[[str], None] | None = None,
+        on_failed: Callable[[Exception, str], None] | None = None,
+        on_rejected: Callable[[MessageError | MessageDropped, str], None] | None = None,
+    ) -> None:
+        self.network = network
+        self.policy = policy
+        self.params = params or GossipParams()
+        self.engine = Engine(
+            own_peer,
+            self.params,
+            score=score,
+            thresholds=thresholds,
+            rng=rng,
+            now=_now(),
+            message_id=policy.message_id,
+            direct=tuple(direct),
+        )
+        self.stats = Stats()
+        self.protocols = [self._protocol(name) for name in PROTOCOLS]
+        self._max_queue = max_queue
+        self._on_connect, self._on_redial = on_connect, on_redial
+        self._on_failed, self._on_rejected = on_failed, on_rejected
+        self._links: dict[str, Link] = {}
+        self._peers: dict[str, _Peer] = {}
+        self._deciders: dict[str, Decider] = {}
+        self._listeners: dict[str, list[Subscription]] = {}
+        self._messages: dict[bytes, GossipMessage] = {}  # those that await a verdict
+        self._nursery: trio.Nursery | None = None
+        self._sooner = trio.Event()
+        self._planned = 0.0
+
+    # life
+
+    async def run(self, *, task_status: typing.Any = trio.TASK_STATUS_IGNORED) -> None:
+        """Heartbeats and links, until cancelled."""
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                task_status.started()
+                while True:
+                    self._planned = self.engine.next_wakeup()
+                    with trio.move_on_at(self._planned):
+                        await self._sooner.wait()
+                    self._sooner = trio.Event()
+                    if _now() >= self.engine.next_wakeup():
+                        self.engine.wake(_now())
+                        self._act()
+        finally:
+            self._nursery = None
+            for topic in list(self._listeners):
+                for subscription in list(self._listeners[topic]):
+                    subscription.close()
+
+    def peer_admitted(self, peer: str, *, outbound: bool, ip: str | None = None, peer_id: bytes = b"") -> None:
+        """A peer is connected, and told so once: pubsub goes to it if it speaks any."""
+        if peer not in self._peers and self._nursery is not None:
+            known = self._peers[peer] = _Peer(outbound, ip, peer_id)
+            self._nursery.start_soon(self._run_peer, peer, known)
+
+    def peer_gone(self, peer: str) -> None:
+        """The last connection to a peer has ended."""
+        known = self._peers.pop(peer, None)
+        if known is not None:
+            known.scope.cancel()
+
+    def set_record(self, peer: str, record: bytes) -> None:
+        """The peer's signed record, for peer exchange."""
+        self.engine.set_record(peer, record)
+
+    # what programs call
+
+    async def publish(self, topic: str, payload: bytes, *, type: int = 0) -> Receipt:
+        """Signs a message and sends it to the topic's peers. The receipt names those in whose queues it is; it isn't
+        delivered to our own subscriptions. Raises ValueError for what can't be published, PublishError.
+        """
+        await trio.lowlevel.checkpoint()
+        self.policy.check_topic(topic)
+        message = self.policy.make(topic, payload, type)
+        receipt = self.engine.publish(_now(), topic, message)
+        refused = self._act()
+        self.stats.published += 1
+        return Receipt(receipt.message_id, tuple(peer for peer in receipt.peers if peer not in refused))
+
+    def subscribe(self, topic: str, *, decide: bool = True, limit: int = QUEUE) -> Subscription:
+        """The messages of a topic, from now to the end of the block, at most `limit` of them waiting.
+
+        With `decide` this subscription gives the verdicts, and nobody else may; without, it sees messages that were
+        accepted. A topic that nobody decides on is joined too: its messages are ignored when their time is over.
+        Raises ValueError for what is no topic, and for a second decider.
+        """
+        self.policy.check_topic(topic)
+        if decide and topic in self._deciders:
+            raise ValueError(f"{topic} has somebody who decides already: subscribe with decide=False to listen")
+        if limit < 1:
+            raise ValueError(f"limit: expected at least 1, got {limit}")
+        subscription = Subscription(topic, limit, decides=decide, leave=self._unsubscribe)
+        if decide:
+            self._deciders[topic] = subscription
+        self._listeners.setdefault(topic, []).append(subscription)
+        self._join(topic)
+        return subscription
+
+    def validator(
+        self, topic: str, *, at_once: int = VALIDATIONS_AT_ONCE, limit: int = QUEUE
+    ) -> Callable[[Validator], Validator]:
+        """Names the function that gives the topic's verdicts, `at_once` of them at a time. Use as a decorator. One that
+        raises ignores the message. Raises as `subscribe`.
+        """
+        self.policy.check_topic(topic)
+
+        def register(validator: Validator) -> Validator:
+            self._decide_by(
+                topic,
+                ByFunction(validator, at_once=at_once, limit=limit, spawn=self._spawn, failed=self._validator_failed),
+            )
+            return validator
+
+        return register
+
+    def relay(self, topic: str) -> None:
+        """Joins a topic and accepts whatever is signed properly. Raises as `subscribe`."""
+        self.policy.check_topic(topic)
+        self._decide_by(topic, AcceptAll())
+
+    def leave(self, topic: str) -> None:
+        """Ends what `validator` or `relay` began; the topic is left once nobody is subscribed either."""
+        if not isinstance(self._deciders.get(topic), Subscription):
+            self._deciders.pop(topic, None)
+        self._leave_if_unused(topic)
+
+    def configure(
+        self, topic: str, *, message_id: MessageId | None = None, verdict_timeout: float | None = None
+    ) -> None:
+        """What is the topic's own. Raises ValueError for a timeout that isn't shorter than IDs are remembered."""
+        self.engine.configure(
+            topic, TopicParams(message_id=message_id, check=self.policy.admit, verdict_timeout=verdict_timeout)
+        )
+
+    # topics
+
+    def _decide_by(self, topic: str, decider: Decider) -> None:
+        if topic in self._deciders:
+            raise ValueError(f"{topic} has somebody who decides already")
+        self._deciders[topic] = decider
+        self._join(topic)
+
+    def _join(self, topic: str) -> None:
+        if topic not in self.engine.topic_settings:
+            self.configure(topic)
+        self.engine.subscribe(_now(), topic)
+        self._act()
+
+    def _unsubscribe(self, subscription: Subscription) -> None:
+        topic = subscription.topic
+        self._listeners[topic].remove(subscription)
+        if not self._listeners[topic]:
+            del self._listeners[topic]
+        if self._deciders.get(topic) is subscription:
+            del self._deciders[topic]
+        self._leave_if_unused(topic)
+
+    def _leave_if_unused(self, topic: str) -> None:
+        if topic not in self._deciders and topic not in self._listeners:
+            self.engine.unsubscribe(_now(), topic)
+            self._act()
+
+    # what the engine asks for
+
+    def _act(self) -> set[str]:
+        """Carries out what the engine asks for. The peers for whom a message had no room."""
+        refused: set[str] = set()
+        touched: dict[Link, None] = {}
+        engine = self.engine
+        while actions := engine.take():  # a verdict given at once adds more
+            for action in actions:
+                if isinstance(action, Send):
+                    self._send(action, touched, refused)
+                elif isinstance(action, Deliver):
+                    self._deliver(action)
+                else:
+                    self._tell(action)
+        for link in touched:
+            link.flush()
+        return refused
+
+    def _send(self, action: Send, touched: dict[Link, None], refused: set[str]) -> None:
+        rpc, links = action.rpc, self._links
+        if rpc.publish and not rpc.subscriptions and not rpc.control:
+            pieces = [encode(piece) for piece in fragments(rpc, self.params.rpc.max_size)]
+            for peer in action.peers:
+                link = links.get(typing.cast("str", peer))
+                if link is None:
+                    continue
+                touched[link] = None
+                for piece in pieces:
+                    if not link.queue.put_message(piece, action.priority):
+                        refused.add(link.peer)
+            return
+        for peer in action.peers:
+            link = links.get(typing.cast("str", peer))
+            if link is None:
+                continue
+            touched[link] = None
+            try:
+                link.queue.put_control(rpc)
+            except OverflowError:
+                link.fail()
+
+    def _deliver(self, action: Deliver) -> None:
+        now, message_id, forwarder = action.received_at, action.message_id, typing.cast("str", action.forwarder)
+        try:
+            opened = self.policy.open(action.message, forwarder, now)
+        except MessageError as error:
+            self._refuse(error, action, Verdict.REJECT)
+            return
+        except MessageDropped as error:
+            self._refuse(error, action, Verdict.IGNORE)
+            return
+        message = GossipMessage(
+            action.topic,
+            opened.payload,
+            author=opened.author,
+            forwarder=forwarder,
+            message_id=message_id,
+            received_at=now,
+            type=opened.type,
+            timestamp_ms=opened.timestamp_ms,
+            decide=self._decide,
+        )
+        self.stats.delivered(opened.timestamp_ms)
+        decider = self._deciders.get(action.topic)
+        if decider is None:
+            return  # listeners only: its time will be over
+        self._messages[message_id] = message
+        if not decider.offer(message):
+            self.stats.no_room += 1
+            message.ignore()
+        elif action.deadline < self._planned:
+            self._sooner.set()
+
+    def _decide(self, message: GossipMessage, verdict: Verdict, reason: str) -> bool:
+        """A program's verdict."""
+        if self._messages.pop(message.message_id, None) is None:
+            self.stats.late += 1
+        now = _now()
+        counted = self.engine.verdict(now, message.message_id, verdict)
+        if counted:
+            self.stats.decided(verdict, now - message.received_at, reason)
+            if verdict is Verdict.ACCEPT:
+                listeners = self._listeners.get(message.topic, ())
+                if any(not one.decides for one in listeners):
+                    seen = message.seen_by_listeners()
+                    for one in listeners:
+                        if not one.decides:
+                            one.offer(seen)
+        self._act()
+        return counted
+
+    def _refuse(self, error: MessageError | MessageDropped, action: Deliver, verdict: Verdict) -> None:
+        self.stats.refused[error.reason] += 1
+        if self._on_rejected is not None:
+            self._on_rejected(error, action.topic)
+        self.engine.verdict(action.received_at, action.message_id, verdict)
+
+    def _tell(self, action: Action) -> None:
+        if isinstance(action, Dropped):
+            self._messages.pop(action.message_id, None)
+            self.stats.dropped[action.reason] += 1
+        elif isinstance(action, Grafted):
+            self.stats.grafted += 1
+        elif isinstance(action, Pruned):
+            self.stats.pruned[action.reason] += 1
+        elif isinstance(action, Connect):
+            if self._on_connect is not None:
+                self._on_connect(action.info, typing.cast("str", action.via))
+        elif isinstance(action, Redial) and self._on_redial is not None:
+            self._on_redial(typing.cast("str", action.peer))
+
+    # peers
+
+    def _protocol(self, name: str) -> Protocol:
+        return Protocol(
+            name,
+            max_frame=self.params.rpc.max_size,
+            timeout=None,
+            send_timeout=SEND_TIMEOUT,
+            streams_per_peer=2,  # the one, and its successor
+            handler=self._serve,
+        )
+
+    async def _run_peer(self, peer: str, known: _Peer) -> None:
+        """A peer from its admission to its end: our stream to it, opened anew when it is lost."""
+        with known.scope:
+            for pause in REOPEN_AFTER:
+                try:
+                    await self._run_link(peer, known)
+                except NotSupported:
+                    break
+                except (StreamError, ProtocolError):
+                    known.up = trio.Event()
+                await trio.sleep(pause)
+        # it may come to speak pubsub later: identify tells
+        if self._peers.get(peer) is known:
+            del self._peers[peer]
+        known.ended = True
+        known.up.set()
+
+    async def _run_link(self, peer: str, known: _Peer) -> None:
+        """One stream to a peer. Raises what ended it, NotSupported if the peer speaks no pubsub."""
+        for protocol in self.protocols:
+            try:
+                async with self.network.stream(peer, protocol) as stream:
+                    await self._run_stream(peer, known, stream)
+            except NotSupported:
+                continue
+            return
+        raise NotSupported(f"{peer} speaks no pubsub")
+
+    async def _run_stream(self, peer: str, known: _Peer, stream: Stream) -> None:
+        link = self._links[peer] = Link(peer, stream, Outbound(self._max_queue, self.params.rpc.max_size))
+        self.engine.add_peer(
+            _now(), peer, stream.protocol.id, outbound=known.outbound, ip=known.ip, peer_id=known.peer_id
+        )
+        self._act()
+        known.up.set()
+        try:
+            await link.run()
+        finally:
+            del self._links[peer]
+            self.stats.link_ended(link)
+            self.engine.remove_peer(_now(), peer)
+            self._act()
+
+    async def _serve(self, stream: Stream) -> None:
+        """What a peer sends us."""
+        peer, limits, engine, stats = stream.peer, self.params.rpc, self.engine, self.stats
+        if not await self._is_up(peer):
+            return
+        while True:
+            try:
+                frame = await stream.receive()
+                stats.bytes_received += len(frame)
+                engine.receive(_now(), peer, decode(frame, limits))
+            except ProtocolError:
+                engine.penalize(_now(), peer)
+                raise
+            if not stream.frames_waiting:
+                self._act()
+
+    async def _is_up(self, peer: str) -> bool:
+        """Whether we have a stream to the peer, as soon as we do: what it says before would be nobody's."""
+        known = self._peers.get(peer)
+        if known is None:
+            return False
+        with trio.move_on_after(HELLO_TIMEOUT):
+            await known.up.wait()
+        return known.up.is_set() and not known.ended
+
+    # tasks and faults of programs
+
+    def _spawn(self, run: Callable[[], Awaitable[None]]) -> None:
+        if self._nursery is not None:
+            self._nursery.start_soon(run)
+
+    def _validator_failed(self, error: Exception, message: GossipMessage) -> None:
+        self.stats.failed += 1
+        if self._on_failed is not None:
+            self._on_failed(error, message.topic)
+
+
+class _Peer:
+    """An admitted peer."""
+
+    __slots__ = ("ended", "ip", "outbound", "peer_id", "scope", "up")
+
+    def __init__(self, outbound: bool, ip: str | None, peer_id: bytes) -> None:
+        self.outbound = outbound
+        self.ip = ip
+        self.peer_id = peer_id
+        self.up = trio.Event()
+        self.ended = False
+        self.scope = trio.CancelScope()
+
+
+def _now() -> float:
+    return trio.current_time()

@@ -1,0 +1,216 @@
+"""A topic as programs see it: messages that await a verdict, who gives it, and who only listens.
+
+    Deliver --> decider: a validator's function, or one subscription --accept--> travels on, and to every listener
+                         (a queue; full: ignored)                     reject, ignore, no verdict in time: to nobody
+
+One decider for each topic. A queue is bounded; what doesn't fit a decider's is ignored, what doesn't fit a listener's
+is missed, and both are counted: a subscriber that falls behind or fails harms no other.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections import deque
+from collections.abc import Awaitable, Callable
+from types import TracebackType
+
+import trio
+
+from protocols.gossip.messages import Verdict
+from protocols.gossip.pending import VerdictError
+
+Validator = Callable[["GossipMessage"], Awaitable[Verdict]]
+# what a decider's verdict goes to; whether it counted
+Decide = Callable[["GossipMessage", Verdict, str], bool]
+
+
+class GossipMessage:
+    """A message of a topic, held until its verdict: `accept`, `reject` or `ignore`, at any time, from any task.
+
+    author: the peer ID of who signed it. forwarder: of who brought it first. received_at: on trio's clock.
+    timestamp_ms: Unix time of the author's clock; None in foreign networks.
+    """
+
+    __slots__ = (
+        *("_decide", "author", "forwarder", "message_id", "payload", "received_at", "timestamp_ms", "topic", "type"),
+        "verdict",
+    )
+
+    def __init__(
+        self,
+        topic: str,
+        payload: bytes,
+        *,
+        author: str,
+        forwarder: str,
+        message_id: bytes,
+        received_at: float,
+        type: int = 0,
+        timestamp_ms: int | None = None,
+        decide: Decide | None = None,
+    ) -> None:
+        self.topic = topic
+        self.payload = payload
+        self.author = author
+        self.forwarder = forwarder
+        self.message_id = message_id
+        self.received_at = received_at
+        self.type = type
+        self.timestamp_ms = timestamp_ms
+        self.verdict: Verdict | None = None
+        self._decide = decide
+
+    def accept(self) -> bool:
+        """It travels on. False if the verdict came too late to count. Raises VerdictError for a second one."""
+        return self._give(Verdict.ACCEPT, "")
+
+    def reject(self, reason: str = "") -> bool:
+        """It is never relayed, and who sent it pays. As `accept` otherwise."""
+        return self._give(Verdict.REJECT, reason)
+
+    def ignore(self) -> bool:
+        """It isn't relayed, and nobody pays. As `accept` otherwise."""
+        return self._give(Verdict.IGNORE, "")
+
+    def _give(self, verdict: Verdict, reason: str) -> bool:
+        if self._decide is None:
+            raise VerdictError(f"a message of {self.topic} that somebody else decides on has no verdict to give")
+        if self.verdict is not None:
+            raise VerdictError(f"a message of {self.topic} has its verdict already: {self.verdict.value}")
+        self.verdict = verdict
+        return self._decide(self, verdict, reason)
+
+    def seen_by_listeners(self) -> GossipMessage:
+        """The same, for those who don't decide."""
+        return GossipMessage(
+            self.topic,
+            self.payload,
+            author=self.author,
+            forwarder=self.forwarder,
+            message_id=self.message_id,
+            received_at=self.received_at,
+            type=self.type,
+            timestamp_ms=self.timestamp_ms,
+        )
+
+    def __repr__(self) -> str:
+        return f"<GossipMessage {self.topic} {self.message_id.hex()[:12]} by {self.author}>"
+
+
+class Subscription:
+    """Messages of one topic, in the order in which they came. `missed` counts those that found the queue full.
+
+    An asynchronous context manager and iterator: at the block's end what waits is ignored.
+    """
+
+    def __init__(self, topic: str, limit: int, *, decides: bool, leave: Callable[[Subscription], None]) -> None:
+        self.topic = topic
+        self.decides = decides
+        self.missed = 0
+        self._limit = limit
+        self._leave = leave
+        self._waiting: deque[GossipMessage] = deque()
+        self._arrived = trio.lowlevel.ParkingLot()
+        self._closed = False
+
+    def offer(self, message: GossipMessage) -> bool:
+        """Whether there was room for a message."""
+        if self._closed or len(self._waiting) >= self._limit:
+            self.missed += 1
+            return False
+        self._waiting.append(message)
+        self._arrived.unpark()
+        return True
+
+    def close(self) -> None:
+        """Ends it. What waits undecided is ignored. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._leave(self)
+            for message in self._waiting:
+                if self.decides and message.verdict is None:
+                    message.ignore()
+            self._waiting.clear()
+            self._arrived.unpark_all()
+
+    def __aiter__(self) -> Subscription:
+        return self
+
+    async def __anext__(self) -> GossipMessage:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while not self._waiting:
+            if self._closed:
+                raise StopAsyncIteration
+            await self._arrived.park()
+        return self._waiting.popleft()
+
+    async def __aenter__(self) -> Subscription:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Decider(typing.Protocol):
+    """Whoever gives a topic's verdicts."""
+
+    def offer(self, message: GossipMessage) -> bool:
+        """Whether it takes the message."""
+
+
+class AcceptAll:
+    """For those who relay a topic without looking."""
+
+    def offer(self, message: GossipMessage) -> bool:
+        message.accept()
+        return True
+
+
+class ByFunction:
+    """A validator: a function that returns the verdict, some of them at once, some waiting."""
+
+    def __init__(
+        self,
+        validator: Validator,
+        *,
+        at_once: int,
+        limit: int,
+        spawn: Callable[[Callable[[], Awaitable[None]]], None],
+        failed: Callable[[Exception, GossipMessage], None],
+    ) -> None:
+        self._validator = validator
+        self._at_once = at_once
+        self._limit = limit
+        self._spawn = spawn
+        self._failed = failed
+        self._running = 0
+        self._waiting: deque[GossipMessage] = deque()
+
+    def offer(self, message: GossipMessage) -> bool:
+        if len(self._waiting) >= self._limit:
+            return False
+        self._waiting.append(message)
+        if self._running < self._at_once:
+            self._running += 1
+            self._spawn(self._work)
+        return True
+
+    async def _work(self) -> None:
+        try:
+            while self._waiting:
+                await self._decide(self._waiting.popleft())
+        finally:
+            self._running -= 1
+
+    async def _decide(self, message: GossipMessage) -> None:
+        try:
+            verdict = await self._validator(message)
+            if not isinstance(verdict, Verdict):
+                raise TypeError(f"expected a validator to return a Verdict, got {verdict!r}")
+        except Exception as error:  # a fault of ours: nobody else pays
+            self._failed(error, message)
+            verdict = Verdict.IGNORE
+        if message.verdict is None:
+            message._give(verdict, "validator")
