@@ -125,6 +125,13 @@ class Config:
     message_max_age: float = advanced(600.0, "seconds that a message may be old, by our clock")
     message_max_ahead: float = advanced(30.0, "seconds that its author's clock may be ahead of ours")
 
+    # Gossip
+    gossip: Literal["on", "off"] = setting("on", "whether the node speaks pubsub")
+    gossip_signing: Literal["own", "strict"] = setting(
+        "own", "how gossip is signed: as networks of vouch do, or as other libp2p networks (StrictSign)"
+    )
+    max_gossip_queue: int = advanced(16 << 20, "bytes of messages that wait for one slow peer", shown="16 MiB")
+
     # Retries
     bootstrap_retry_min: float = advanced(1.0, "seconds before a bootstrap peer is first dialled again")
     bootstrap_retry_max: float = advanced(60.0, "seconds that this pause grows to")

@@ -95,6 +95,18 @@ class MessageRejected:
 
 
 @dataclass(frozen=True)
+class GossipRejected:
+    """A gossiped message broke the rules: who forwarded it (`peer`) pays. Reasons are those of `MessageRejected`, and
+    seen and seen_full where it was only `dropped`."""
+
+    peer: str
+    topic: str
+    reason: str
+    detail: str = ""
+    dropped: bool = False
+
+
+@dataclass(frozen=True)
 class PeerFlaky:
     """`missed` of the last `window` heartbeats weren't answered in time."""
 
@@ -123,6 +135,7 @@ Event = (
     | Admitted
     | Refused
     | Disconnected
+    | GossipRejected
     | Identified
     | Listening
     | MessageRejected

@@ -33,6 +33,7 @@ PROTOCOL_VERSION = "ipfs/0.1.0"
 MAX_MESSAGE = 64 * 1024
 MAX_PROTOCOLS = 512
 MAX_TEXT = 256
+MAX_RECORD = 16 * 1024
 RETRY_AFTER = (0.5, 2.0, 8.0)
 
 log = get_logger("identify")
@@ -46,6 +47,7 @@ class PeerInfo:
     protocol_version: str
     protocols: tuple[str, ...]
     addrs: tuple[str, ...]
+    record: bytes = b""  # its signed peer record, unchecked
 
 
 class IdentifyService:
@@ -162,6 +164,7 @@ class IdentifyService:
             protocol_version=message.protocol_version[:MAX_TEXT],
             protocols=protocols,
             addrs=tuple(map(str, self._known_addrs(peer_id))),
+            record=message.signedPeerRecord if len(message.signedPeerRecord) <= MAX_RECORD else b"",
         )
         if self.swarm.connection(peer_id) is not None:
             self.known[str(peer_id)] = info

@@ -33,6 +33,7 @@ from node.events import (
     Disconnected,
     Event,
     Events,
+    GossipRejected,
     Identified,
     Listening,
     MessageRejected,
@@ -41,6 +42,7 @@ from node.events import (
     PeerSteady,
     Refused,
 )
+from node.gossip import NodeGossip
 from node.identify import IdentifyService
 from node.identity import Identity, load_or_make_key
 from node.log import get_logger
@@ -48,6 +50,7 @@ from node.registry import Registry
 from node.tasks import TaskStatus
 from node.watch import Watch
 from protocols import NotConnected, Protocol, Stream
+from protocols.gossip import Gossip
 from protocols.handshake.engine import Rules
 from protocols.handshake.wire import Hello, parse_version
 from protocols.heartbeat.engine import Params, Rtt
@@ -78,9 +81,8 @@ class Node:
         self.identity = identity or load_or_make_key(config.key_path)[0]
         self.events = Events()
         self.events.subscribe(_log_event)
-        self.messages = Messages(
-            self, _message_rules(config, self.identity), on_rejected=self._message_rejected, on_failed=_handler_failed
-        )
+        message_rules = _message_rules(config, self.identity)
+        self.messages = Messages(self, message_rules, on_rejected=self._message_rejected, on_failed=_handler_failed)
         self.registry = Registry([PING, HEARTBEAT, *map(self._as_protocol, protocols)])
         self.host = hosts.build(
             config, self.identity.key_pair(), _rules(config), self.registry, self.events, transports
@@ -94,6 +96,13 @@ class Node:
             addrs=self.host.get_transport_addrs,
             signed_record=self.host.signed_record,
         )
+        self._gossip = (
+            NodeGossip(self, config, message_rules, self.swarm, self.dialer, self.identify)
+            if config.gossip == "on"
+            else None
+        )
+        for protocol in self._gossip.router.protocols if self._gossip is not None else ():
+            self.registry.add(protocol)
         self.dht = Dht(self.host, self.identify, config) if config.dht != "off" else None
         self.bootstrap = Bootstrap(self.swarm, self.dialer, config)
         self.watch = Watch(self, self.swarm, _heartbeat(config)) if config.heartbeat == "on" else None
@@ -143,10 +152,12 @@ class Node:
         await nursery.start(self.swarm.serve)
         if self.watch is not None:
             await nursery.start(self.watch.run)
+        await nursery.start(self.messages.run)
+        if self._gossip is not None:
+            await nursery.start(self._gossip.run)
         for text in self.config.listen:
             await self._listen(text)
         self.started_at = trio.current_time()
-        await nursery.start(self.messages.run)
         nursery.start_soon(self.bootstrap.run)
         if self.dht is not None:
             nursery.start_soon(self.dht.run)
@@ -181,6 +192,13 @@ class Node:
     def addrs(self) -> list[str]:
         """Our dialable addresses, complete with /p2p/PEERID."""
         return [f"{addr}/p2p/{self.peer_id}" for addr in self.host.listen_addrs]
+
+    @property
+    def gossip(self) -> Gossip:
+        """Publish, subscribe, validate. Raises UsageError if it is switched off."""
+        if self._gossip is None:
+            raise UsageError('gossip: expected "on" in the settings, got "off"')
+        return self._gossip.router
 
     def connected_peers(self) -> list[str]:
         """The peers that are admitted now."""
@@ -367,6 +385,8 @@ def _log_event(event: Event) -> None:
             log.debug("connected", peer=peer, addr=addr, direction=direction)
         case Identified(peer, agent, _):
             log.debug("identified", peer=peer, agent=agent)
+        case GossipRejected(peer, topic, reason, detail, _):
+            log.debug("gossip_rejected", peer=peer, topic=topic, reason=reason, detail=detail)
         case MessageRejected(peer, protocol, reason, detail, dropped):
             # a rejection ends a stream, so they are few; a peer with a wrong clock may have any number dropped
             tell = log.debug if dropped else log.info

@@ -1,0 +1,145 @@
+"""The node's gossip: `protocols.gossip` on this node's peers, settings and key.
+
+    Admitted -----> the router opens its stream        Disconnected --> the router forgets the peer
+    Identified ---> once more, if the peer has come to speak pubsub; and its signed record, for peer exchange
+    a PRUNE names a peer --> its record is checked, and it is dialled: few at a time, the rest is dropped
+
+What is dialled because a stranger named it is bounded by `connectors` and `max_pending_connections` of the router's
+parameters; the dialler's own limits for each address come on top.
+"""
+
+from __future__ import annotations
+
+import trio
+from libp2p.peer.envelope import consume_envelope
+from libp2p.peer.id import ID
+from multiaddr import Multiaddr
+
+from node.config import Config
+from node.dialer import Dialer
+from node.errors import VouchError
+from node.events import Admitted, Disconnected, Event, GossipRejected, Identified
+from node.identify import IdentifyService
+from node.log import get_logger
+from node.swarm import Swarm
+from node.tasks import TaskStatus
+from protocols import Network
+from protocols.gossip import ForeignNetwork, Gossip, GossipParams, OwnNetwork, PeerScoreParams, PeerScoreThresholds
+from protocols.gossip.policy import Policy
+from protocols.gossip.rpc import PeerInfo
+from protocols.gossip.state import PROTOCOLS
+from protocols.messages import MessageDropped, MessageError, Rules
+
+RECORD_DOMAIN = "libp2p-peer-record"
+log = get_logger("gossip")
+
+
+class NodeGossip:
+    """Owns the router, and tells it of the node's peers."""
+
+    def __init__(
+        self, network: Network, config: Config, rules: Rules, swarm: Swarm, dialer: Dialer, identify: IdentifyService
+    ) -> None:
+        self._swarm, self._dialer, self._identify = swarm, dialer, identify
+        window = config.message_max_age + config.message_max_ahead
+        foreign = config.gossip_signing == "strict"
+        params = GossipParams() if foreign else GossipParams(seen_ttl=max(window, GossipParams.seen_ttl))
+        policy: Policy = (
+            ForeignNetwork(rules.signer) if foreign else OwnNetwork(rules, params.seen_ttl, params.max_seen)
+        )
+        self.router = Gossip(
+            network,
+            policy,
+            params,
+            score=PeerScoreParams(),
+            thresholds=PeerScoreThresholds(),
+            max_queue=config.max_gossip_queue,
+            own_peer=rules.peer_id,
+            on_connect=self._connect,
+            on_failed=_failed,
+            on_rejected=self._rejected,
+        )
+        self._named: trio.MemorySendChannel[PeerInfo] | None = None
+
+    async def run(self, *, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
+        """Runs until cancelled. Started before the node takes connections."""
+        params = self.router.params
+        unsubscribe = self._swarm.events.subscribe(self._on_event)
+        try:
+            async with trio.open_nursery() as nursery:
+                self._named, named = trio.open_memory_channel[PeerInfo](params.max_pending_connections)
+                for _ in range(params.connectors):
+                    nursery.start_soon(self._dial_named, named)
+                await nursery.start(self.router.run)
+                task_status.started()
+        finally:
+            unsubscribe()
+
+    def _on_event(self, event: Event) -> None:
+        match event:
+            case Admitted(peer, addr, direction):
+                peer_id = ID.from_base58(peer).to_bytes()
+                self.router.peer_admitted(peer, outbound=direction == "outbound", ip=ip_of(addr), peer_id=peer_id)
+            case Identified(peer, _, protocols):
+                known = self._identify.known.get(peer)
+                if known is not None and known.record:
+                    self.router.set_record(peer, known.record)
+                connection = self._swarm.connection(ID.from_base58(peer))
+                if connection is not None and not set(PROTOCOLS).isdisjoint(protocols):
+                    self.router.peer_admitted(
+                        peer,
+                        outbound=connection.initiated,
+                        ip=ip_of(str(connection.addr)),
+                        peer_id=connection.peer_id.to_bytes(),
+                    )
+            case Disconnected(peer):
+                self.router.peer_gone(peer)
+
+    def _rejected(self, error: MessageError | MessageDropped, topic: str) -> None:
+        self._swarm.events.emit(
+            GossipRejected(error.peer, topic, error.reason, str(error), isinstance(error, MessageDropped))
+        )
+
+    def _connect(self, info: PeerInfo, via: str) -> None:
+        if self._named is not None and info.record:
+            try:
+                self._named.send_nowait(info)
+            except trio.WouldBlock:
+                log.debug("peer_exchange_full", via=via)
+
+    async def _dial_named(self, named: trio.MemoryReceiveChannel[PeerInfo]) -> None:
+        async for info in named:
+            try:
+                peer_id, addrs = open_record(info)
+            except ValueError as error:
+                log.debug("bad_peer_record", error=str(error))
+                continue
+            if self._swarm.connection(peer_id) is not None:
+                continue
+            with trio.move_on_after(self.router.params.connection_timeout):
+                try:
+                    await self._dialer.dial(peer_id, addrs)
+                except VouchError as error:
+                    log.debug("named_peer_not_dialled", peer=str(peer_id), error=str(error))
+
+
+def open_record(info: PeerInfo) -> tuple[ID, list[Multiaddr]]:
+    """Who a PRUNE has named, and where it is. Raises ValueError for a record that isn't the peer's own."""
+    try:
+        envelope, record = consume_envelope(info.record, RECORD_DOMAIN)
+        signer = ID.from_pubkey(envelope.public_key)
+    except Exception as error:  # py-libp2p on a stranger's bytes: whatever it raises, the record is bad
+        raise ValueError(f"expected a signed peer record, got {error!r}") from None
+    if record.peer_id != signer or signer.to_bytes() != info.peer_id:
+        raise ValueError(f"expected the record of {ID(info.peer_id)}, got that of {record.peer_id} signed by {signer}")
+    return signer, list(record.addrs)
+
+
+def ip_of(addr: str) -> str | None:
+    """The IP address in a multiaddr, if it begins with one."""
+    parts = addr.split("/")
+    return parts[2] if len(parts) > 2 and parts[1] in ("ip4", "ip6") else None
+
+
+def _failed(error: Exception, topic: str) -> None:
+    log.error("validator_failed", topic=topic, exc_info=error)
