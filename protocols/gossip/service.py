@@ -8,9 +8,9 @@
 
     a peer's RPC --> engine --Deliver--> policy (signature) --> the topic's decider --verdict--> engine --Send--> links
 
-Everything happens in the task that brought it: an RPC is read, judged by the rules, and what follows goes into the
-links' queues and out, without another task in between. What may wait has a task: a link whose peer is slow, a
-validator, the heartbeat.
+An RPC is read, judged by the rules, and what follows goes into the links' queues, all in the task that read it. One
+task sends what is in the queues, a turn of the event loop later: what several peers bring in one turn goes out
+together. What may wait has a task of its own: a link whose peer is slow, a validator, the heartbeat.
 """
 
 from __future__ import annotations
@@ -96,6 +96,8 @@ class Gossip:
         self._nursery: trio.Nursery | None = None
         self._sooner = trio.Event()
         self._planned = 0.0
+        self._touched: dict[Link, None] = {}  # links with something to send
+        self._something = trio.Event()
 
     # life
 
@@ -104,6 +106,7 @@ class Gossip:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
+                nursery.start_soon(self._flush)
                 task_status.started()
                 while True:
                     self._planned = self.engine.next_wakeup()
@@ -237,22 +240,30 @@ class Gossip:
     def _act(self) -> set[str]:
         """Carries out what the engine asks for. The peers for whom a message had no room."""
         refused: set[str] = set()
-        touched: dict[Link, None] = {}
         engine = self.engine
         while actions := engine.take():  # a verdict given at once adds more
             for action in actions:
                 if isinstance(action, Send):
-                    self._send(action, touched, refused)
+                    self._send(action, refused)
                 elif isinstance(action, Deliver):
                     self._deliver(action)
                 else:
                     self._tell(action)
-        for link in touched:
-            link.flush()
+        if self._touched:
+            self._something.set()
         return refused
 
-    def _send(self, action: Send, touched: dict[Link, None], refused: set[str]) -> None:
-        rpc, links = action.rpc, self._links
+    async def _flush(self) -> None:
+        """Sends what is in the queues."""
+        while True:
+            await self._something.wait()
+            self._something = trio.Event()
+            touched, self._touched = self._touched, {}
+            for link in touched:
+                link.flush()
+
+    def _send(self, action: Send, refused: set[str]) -> None:
+        rpc, links, touched = action.rpc, self._links, self._touched
         if rpc.publish and not rpc.subscriptions and not rpc.control:
             pieces = [encode(piece) for piece in fragments(rpc, self.params.rpc.max_size)]
             for peer in action.peers:
