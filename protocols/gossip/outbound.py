@@ -6,7 +6,7 @@
 
 `next` gives the bytes of one RPC: control, as much as may go together, then messages. Everything is encoded once for
 all the peers it goes to, and put together as bytes. Subscriptions and messages are repeated fields, so that their bytes
-one after the other are both. The control messages of an RPC are one field, of which some readers (Rust's) take the last:
+one after the other are both. The control messages are one field of an RPC, of which some readers (Rust's) take the last:
 what is inside them is put together, and wrapped once.
 """
 
