@@ -178,8 +178,21 @@ def test_a_message_of_another_topic_is_not_published():
         Router().engine.publish(0.0, TOPIC, PubsubMessage("x", b""))
 
 
-def test_control_goes_before_our_messages_and_those_before_others():
-    assert Priority.CONTROL < Priority.PUBLISH < Priority.RELAY
+def test_control_goes_before_our_messages_and_what_was_asked_for_before_other_relays():
+    router = Router()
+    router.peer("a", "b", mesh=True)
+    router.messages("a", message())
+    router.verdict(b"m")
+    router.iwant("b", b"m")
+    router.publish()
+    router.ihave("b", b"1")
+    assert [one.priority for one in router.take(Send)] == [
+        Priority.RELAY,
+        Priority.ANSWER,
+        Priority.PUBLISH,
+        Priority.CONTROL,
+    ]
+    assert Priority.CONTROL < Priority.PUBLISH < Priority.ANSWER < Priority.RELAY
 
 
 # scores of topics
