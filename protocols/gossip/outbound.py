@@ -2,11 +2,12 @@
 
     subscriptions, GRAFT, PRUNE   never dropped; over their bound the peer counts as gone (OverflowError)
     IHAVE, IWANT, IDONTWANT       dropped over the same bound, and counted: the protocol lives without them
-    messages                      dropped over `max_bytes`, and counted: the peer can ask for what it is told of
+    messages                      dropped over `max_bytes`, and counted: those of others first, the newest of them;
+                                  the peer can ask for what it is told of
 
 `next` gives the bytes of one RPC: control, as much as may go together, then messages. Everything is encoded once for
 all the peers it goes to, and put together as bytes. Subscriptions and messages are repeated fields, so that their bytes
-one after the other are both. The control messages are one field of an RPC, of which some readers (Rust's) take the last:
+one after the other are both. The control messages of an RPC are one field, and some readers (Rust's) take the last such:
 what is inside them is put together, and wrapped once.
 """
 
@@ -55,26 +56,33 @@ def encode_pieces(rpc: Rpc, limit: int) -> Iterator[Encoded]:
 class Outbound:
     """One peer's queue. `dropped` counts what was lost, by kind: "message" or "control"."""
 
-    __slots__ = ("_control", "_control_bytes", "_max_bytes", "_own", "_relayed", "bytes", "dropped")
+    __slots__ = ("_answers", "_control", "_control_bytes", "_max_bytes", "_own", "_relayed", "bytes", "dropped")
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._control: deque[Encoded] = deque()
         self._control_bytes = 0
         self._own: deque[bytes] = deque()
+        self._answers: deque[bytes] = deque()  # to the peer's IWANTs: one that doesn't come is a promise broken
         self._relayed: deque[bytes] = deque()
         self.bytes = 0  # of messages
         self.dropped: Counter[str] = Counter()
 
     def __bool__(self) -> bool:
-        return bool(self._control or self._own or self._relayed)
+        return bool(self._control or self._own or self._answers or self._relayed)
 
     def put_message(self, encoded: bytes, priority: Priority) -> bool:
         """Whether there was room for an encoded RPC that holds messages."""
+        queue = self._relayed
+        if priority is not Priority.RELAY:
+            queue = self._own if priority is Priority.PUBLISH else self._answers
+            while self._relayed and self.bytes + len(encoded) > self._max_bytes:
+                self.bytes -= len(self._relayed.pop())
+                self.dropped["message"] += 1
         if self.bytes + len(encoded) > self._max_bytes and self.bytes:
             self.dropped["message"] += 1
             return False
-        (self._own if priority is Priority.PUBLISH else self._relayed).append(encoded)
+        queue.append(encoded)
         self.bytes += len(encoded)
         return True
 
@@ -93,7 +101,7 @@ class Outbound:
         """The bytes of the next RPC; b"" if there is none."""
         parts = self._next_control() if self._control else []
         filled = sum(map(len, parts))
-        for queue in (self._own, self._relayed):
+        for queue in (self._own, self._answers, self._relayed):
             while queue and (not parts or filled + len(queue[0]) <= FILL):
                 encoded = queue.popleft()
                 self.bytes -= len(encoded)
