@@ -7,7 +7,7 @@
 
 `next` gives the bytes of one RPC: control, as much as may go together, then messages. Everything is encoded once for
 all the peers it goes to, and put together as bytes. Subscriptions and messages are repeated fields, so that their bytes
-one after the other are both. The control messages of an RPC are one field, and some readers (Rust's) take the last such:
+one after the other are both. Control messages are one field of an RPC, and some readers (Rust's) take the last such:
 what is inside them is put together, and wrapped once.
 """
 
@@ -18,12 +18,14 @@ from collections.abc import Iterator
 
 from protocols.framing import encode_uvarint
 from protocols.gossip.actions import Priority
-from protocols.gossip.fragments import MAX_IDONTWANT_IDS, fragments
+from protocols.gossip.fragments import fragments
 from protocols.gossip.rpc import Rpc, encode, encode_control
 
 # RPCs are filled to this, so that a large one doesn't keep control waiting
 FILL = 64 * 1024
 MAX_CONTROL = 256 * 1024
+# of go-libp2p-pubsub's reader, which looks at no more of one RPC
+MAX_IDONTWANT_IDS = 10
 
 _CONTROL_TAG = b"\x1a"  # field 3 of an RPC, with a length
 
