@@ -42,6 +42,8 @@ from protocols.messages.errors import MessageDropped, MessageError
 SEND_TIMEOUT = 30.0
 REOPEN_AFTER = (0.5, 2.0, 8.0, 30.0)
 HELLO_TIMEOUT = 15.0
+# a link that lasted so long doesn't count as an attempt that failed
+LASTED = 60.0
 VALIDATIONS_AT_ONCE = 64
 QUEUE = 1024
 
@@ -371,14 +373,21 @@ class Gossip:
 
     async def _run_peer(self, peer: str, known: _Peer) -> None:
         """A peer from its admission to its end: our stream to it, opened anew when it is lost."""
+        pauses = iter(REOPEN_AFTER)
         with known.scope:
-            for pause in REOPEN_AFTER:
+            while True:
+                opened_at = _now()
                 try:
                     await self._run_link(peer, known)
                 except NotSupported:
                     break
                 except (StreamError, ProtocolError):
                     known.up = trio.Event()
+                if _now() - opened_at > LASTED:
+                    pauses = iter(REOPEN_AFTER)
+                pause = next(pauses, None)
+                if pause is None:
+                    break
                 await trio.sleep(pause)
         # it may come to speak pubsub later: identify tells
         if self._peers.get(peer) is known:
