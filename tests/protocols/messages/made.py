@@ -41,6 +41,14 @@ def direct(
     return message, encode_signed(message, sender.sign(message))
 
 
+def result(call: Callable[[], Any], *errors: type[Exception]) -> Any:
+    """What `call` gives, or the error of one of these kinds that it raises."""
+    try:
+        return call()
+    except errors as error:
+        return error
+
+
 REQUEST_1 = {"kind": Kind.REQUEST, "request_id": 1, "type": 7}
 
 

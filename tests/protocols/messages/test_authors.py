@@ -194,10 +194,9 @@ def test_points_of_small_order_sign_nothing(small):
 def test_any_bytes_are_a_key_or_a_value_error(data, signature):
     try:
         author = author_of(data)
-    except ValueError as error:
-        assert str(error)
-    else:
-        assert not author.verify(signature, DATA)
+    except ValueError:
+        return
+    assert not author.verify(signature, DATA)
 
 
 @given(st.data())
