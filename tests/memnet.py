@@ -40,7 +40,16 @@ from multiaddr import Multiaddr
 from node import Config, Identity, Node
 from node.errors import DialError
 from node.registry import Registry, StreamLimitError
-from protocols import NotSupported, Protocol, ProtocolError, Stream, StreamError, StreamReset, StreamTimeout
+from protocols import (
+    NotConnected,
+    NotSupported,
+    Protocol,
+    ProtocolError,
+    Stream,
+    StreamError,
+    StreamReset,
+    StreamTimeout,
+)
 from protocols.framing import FrameDecoder, encode_frame
 from tests.memlink import WINDOW, Link, Links, PipeEnd
 
@@ -344,7 +353,7 @@ class MemNode:
     async def stream(self, peer: str, protocol: Protocol) -> AsyncIterator[Stream]:
         """A stream to a connected peer, closed at the block's end, reset if the block raises.
 
-        Raises NotSupported if the peer doesn't answer the protocol, StreamError if it can't be had.
+        Raises NotConnected, NotSupported if the peer doesn't answer the protocol, StreamError if it can't be had.
         """
         async with await self._open(peer, protocol) as stream:
             yield stream
@@ -354,7 +363,7 @@ class MemNode:
 
     async def _open(self, peer: str, protocol: Protocol) -> Stream:
         if peer not in self.connected_peers():
-            raise StreamError(f"there is no connection to {peer}")
+            raise NotConnected(f"there is no connection to {peer}")
         other = self.net.nodes[self._connections[peer].remote[0]]
         ours, theirs = self.net.pipe(self.ip, other.ip)
         self.net.nursery.start_soon(other._answer, theirs, self.peer_id)

@@ -48,7 +48,8 @@ class SubProtocol:
     max_payload: bytes of the largest payload, either way; at most 2 MiB less 4 KiB for the rest of the message.
     timeout: seconds that a request waits for its answer unless its caller says otherwise; of an answer in parts, for
         each part.
-    answer_timeout: seconds that a handler may take; after them its request is answered with an error.
+    answer_timeout: seconds that a handler may take, one that answers in parts for each part; after them its request is
+        answered with an error.
     stall_timeout: seconds that a peer may take nothing of what it is sent before its stream is reset.
     requests_in_flight: requests that one peer may have us work on at once, and we it. Ours wait their turn, its
         surplus isn't read; past `patience` it is refused.
