@@ -319,8 +319,11 @@ class _Session:
     async def _in_time(self, work: Awaitable[T]) -> T:
         with trio.CancelScope(deadline=trio.current_time() + self.sub.answer_timeout):
             return await work
+        raise self._too_slow()
+
+    def _too_slow(self) -> AnswerError:
         self.owner.stats[self.sub.name, "failed"] += 1
-        raise AnswerError(f"no answer was found within {self.sub.answer_timeout:g} s")
+        return AnswerError(f"no answer was found within {self.sub.answer_timeout:g} s")
 
     async def _close(self, parts: AsyncGenerator[bytes]) -> None:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_TIMEOUT):
