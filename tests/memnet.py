@@ -385,6 +385,7 @@ class MemNode:
     async def _answer(self, end: PipeEnd, peer: str) -> None:
         """One stream that `peer` opens, from its negotiation to its end."""
         raw, decoder, proposals = PipeBytes(end), FrameDecoder(WINDOW), list[bytes]()
+        slot = None
         try:
             while not proposals:
                 proposals = decoder.feed(await raw.receive_some(WINDOW))
@@ -396,3 +397,6 @@ class MemNode:
                 await self.registry.run(slot, raw)
         except (StreamLimitError, StreamError, ProtocolError):
             end.reset()
+        finally:
+            if slot is not None:
+                slot.release()
