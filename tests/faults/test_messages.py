@@ -9,12 +9,15 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import base58
 import pytest
 import trio
 
+from node.identity import Identity
 from node.node import Node
 from protocols import NotConnected, StreamError, StreamReset
 from protocols.messages import Message, SubProtocol
+from protocols.messages.channel import Channel
 from tests.faults.answering import echo
 from tests.memnet import MemNet, mem_node, scheduling
 from tests.nodes import running
@@ -74,9 +77,15 @@ async def test_10000_requests_to_a_peer_that_is_killed_half_way_all_end_in_time(
 
 
 @pytest.mark.parametrize("seed", range(8))
-async def test_two_dials_at_once_fail_no_request(seed, autojump_clock):
+async def test_two_dials_at_once_fail_no_request(seed, monkeypatch, autojump_clock):
     """One of the two connections is drained: what is asked on it is answered on it, the rest goes on the other."""
-    subs = []
+    subs, latency, retired = [], 0.02, []
+    # of two connections the one that the smaller ID initiated is kept: here the second
+    second, first = sorted(
+        (Identity(bytes([seed + 1, n]) * 16) for n in (1, 2)), key=lambda one: base58.b58decode(one.peer_id)
+    )
+    retire = Channel.retire
+    monkeypatch.setattr(Channel, "retire", lambda channel: (retired.append(channel), retire(channel)))
     noted: dict[str, list[int]] = {}
     for ip in (A, B):
         sub = SubProtocol("work", rate=None)
@@ -102,14 +111,15 @@ async def test_two_dials_at_once_fail_no_request(seed, autojump_clock):
 
     with scheduling(seed):
         async with (
-            MemNet(seed=seed, latency=0.001 + 0.01 * (seed % 4)) as net,
-            mem_node(net, A, dht="off", protocols=[subs[0]]) as a,
-            mem_node(net, B, dht="off", protocols=[subs[1]]) as b,
+            MemNet(seed=seed, latency=latency) as net,
+            mem_node(net, A, dht="off", protocols=[subs[0]], identity=first) as a,
+            mem_node(net, B, dht="off", protocols=[subs[1]], identity=second) as b,
         ):
             answered = 0
 
-            async def work(node: Node, other: Node) -> None:
+            async def work(node: Node, other: Node, later: float) -> None:
                 nonlocal answered
+                await trio.sleep(later)
                 await node.connect(other.addrs[0])
 
                 async def ask(number: int) -> None:
@@ -137,8 +147,9 @@ async def test_two_dials_at_once_fail_no_request(seed, autojump_clock):
                         nursery.start_soon(ask, number)
 
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(work, a, b)
-                nursery.start_soon(work, b, a)
+                nursery.start_soon(work, a, b, 0)
+                nursery.start_soon(work, b, a, latency * (2 + seed % 4))  # in the middle of the first dial
+            assert retired, "requests were under way on the connection that was drained"
             assert answered == 2 * 20 * 20
             await trio.sleep(10)
             assert [len(connections) for node in (a, b) for connections in node.swarm.connections.values()] == [1, 1]
