@@ -9,7 +9,7 @@ import trio
 
 from protocols.base import NotConnected, NotSupported, StreamError, StreamReset, StreamTimeout
 from protocols.messages import AnswerError, AnswerInPartsError, Message, RemoteError, Reply, SubProtocol
-from protocols.messages.wire import ONE_WAY, RESPONSE, encode_signed
+from protocols.messages.wire import RESPONSE, encode_signed
 from tests.memnet import MemNet
 from tests.protocols.messages.world import Light, echo, lights, parts_of
 
@@ -458,4 +458,3 @@ def test_declarations_that_cant_be():
         sub.on_parts(lambda request: iter(()))
     with pytest.raises(ValueError, match="has no handler"):
         Light(MemNet(), 1, SubProtocol("silent"))
-    assert ONE_WAY == 0
