@@ -315,8 +315,9 @@ class _Session:
         raise self._too_slow()
 
     def _too_slow(self) -> AnswerError:
-        self.owner.stats[self.sub.name, "failed"] += 1
-        return AnswerError(f"no answer was found within {self.sub.answer_timeout:g} s")
+        text = f"no answer was found within {self.sub.answer_timeout:g} s"
+        self._failed(trio.TooSlowError(f"expected an answer in time: {text}"))
+        return AnswerError(text)
 
     async def _close(self, parts: AsyncGenerator[bytes]) -> None:
         with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_TIMEOUT):
