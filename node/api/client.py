@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -54,7 +54,7 @@ class Client:
         result: dict[str, Any] = self._receive(name, timeout)["result"]
         return result
 
-    def stream(self, name: str, **params: Any) -> Iterator[dict[str, Any]]:
+    def stream(self, name: str, **params: Any) -> Generator[dict[str, Any], None, None]:
         """Calls a function that goes on telling, and gives its items as they come, without a limit of time. Who stops
         before its end closes the client: that tells the node. Raises the node's own error.
         """
