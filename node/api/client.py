@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -90,6 +91,11 @@ class Client:
             kind = getattr(errors, answer["error"]["kind"], VouchError)
             raise kind(answer["error"]["message"])
         return answer
+
+    def shut(self) -> None:
+        """Ends it from another thread: a `stream` that waits there raises VouchError."""
+        with suppress(OSError):  # it is closed already
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._lines.close()
