@@ -56,7 +56,9 @@ class TopicState(msgspec.Struct):
 
 
 class GossipState(msgspec.Struct):
-    """The node's gossip since its start. `duplicates`: copies of what was there already; `verdicts`, by kind."""
+    """The node's gossip since its start. `duplicates`: copies of what was there already; `verdicts`, by kind;
+    `cpu_ns`, of the whole process.
+    """
 
     topics: list[TopicState]
     published: int
@@ -64,6 +66,7 @@ class GossipState(msgspec.Struct):
     duplicates: int
     verdicts: dict[str, int]
     bytes_received: int
+    cpu_ns: int
 
 
 class Subscribe(msgspec.Struct, forbid_unknown_fields=True):
@@ -135,6 +138,7 @@ async def state(node: Node, _params: GossipQuery) -> GossipState:
         duplicates=engine.counts["duplicate"],
         verdicts={verdict.value: count for verdict, count in stats.verdicts.items()},
         bytes_received=stats.bytes_received,
+        cpu_ns=time.process_time_ns(),
     )
 
 

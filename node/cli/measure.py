@@ -23,6 +23,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from node.api.client import Client
 from node.cli.processes import EndedError, Nodes, noted_signals, raise_noted
@@ -95,6 +96,8 @@ def measure(
             network.link(pairs)
             with network.listening() as spread:
                 network.await_meshes(pairs)
+                quiet = network.totals()
+                network.rest(2 * HEARTBEAT)  # the meshes come to rest; and what nodes cost that only wait is seen
                 before = network.totals()
                 network.publish(spread, messages, size, rate, random.Random(seed), report)
                 network.settle(spread, messages * (nodes - 1))
@@ -104,7 +107,7 @@ def measure(
             raise
         finally:
             network.nodes.stop()
-    duplicates, received = (there - here for here, there in zip(before, after, strict=True))
+    idle = (before.cpu_ns - quiet.cpu_ns) / (before.at - quiet.at)
     result = spread.summary(
         nodes=nodes,
         links=len(pairs),
@@ -112,10 +115,20 @@ def measure(
         size=size,
         rate=rate,
         seed=seed,
-        duplicates=duplicates,
-        received=received,
+        duplicates=after.duplicates - before.duplicates,
+        received=after.received - before.received,
+        cpu_ns=max(0, round(after.cpu_ns - before.cpu_ns - idle * (after.at - before.at))),
     )
     return result, spread
+
+
+class _Totals(NamedTuple):
+    """Sums over all nodes: copies that came again, bytes of pubsub received, nanoseconds of CPU; and when."""
+
+    at: float
+    duplicates: int
+    received: int
+    cpu_ns: int
 
 
 class _Network:
@@ -171,7 +184,7 @@ class _Network:
             yield spread
 
     def await_meshes(self, pairs: Sequence[tuple[int, int]]) -> None:
-        """Waits until the meshes have formed, and two heartbeats more for them to come to rest."""
+        """Waits until the meshes have formed."""
         degree = {number: sum(number in pair for pair in pairs) for number in self._peers}
         wanted = {number: min(MESH_LOW, degree[number]) for number in self._peers}
         give_up = time.monotonic() + MESH_TIMEOUT
@@ -181,9 +194,6 @@ class _Network:
                 break
             if time.monotonic() > give_up:
                 raise VouchError(f"the meshes of nodes {small} have few links after {MESH_TIMEOUT:g} s")
-            self._pause()
-        until = time.monotonic() + 2 * HEARTBEAT
-        while time.monotonic() < until:
             self._pause()
 
     def publish(
@@ -211,10 +221,15 @@ class _Network:
             for number in self._peers:
                 self.nodes.check(number)
 
-    def totals(self) -> tuple[int, int]:
-        """Duplicates, and bytes of pubsub received, of all nodes."""
+    def rest(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            self._pause()
+
+    def totals(self) -> _Totals:
         states = [client.call("gossip") for client in self._clients.values()]
-        return sum(state["duplicates"] for state in states), sum(state["bytes_received"] for state in states)
+        sums = (sum(state[name] for state in states) for name in ("duplicates", "bytes_received", "cpu_ns"))
+        return _Totals(time.monotonic(), *sums)
 
     def _mesh(self, number: int) -> int:
         topics = self._clients[number].call("gossip")["topics"]

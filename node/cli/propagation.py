@@ -67,7 +67,8 @@ def _connected(nodes: int, pairs: Sequence[tuple[int, int]]) -> bool:
 class Propagation:
     """The result. coverage: the part of the deliveries that there should have been. duplicates: copies that a node had
     already, for each delivery. bytes_per_byte: bytes of pubsub received, of all kinds, for each byte of payload
-    delivered. hop_ms: the median time from one node's arrival to that of the next.
+    delivered. hop_ms: the median time from one node's arrival to that of the next. cpu_us: of all nodes, beyond
+    what they take when nothing is published, for each delivery.
     """
 
     nodes: int
@@ -86,6 +87,7 @@ class Propagation:
     hops_mean: float
     hops_max: int
     hop_ms: float
+    cpu_us: float
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -152,8 +154,9 @@ class Spread:
         seed: int,
         duplicates: int,
         received: int,
+        cpu_ns: int = 0,
     ) -> Propagation:
-        """The result. `duplicates` and `received` (bytes) are those of all nodes."""
+        """The result. `duplicates`, `received` (bytes) and `cpu_ns` are those of all nodes."""
         delays, hops = self.delays(), self.hops()
         count = max(len(delays), 1)
         p50, p90, p99, most = (_ms(delays, part) for part in (0.5, 0.9, 0.99, 1.0))
@@ -174,6 +177,7 @@ class Spread:
             hops_mean=round(sum(hops) / max(len(hops), 1), 2),
             hops_max=max(hops, default=0),
             hop_ms=_ms(self.hop_times(), 0.5),
+            cpu_us=round(cpu_ns / 1000 / count, 1),
         )
 
 
@@ -196,6 +200,7 @@ def markdown(result: Propagation) -> str:
         ("bytes received for each byte delivered", f"{result.bytes_per_byte:.2f}"),
         ("hops, mean and most", f"{result.hops_mean:.2f}, {result.hops_max}"),
         ("one hop, median", f"{result.hop_ms:.2f} ms"),
+        ("CPU for each delivery", f"{result.cpu_us:.0f} µs"),
     ]
     head = (
         f"{result.nodes} nodes, {result.links} links; {result.messages} messages of {result.size} bytes, "
