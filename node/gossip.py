@@ -23,6 +23,7 @@ from node.identify import IdentifyService
 from node.log import get_logger
 from node.swarm import Swarm
 from node.tasks import TaskStatus
+from node.topics import Topics
 from protocols import Network
 from protocols.gossip import ForeignNetwork, Gossip, GossipParams, OwnNetwork, PeerScoreParams, PeerScoreThresholds
 from protocols.gossip.policy import Policy
@@ -35,7 +36,7 @@ log = get_logger("gossip")
 
 
 class NodeGossip:
-    """Owns the router, and tells it of the node's peers."""
+    """Owns the router and its topics, and tells it of the node's peers."""
 
     def __init__(
         self, network: Network, config: Config, rules: Rules, swarm: Swarm, dialer: Dialer, identify: IdentifyService
@@ -59,6 +60,7 @@ class NodeGossip:
             on_failed=_failed,
             on_rejected=self._rejected,
         )
+        self.topics = Topics(self.router, config.topic)
         self._named: trio.MemorySendChannel[PeerInfo] | None = None
 
     async def run(self, *, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:

@@ -48,6 +48,7 @@ from node.identity import Identity, load_or_make_key
 from node.log import get_logger
 from node.registry import Registry
 from node.tasks import TaskStatus
+from node.topics import Topics
 from node.watch import Watch
 from protocols import NotConnected, Protocol, Stream
 from protocols.gossip import Gossip
@@ -196,9 +197,17 @@ class Node:
     @property
     def gossip(self) -> Gossip:
         """Publish, subscribe, validate. Raises UsageError if it is switched off."""
+        return self._node_gossip().router
+
+    @property
+    def topics(self) -> Topics:
+        """Who decides on the topics of gossip; listen to one. Raises UsageError if gossip is switched off."""
+        return self._node_gossip().topics
+
+    def _node_gossip(self) -> NodeGossip:
         if self._gossip is None:
             raise UsageError('gossip: expected "on" in the settings, got "off"')
-        return self._gossip.router
+        return self._gossip
 
     def connected_peers(self) -> list[str]:
         """The peers that are admitted now."""

@@ -106,6 +106,10 @@ class Engine:
         """Messages that await their verdict, and the bytes of their data."""
         return self._messages.waiting.count, self._messages.waiting.bytes
 
+    def topics(self) -> tuple[str, ...]:
+        """What we subscribe to."""
+        return tuple(self._state.joined)
+
     def mesh(self, topic: str) -> tuple[Peer, ...]:
         found = self._state.joined.get(topic)
         return tuple(found.mesh or ()) if found is not None else ()
