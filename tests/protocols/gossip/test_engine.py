@@ -185,7 +185,7 @@ def test_the_caller_may_penalize_what_it_sees():
     router = Router(score=PeerScoreParams())
     router.peer("a")
     router.engine.penalize(0.0, "a", 7)
-    assert router.score("a") == -90
+    assert router.score("a") == -100
 
 
 # time
