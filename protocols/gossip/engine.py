@@ -208,7 +208,7 @@ class Engine:
             shared.counts["graylisted"] += 1
             return
         if rpc.subscriptions:
-            shared.subscriptions(state, rpc.subscriptions)
+            shared.subscriptions(now, state, rpc.subscriptions)
         if rpc.publish:
             self._messages.receive(now, state, rpc.publish)
         control = rpc.control
