@@ -216,7 +216,7 @@ class Engine:
             if control.ihave:
                 self._lazy.on_ihave(now, state, control.ihave)
             if control.iwant:
-                self._lazy.on_iwant(state, control.iwant)
+                self._lazy.on_iwant(now, state, control.iwant)
             if control.graft:
                 self._mesh.on_graft(now, state, control.graft)
             if control.prune:

@@ -83,6 +83,7 @@ class Messages:
             return False
         if topic.check is not None and not self._passes(now, peer, topic, message):
             return False
+        self._promises.kept(message_id)  # it has come, whether or not there is room for it
         if self._seen.full(now):
             shared.counts["seen_full"] += 1
             return False
@@ -95,7 +96,6 @@ class Messages:
             return False
         one.unwanted = self._lazy.unwanted.get(message_id)
         self._seen.add(now, message_id, one)
-        self._promises.kept(message_id)
         shared.waiting_actions.append(Deliver(topic.name, message, message_id, peer, now, one.deadline))
         return True
 
