@@ -319,8 +319,11 @@ class Gossip:
 
     def _decide(self, message: GossipMessage, verdict: Verdict, reason: str) -> bool:
         """A program's verdict."""
-        if self._messages.pop(message.message_id, None) is None:
+        # by identity: once its ID is forgotten, the same message may come again, and awaits a verdict of its own
+        if self._messages.get(message.message_id) is not message:
             self.stats.late += 1
+            return False
+        del self._messages[message.message_id]
         now = _now()
         counted = self.engine.verdict(now, message.message_id, verdict)
         if counted:

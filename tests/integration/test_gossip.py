@@ -160,6 +160,8 @@ async def test_a_subscriber_that_raises_harms_no_other(net, autojump_clock):
         await eventually(lambda: other == [b"on we go"])
         assert behind == []
         assert b.gossip.engine.pending == (0, 0)
+        assert b.gossip.stats.verdicts == {Verdict.IGNORE: 2, Verdict.ACCEPT: 1}
+        assert b.gossip.stats.dropped == {"unsubscribed": 1}
         assert b.gossip.engine.scores.score(a.peer_id) >= 0
 
 
