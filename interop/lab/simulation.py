@@ -54,10 +54,15 @@ class Simulation:
         """A new node. `settings` are `Engine`'s. Its heartbeats begin at a time drawn by lot."""
         params = params or GossipParams()
         settings.setdefault("rng", self.rng)
-        engine = self.engines[node] = Engine(node, params, now=self.now, **settings)
-        self._links[node] = {}
-        self.at(self.now + self.rng.random() * params.heartbeat_interval, lambda: self._wake(node))
+        engine = Engine(node, params, now=self.now, **settings)
+        self.add_other(node, engine, params.heartbeat_interval)
         return engine
+
+    def add_other(self, node: Node, engine: Any, interval: float = 1.0) -> None:
+        """A node with rules of its own, an adversary's say: anything that has what of `Engine` is used here."""
+        self.engines[node] = engine
+        self._links[node] = {}
+        self.at(self.now + self.rng.random() * interval, lambda: self._wake(node))
 
     def connect(self, node: Node, other: Node, latency: float = 0.02, protocol: str = MESHSUB_12, **facts: Any) -> None:
         """`node` has dialled `other`. `facts` are `Engine.add_peer`'s, on both sides. Linked nodes stay as they are."""

@@ -18,11 +18,15 @@ Peer = Hashable
 
 
 class Priority(enum.IntEnum):
-    """Which of a peer's RPCs goes first: the lower."""
+    """Which of a peer's RPCs goes first, and is dropped last where its queue is full: the lower.
+
+    What the peer asked for goes before what it didn't: we have promised it, and pay (P7) if it doesn't come in time.
+    """
 
     CONTROL = 0  # subscriptions and everything in `Control`
     PUBLISH = 1  # our own messages
-    RELAY = 2  # other people's
+    ANSWER = 2  # other people's, to who asked (IWANT)
+    RELAY = 3  # other people's, to everybody else
 
 
 @dataclass(slots=True)

@@ -293,7 +293,7 @@ class Engine:
         for topic in shared.joined.values():
             self._mesh.maintain(now, topic, look_for_better=look_for_better)
             self._lazy.emit(topic, topic.mesh or {})
-        for topic in [topic for topic in shared.topics.values() if topic.fanout is not None]:
+        for topic in list(shared.fanouts.values()):
             if self._mesh.maintain_fanout(now, topic):
                 self._lazy.emit(topic, topic.fanout or {})
         self._cache.shift()

@@ -1,14 +1,12 @@
-"""RPCs cut to fit a frame, and small ones put together: the writer's side of `rpc`.
-
-    fragments   one RPC -> RPCs, each within the limit, which say the same together
-    merge       RPCs in the order they are to be sent -> as few as fit the limit
+"""RPCs cut to fit a frame: one RPC -> RPCs, each within the limit, which say the same together. (How small ones are put
+together: `outbound`.)
 
 Sizes are upper bounds, a few bytes above what `encode` gives, so that nothing is encoded twice to be measured.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from protocols.gossip.rpc import (
     Control,
@@ -22,9 +20,6 @@ from protocols.gossip.rpc import (
     Rpc,
     Subscription,
 )
-
-# of go-libp2p-pubsub's reader, which looks at no more of one RPC
-MAX_IDONTWANT_IDS = 10
 
 _FIELD = 6  # a tag and a length, at most (RPCs are far below 2^35 bytes)
 _CONTROL = _FIELD  # around all the control messages
@@ -41,31 +36,6 @@ def message_size(message: PubsubMessage) -> int:
     fields = (message.from_, message.seqno, message.signature, message.key)
     total = 3 * _FIELD + len(message.data) + _text(message.topic)
     return total + sum(_FIELD + len(one) for one in fields if one is not None)
-
-
-def merge(rpcs: Iterable[Rpc], limit: int, max_idontwant: int = MAX_IDONTWANT_IDS) -> list[Rpc]:
-    """The same RPCs, neighbours put together while they are at most `limit` bytes with at most `max_idontwant` IDs in
-    their IDONTWANTs. One that is larger by itself stays as it is."""
-    merged: list[Rpc] = []
-    held: list[Rpc] = []
-    held_bytes = held_ids = 0
-    pruned = False
-    for rpc in rpcs:
-        its_bytes = size(rpc)
-        control = rpc.control
-        its_ids = sum(len(one.message_ids) for one in control.idontwant) if control else 0
-        full = held_bytes + its_bytes > limit or (its_ids and held_ids + its_ids > max_idontwant)
-        # readers look at the GRAFTs of an RPC before its PRUNEs, so a GRAFT after a PRUNE needs an RPC of its own
-        if held and (full or (pruned and control and control.graft)):
-            merged.append(_joined(held))
-            held, held_bytes, held_ids, pruned = [], 0, 0, False
-        held.append(rpc)
-        held_bytes += its_bytes
-        held_ids += its_ids
-        pruned = pruned or bool(control and control.prune)
-    if held:
-        merged.append(_joined(held))
-    return merged
 
 
 def fragments(rpc: Rpc, limit: int) -> list[Rpc]:

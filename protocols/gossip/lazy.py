@@ -78,7 +78,7 @@ class Lazy:
             elif peer.peer not in self.unwanted.get(message_id, ()):
                 answer.append(message)
         if answer:
-            shared.send((peer.peer,), Rpc(publish=tuple(answer)), Priority.RELAY)
+            shared.send((peer.peer,), Rpc(publish=tuple(answer)), Priority.ANSWER)
 
     def on_idontwant(self, peer: PeerState, unwanted: Sequence[IDontWant]) -> None:
         shared, params = self._state, self._state.params

@@ -33,6 +33,8 @@ class MessageCache:
         return len(self._messages)
 
     def put(self, message_id: bytes, message: PubsubMessage) -> None:
+        if message_id in self._messages:
+            return
         self._messages[message_id] = message
         self._windows[0].setdefault(message.topic, []).append(message_id)
         self._bytes += len(message.data)

@@ -38,6 +38,7 @@ class Mesh:
         topic.mesh = {}
         state.joined[topic.name] = topic
         old, topic.fanout = topic.fanout or {}, None
+        state.fanouts.pop(topic.name, None)
         chosen = [one for one in old.values() if self._graftable(now, topic, one)][: params.d]
         if len(chosen) < params.d:
             chosen += self._choose(
@@ -175,6 +176,7 @@ class Mesh:
         """Who gets what we publish without subscribing (and without flood publishing)."""
         if not topic.fanout:
             topic.fanout = {one.peer: one for one in self._choose(topic, self._state.params.d, self._publishable)}
+            self._state.fanouts[topic.name] = topic
         topic.last_published = now
         return topic.fanout
 
@@ -184,6 +186,7 @@ class Mesh:
         assert fanout is not None
         if topic.last_published + params.fanout_ttl < now:
             topic.fanout = None
+            del self._state.fanouts[topic.name]
             self._state.forget_if_idle(topic)
             return False
         for one in [one for one in fanout.values() if not self._publishable(one)]:

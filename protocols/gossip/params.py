@@ -151,6 +151,8 @@ class GossipParams:
             raise ValueError(
                 f"expected verdict_timeout to be less than seen_ttl ({self.seen_ttl:g}), got {self.verdict_timeout}"
             )
+        history = self.history_length * self.heartbeat_interval  # or what others still advertise would be fetched again
+        _at_most("history_length heartbeats", history, "seen_ttl", self.seen_ttl)
         _at_most("prune_backoff", self.prune_backoff, "max_prune_backoff", self.max_prune_backoff)
         _at_most("unsubscribe_backoff", self.unsubscribe_backoff, "max_prune_backoff", self.max_prune_backoff)
         per_peer, in_all = self.max_pending_messages_per_peer, self.max_pending_messages

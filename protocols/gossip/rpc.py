@@ -118,21 +118,30 @@ def encode(rpc: Rpc) -> bytes:
             setattr(added, "from", message.from_)
         if message.key is not None:
             added.key = message.key
-    control = rpc.control
-    if control:
-        to = wire.control
-        for have in control.ihave:
-            to.ihave.add(topic=have.topic.encode(), message_ids=have.message_ids)
-        for want in control.iwant:
-            to.iwant.add(message_ids=want.message_ids)
-        for graft in control.graft:
-            to.graft.add(topic=graft.topic.encode())
-        for prune in control.prune:
-            peers = [rpc_pb2.PeerInfo(peer_id=p.peer_id, signed_peer_record=p.record or None) for p in prune.peers]
-            to.prune.add(topic=prune.topic.encode(), peers=peers, backoff=prune.backoff)
-        for unwanted in control.idontwant:
-            to.idontwant.add(message_ids=unwanted.message_ids)
+    if rpc.control:
+        _fill(wire.control, rpc.control)
     return wire.SerializeToString(deterministic=True)
+
+
+def encode_control(control: Control) -> bytes:
+    """The bytes inside the RPC's field for control messages: some of them one after the other are one valid field."""
+    wire = rpc_pb2.Control()
+    _fill(wire, control)
+    return wire.SerializeToString(deterministic=True)
+
+
+def _fill(to: rpc_pb2.Control, control: Control) -> None:
+    for have in control.ihave:
+        to.ihave.add(topic=have.topic.encode(), message_ids=have.message_ids)
+    for want in control.iwant:
+        to.iwant.add(message_ids=want.message_ids)
+    for graft in control.graft:
+        to.graft.add(topic=graft.topic.encode())
+    for prune in control.prune:
+        peers = [rpc_pb2.PeerInfo(peer_id=p.peer_id, signed_peer_record=p.record or None) for p in prune.peers]
+        to.prune.add(topic=prune.topic.encode(), peers=peers, backoff=prune.backoff)
+    for unwanted in control.idontwant:
+        to.idontwant.add(message_ids=unwanted.message_ids)
 
 
 def decode(data: bytes, limits: RpcLimits = DEFAULT_LIMITS) -> Rpc:
@@ -148,7 +157,7 @@ def decode(data: bytes, limits: RpcLimits = DEFAULT_LIMITS) -> Rpc:
     return Rpc(
         tuple([Subscription(_topic(one.topic, limits), one.subscribe) for one in wire.subscriptions]),
         tuple([_message(one, limits) for one in wire.publish]),
-        _control(wire.control, limits) if wire.HasField("control") else None,
+        _control(wire.control, limits, len(data)) if wire.HasField("control") else None,
     )
 
 
@@ -164,11 +173,14 @@ def _message(wire: rpc_pb2.Message, limits: RpcLimits) -> PubsubMessage:
     )
 
 
-def _control(wire: rpc_pb2.Control, limits: RpcLimits) -> Control:
-    entries = len(wire.ihave) + len(wire.iwant) + len(wire.graft) + len(wire.prune) + len(wire.idontwant)
-    _at_most("control messages", entries, limits.max_control)
-    ids = sum(len(one.message_ids) for group in (wire.ihave, wire.iwant, wire.idontwant) for one in group)
-    _at_most("message IDs", ids, limits.max_ids)
+def _control(wire: rpc_pb2.Control, limits: RpcLimits, size: int) -> Control:
+    if size > min(
+        limits.max_control, limits.max_ids
+    ):  # each takes two bytes at least, so a small RPC needn't be counted
+        entries = len(wire.ihave) + len(wire.iwant) + len(wire.graft) + len(wire.prune) + len(wire.idontwant)
+        _at_most("control messages", entries, limits.max_control)
+        ids = sum(len(one.message_ids) for group in (wire.ihave, wire.iwant, wire.idontwant) for one in group)
+        _at_most("message IDs", ids, limits.max_ids)
     return Control(
         tuple([IHave(_topic(one.topic, limits), _ids(one.message_ids, limits)) for one in wire.ihave]),
         tuple([IWant(_ids(one.message_ids, limits)) for one in wire.iwant]),

@@ -109,8 +109,8 @@ class PeerScoreParams:
     ip_colocation_factor_whitelist: tuple[IPNetwork, ...] = LOOPBACK
 
     # P7, broken promises and early GRAFTs above the threshold, squared
-    behaviour_penalty_weight: float = -10.0
-    behaviour_penalty_threshold: float = 4.0
+    behaviour_penalty_weight: float = -100.0
+    behaviour_penalty_threshold: float = 6.0
     behaviour_penalty_decay: float = decay_over(600)
 
     decay_interval: float = 1.0

@@ -27,7 +27,7 @@ from protocols.gossip.engine import Engine, Receipt
 from protocols.gossip.fragments import fragments
 from protocols.gossip.link import Link
 from protocols.gossip.messages import Verdict
-from protocols.gossip.outbound import Outbound
+from protocols.gossip.outbound import Outbound, encode_pieces
 from protocols.gossip.params import GossipParams
 from protocols.gossip.policy import Policy
 from protocols.gossip.rpc import PeerInfo, decode, encode
@@ -275,13 +275,15 @@ class Gossip:
                     if not link.queue.put_message(piece, action.priority):
                         refused.add(link.peer)
             return
+        parts = list(encode_pieces(rpc, self.params.rpc.max_size))
         for peer in action.peers:
             link = links.get(typing.cast("str", peer))
             if link is None:
                 continue
             touched[link] = None
             try:
-                link.queue.put_control(rpc)
+                for part in parts:
+                    link.queue.put_control(part)
             except OverflowError:
                 link.fail()
 
@@ -399,7 +401,7 @@ class Gossip:
         raise NotSupported(f"{peer} speaks no pubsub")
 
     async def _run_stream(self, peer: str, known: _Peer, stream: Stream) -> None:
-        link = self._links[peer] = Link(peer, stream, Outbound(self._max_queue, self.params.rpc.max_size))
+        link = self._links[peer] = Link(peer, stream, Outbound(self._max_queue))
         self.engine.add_peer(
             _now(), peer, stream.protocol.id, outbound=known.outbound, ip=known.ip, peer_id=known.peer_id
         )

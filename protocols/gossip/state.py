@@ -107,7 +107,19 @@ class State:
     """The shared state of one engine."""
 
     __slots__ = (
-        *("backoffs", "counts", "joined", "message_id", "own_peer", "params", "peers", "rng", "scores", "settings"),
+        *(
+            "backoffs",
+            "counts",
+            "fanouts",
+            "joined",
+            "message_id",
+            "own_peer",
+            "params",
+            "peers",
+            "rng",
+            "scores",
+            "settings",
+        ),
         *("thresholds", "topics", "touched", "waiting_actions"),
     )
 
@@ -124,7 +136,8 @@ class State:
         self.rng, self.message_id = rng, message_id
         self.peers: dict[Peer, PeerState] = {}
         self.topics: dict[str, Topic] = {}
-        self.joined: dict[str, Topic] = {}
+        self.joined: dict[str, Topic] = {}  # those that have a mesh
+        self.fanouts: dict[str, Topic] = {}
         self.settings: dict[str, TopicParams] = {}
         self.touched: list[PeerState] = []  # peers whose allowances aren't whole
         self.backoffs = Backoffs(2 * params.heartbeat_interval, params.max_backoffs_per_topic)

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 import time
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from protocols.gossip.actions import Deliver, Priority, Redial, Send
-from protocols.gossip.engine import Engine
-from protocols.gossip.rpc import Control, Graft, PubsubMessage, Rpc, Subscription
+from protocols.gossip.engine import Engine, PublishError
+from protocols.gossip.messages import Verdict
+from protocols.gossip.rpc import (
+    Control,
+    Graft,
+    IDontWant,
+    IHave,
+    IWant,
+    PeerInfo,
+    Prune,
+    PubsubMessage,
+    Rpc,
+    Subscription,
+)
 from protocols.gossip.score_params import PeerScoreParams, TopicScoreParams
 from protocols.gossip.state import FLOODSUB, MESHSUB_11, MESHSUB_12, PROTOCOLS, TopicParams
 from tests.protocols.gossip.router import ACCEPT, TOPIC, Router, message, p5
@@ -163,8 +178,21 @@ def test_a_message_of_another_topic_is_not_published():
         Router().engine.publish(0.0, TOPIC, PubsubMessage("x", b""))
 
 
-def test_control_goes_before_our_messages_and_those_before_others():
-    assert Priority.CONTROL < Priority.PUBLISH < Priority.RELAY
+def test_control_goes_before_our_messages_and_what_was_asked_for_before_other_relays():
+    router = Router()
+    router.peer("a", "b", mesh=True)
+    router.messages("a", message())
+    router.verdict(b"m")
+    router.iwant("b", b"m")
+    router.publish()
+    router.ihave("b", b"1")
+    assert [one.priority for one in router.take(Send)] == [
+        Priority.RELAY,
+        Priority.ANSWER,
+        Priority.PUBLISH,
+        Priority.CONTROL,
+    ]
+    assert Priority.CONTROL < Priority.PUBLISH < Priority.ANSWER < Priority.RELAY
 
 
 # scores of topics
@@ -185,7 +213,7 @@ def test_the_caller_may_penalize_what_it_sees():
     router = Router(score=PeerScoreParams())
     router.peer("a")
     router.engine.penalize(0.0, "a", 7)
-    assert router.score("a") == -90
+    assert router.score("a") == -100
 
 
 # time
@@ -222,6 +250,82 @@ def test_the_same_seed_gives_the_same_choices():
         return router.engine.take()
 
     assert run() == run()
+
+
+# whatever comes
+
+SMALL = {"max_seen": 12, "max_pending_messages": 6, "max_pending_messages_per_peer": 3, "max_topics_per_peer": 3}
+few = st.integers(0, 20).map(lambda number: b"%d" % number)
+few_ids = st.lists(few, max_size=5).map(tuple)
+names = st.sampled_from([TOPIC, "u", "v", "w", "x"])
+infos = st.lists(st.builds(PeerInfo, few, few), max_size=3).map(tuple)
+
+
+def several(one):
+    return st.lists(one, max_size=4).map(tuple)
+
+
+rpcs = st.builds(
+    Rpc,
+    several(st.builds(Subscription, names, st.booleans())),
+    several(st.builds(PubsubMessage, names, few, st.none() | few)),
+    st.builds(
+        Control,
+        several(st.builds(IHave, names, few_ids)),
+        several(st.builds(IWant, few_ids)),
+        several(st.builds(Graft, names)),
+        several(st.builds(Prune, names, infos, st.none() | st.integers(0, 2**64 - 1))),
+        several(st.builds(IDontWant, few_ids)),
+    ),
+)
+steps = st.one_of(
+    st.tuples(st.just("receive"), st.integers(0, 5), rpcs),
+    st.tuples(st.just("come"), st.integers(0, 5), st.sampled_from(PROTOCOLS)),
+    st.tuples(st.just("go"), st.integers(0, 5), st.none()),
+    st.tuples(st.just("wait"), st.floats(0, 40), st.none()),
+    st.tuples(st.just("judge"), st.sampled_from(Verdict), st.none()),
+    st.tuples(st.just("publish"), names, few),
+    st.tuples(st.just("join"), names, st.none()),
+    st.tuples(st.just("leave"), names, st.none()),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(steps, max_size=60), st.booleans())
+def test_nothing_that_comes_raises_or_exceeds_the_bounds(plan, flood_publish):
+    router = Router(score=PeerScoreParams(), flood_publish=flood_publish, **SMALL)
+    engine, waiting = router.engine, []
+    for what, one, other in plan:
+        if what == "receive":
+            router.receive(one, other)
+        elif what == "come" and one not in engine._state.peers:
+            engine.add_peer(router.now, one, other, ip="192.0.2.1", peer_id=b"%d" % one)
+        elif what == "go":
+            engine.remove_peer(router.now, one)
+        elif what == "wait":
+            router.now += one
+            engine.wake(router.now)
+        elif what == "judge" and waiting:
+            engine.verdict(router.now, waiting.pop(0), one)
+        elif what == "publish":
+            with contextlib.suppress(PublishError):
+                router.publish(other, one)
+        elif what == "join":
+            engine.subscribe(router.now, one)
+        elif what == "leave":
+            engine.unsubscribe(router.now, one)
+        waiting += router.delivered()
+        state = engine._state
+        assert len(engine._seen) <= 12
+        assert engine.pending[0] <= 6
+        assert all(len(peer.topics) <= 3 for peer in state.peers.values())
+        for name, topic in state.topics.items():
+            assert topic.subscribers or topic.mesh is not None or topic.fanout is not None
+            assert (topic.mesh is not None) == (name in state.joined)
+            assert (topic.fanout is not None) == (name in state.fanouts)
+            for group in (topic.subscribers, topic.always, topic.mesh or {}, topic.fanout or {}):
+                assert group.keys() <= state.peers.keys()
+            assert not any(peer.direct or not peer.level for peer in (topic.mesh or {}).values())
 
 
 # speed

@@ -136,6 +136,15 @@ def test_what_all_accept_reaches_everybody_once():
         assert sum((node, message_id) in net.delivered for node in range(20)) == 19
 
 
+def test_a_burst_of_a_hundred_arrives_whole():
+    net = Watched(1, 10, GossipParams())
+    ring(net, 3)
+    ids = [net.publish(0, b"%d" % number * 500, ACCEPT) for number in range(100)]
+    net.simulation.run(8.0)
+    net.check()
+    assert all((node, message_id) in net.delivered for node in range(1, 10) for message_id in ids)
+
+
 def test_what_the_neighbours_reject_reaches_no_one_else():
     net = Watched(1, 20, GossipParams(flood_publish=False))
     ring(net)

@@ -45,6 +45,7 @@ def test_the_defaults_are_those_of_go_libp2p_pubsub():
         {"verdict_timeout": 120},
         {"verdict_timeout": math.nan},
         {"seen_ttl": 10},
+        {"history_length": 121},
         {"max_seen": 0},
         {"max_pending_messages": 10},
         {"max_pending_bytes": 1000},

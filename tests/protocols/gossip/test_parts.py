@@ -88,6 +88,13 @@ def test_the_cache_counts_how_often_a_peer_asks():
     assert cache.ask(b"?", "q") == (None, 0)
 
 
+def test_a_message_is_cached_once():
+    cache = MessageCache(5, 3, 1000)
+    cache.put(b"1", message(bytes(600)))
+    cache.put(b"1", message(bytes(600)))
+    assert cache.gossip_ids("t") == [b"1"]
+
+
 def test_the_cache_is_bounded_in_bytes_and_the_oldest_go():
     cache = MessageCache(5, 3, 1000)
     for number in range(5):

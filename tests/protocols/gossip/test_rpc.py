@@ -1,4 +1,4 @@
-"""The RPC's codec, fragments and merging: examples, and then any bytes."""
+"""The RPC's codec, and fragments: examples, and then any bytes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from protocols import ProtocolError
 from protocols.framing import encode_uvarint
-from protocols.gossip.fragments import MAX_IDONTWANT_IDS, fragments, merge, size
+from protocols.gossip.fragments import fragments, size
 from protocols.gossip.params import RpcLimits
 from protocols.gossip.rpc import (
     Control,
@@ -192,12 +192,13 @@ def test_more_than_the_limits_allow_is_an_error(rpc, what):
         decode(encode(rpc), LIMITS)
 
 
-# fragments and merging
+# fragments
 
 
 def flat(rpcs):
     """Everything that the RPCs say, in order, as far as the order matters."""
     said = {name: [] for name in ("subscriptions", "publish", "ihave", "iwant", "graft", "prune", "idontwant")}
+    said["pruned"] = set()  # the same PRUNE twice may become one
     for rpc in rpcs:
         said["subscriptions"] += rpc.subscriptions
         said["publish"] += rpc.publish
@@ -208,7 +209,7 @@ def flat(rpcs):
         said["prune"] += [
             (one.topic, one.backoff, dataclasses.astuple(peer)) for one in control.prune for peer in one.peers
         ]
-        said["prune"] += [(one.topic, one.backoff) for one in control.prune if not one.peers]
+        said["pruned"] |= {(one.topic, one.backoff) for one in control.prune}
         said["idontwant"] += [i for one in control.idontwant for i in one.message_ids]
     for name in ("ihave", "prune"):  # these are put together by topic
         said[name].sort(key=repr)
@@ -227,39 +228,6 @@ def test_fragments_keep_everything_and_stay_below_the_limit(rpc, limit):
     assert flat(parts) == flat([rpc])
 
 
-@given(st.lists(rpcs, max_size=5), st.integers(800, 5000))
-def test_merging_keeps_everything(several, limit):
-    merged = merge(several, limit)
-    pruned = {(one.topic, one.backoff) for rpc in several for one in (rpc.control.prune if rpc.control else ())}
-    said, says = flat(several), flat(merged)
-    # two PRUNEs of the same topic, one without peers, become one
-    said["prune"] = [one for one in said["prune"] if len(one) == 3]
-    says["prune"] = [one for one in says["prune"] if len(one) == 3]
-    assert says == said
-    assert pruned == {(one.topic, one.backoff) for rpc in merged for one in (rpc.control.prune if rpc.control else ())}
-
-
-def test_merged_rpcs_stay_below_the_limit():
-    small = [Rpc(publish=(PubsubMessage("t", bytes(100)),)) for _ in range(50)]
-    merged = merge(small, 1000)
-    assert all(len(encode(rpc)) <= 1000 for rpc in merged)
-    assert 5 < len(merged) < 10
-
-
 def test_a_single_message_above_the_limit_is_refused():
     with pytest.raises(ValueError, match="expected nothing above 1000 bytes, got a message"):
         fragments(Rpc(publish=(PubsubMessage("t", bytes(1000)),)), 1000)
-
-
-def test_merged_idontwants_are_no_more_than_go_reads():
-    one = Rpc(control=Control(idontwant=(IDontWant((b"a", b"b", b"c")),)))
-    merged = merge([one] * 7, 1 << 20)
-    assert [sum(len(i.message_ids) for i in rpc.control.idontwant) for rpc in merged] == [9, 9, 3]
-    assert MAX_IDONTWANT_IDS == 10
-
-
-def test_a_graft_after_a_prune_is_not_merged_with_it():
-    """A reader takes the GRAFTs of an RPC first, and would end with the PRUNE."""
-    prune, graft = Rpc(control=Control(prune=(Prune("t"),))), Rpc(control=Control(graft=(Graft("t"),)))
-    assert len(merge([prune, graft], 1 << 20)) == 2
-    assert len(merge([graft, prune], 1 << 20)) == 1
