@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from contextlib import asynccontextmanager
 
 import trio
@@ -26,7 +27,7 @@ async def line(net: MemNet, count: int, **settings):
         nodes = [gossiper(net, number + 1, **settings) for number in range(count)]
         for node in nodes:
             await nursery.start(node.run)
-        for one, other in zip(nodes, nodes[1:], strict=False):
+        for one, other in itertools.pairwise(nodes):
             await one.connect(other.addrs[0])
         yield nodes
         nursery.cancel_scope.cancel()

@@ -32,8 +32,11 @@ class RawGossip:
         self.protocol = Protocol(protocol, max_frame=1 << 20, timeout=None, handler=self._serve, streams_per_peer=2)
         self.node: Node
         self.rpcs: list[tuple[str, Rpc]] = []
+        self.told: list[str] = []  # who has opened a stream to us
+        self.ended: list[str] = []  # whose stream to us has ended
         self.deaf = False
-        self.ended: list[str] = []  # whose streams to us have ended
+        self._awake = trio.Event()
+        self._inbound: list[trio.CancelScope] = []
         self._streams: dict[str, Stream] = {}
         self._stack = AsyncExitStack()
         self._changed = trio.Event()
@@ -55,6 +58,16 @@ class RawGossip:
         """What is said next goes on a new stream."""
         self._streams.pop(to.peer_id, None)
 
+    def drop_inbound(self) -> None:
+        """Resets the streams that others have opened to us."""
+        for scope in self._inbound:
+            scope.cancel()
+        self._inbound.clear()
+
+    def wake(self) -> None:
+        """Reads on."""
+        self._awake.set()
+
     def messages(self) -> list[PubsubMessage]:
         """The messages that came."""
         return [message for _, rpc in self.rpcs for message in rpc.publish]
@@ -70,11 +83,17 @@ class RawGossip:
                 await self._changed.wait()
 
     async def _serve(self, stream: Stream) -> None:
+        self.told.append(stream.peer)
+        self._tell()
         try:
-            while not self.deaf:
-                self.rpcs.append((stream.peer, decode(await stream.receive())))
-                self._tell()
-            await trio.sleep_forever()
+            with trio.CancelScope() as scope:
+                self._inbound.append(scope)
+                if self.deaf:
+                    await self._awake.wait()
+                while True:
+                    self.rpcs.append((stream.peer, decode(await stream.receive())))
+                    self._tell()
+            await stream.reset()
         finally:
             self.ended.append(stream.peer)
             self._tell()

@@ -147,7 +147,8 @@ async def test_a_validators_queue_is_bounded_too(net, autojump_clock):
 async def test_a_subscriber_that_raises_harms_no_other(net, autojump_clock):
     async with line(net, 3) as (a, b, c):
         other, behind = accept_all(b, "other"), accept_all(c)
-        with pytest.raises(RuntimeError, match="mine"):
+
+        async def subscriber():
             async with b.gossip.subscribe(TOPIC) as messages:
                 await meet(b, c)
                 await eventually(knows(a, b))
@@ -155,6 +156,9 @@ async def test_a_subscriber_that_raises_harms_no_other(net, autojump_clock):
                     await a.gossip.publish(TOPIC, b"%d" % number)
                 await anext(messages)
                 raise RuntimeError("mine")
+
+        with pytest.raises(RuntimeError, match="mine"):
+            await subscriber()
         await eventually(knows(a, b, topic="other"))
         await a.gossip.publish("other", b"on we go")
         await eventually(lambda: other == [b"on we go"])
