@@ -131,7 +131,7 @@ async def state(node: Node, _params: GossipQuery) -> GossipState:
     return GossipState(
         topics=[
             TopicState(topic, [str(peer) for peer in engine.mesh(topic)], len(engine.peers(topic)))
-            for topic in sorted(engine.topics())
+            for topic in sorted(engine.topics)
         ],
         published=stats.published,
         delivered=stats.delivered_messages,

@@ -106,13 +106,19 @@ class Engine:
         """Messages that await their verdict, and the bytes of their data."""
         return self._messages.waiting.count, self._messages.waiting.bytes
 
+    def mesh(self, topic: str) -> tuple[Peer, ...]:
+        found = self._state.joined.get(topic)
+        return tuple(found.mesh or ()) if found is not None else ()
+
+    @property
     def topics(self) -> tuple[str, ...]:
         """What we subscribe to."""
         return tuple(self._state.joined)
 
-    def mesh(self, topic: str) -> tuple[Peer, ...]:
-        found = self._state.joined.get(topic)
-        return tuple(found.mesh or ()) if found is not None else ()
+    def topics_of(self, peer: Peer) -> tuple[str, ...]:
+        """What a connected peer subscribes to."""
+        found = self._state.peers.get(peer)
+        return tuple(found.topics) if found is not None else ()
 
     def peers(self, topic: str) -> tuple[Peer, ...]:
         """Who subscribes to the topic, of the connected peers."""

@@ -22,7 +22,7 @@ from collections.abc import Awaitable, Callable, Iterable
 import trio
 
 from protocols.base import Network, NotSupported, Protocol, ProtocolError, Stream, StreamError
-from protocols.gossip.actions import Action, Connect, Deliver, Dropped, Grafted, Pruned, Redial, Send
+from protocols.gossip.actions import Action, Connect, Deliver, Dropped, Grafted, Priority, Pruned, Redial, Send
 from protocols.gossip.engine import Engine, Receipt
 from protocols.gossip.fragments import fragments
 from protocols.gossip.link import Link
@@ -30,20 +30,20 @@ from protocols.gossip.messages import Verdict
 from protocols.gossip.outbound import Outbound, encode_pieces
 from protocols.gossip.params import GossipParams
 from protocols.gossip.policy import Policy
-from protocols.gossip.rpc import PeerInfo, decode, encode
+from protocols.gossip.rpc import PeerInfo, Rpc, decode, encode
+from protocols.gossip.rpc import Subscription as RpcSubscription
 from protocols.gossip.score_params import PeerScoreParams, PeerScoreThresholds
 from protocols.gossip.state import PROTOCOLS, MessageId, TopicParams
 from protocols.gossip.stats import Stats
 from protocols.gossip.topics import AcceptAll, ByFunction, Decider, GossipMessage, Subscription, Validator
 from protocols.messages.errors import MessageDropped, MessageError
 
-# seconds: a peer that takes nothing loses its link; between two attempts to open a stream to a peer; for a peer whose
-# RPCs come before our stream to it is open
+# seconds: a peer that takes nothing loses its stream; between two attempts to open one to a peer; a stream that has
+# lasted so long doesn't count as one; for a peer whose RPCs come before our stream to it is open
 SEND_TIMEOUT = 30.0
 REOPEN_AFTER = (0.5, 2.0, 8.0, 30.0)
+STEADY = 60.0
 HELLO_TIMEOUT = 15.0
-# a link that lasted so long doesn't count as an attempt that failed
-LASTED = 60.0
 VALIDATIONS_AT_ONCE = 64
 QUEUE = 1024
 
@@ -118,6 +118,8 @@ class Gossip:
                     if _now() >= self.engine.next_wakeup():
                         self.engine.wake(_now())
                         self._act()
+                        for link in self._links.values():
+                            link.move_if_leaving()
         finally:
             self._nursery = None
             for topic in list(self._listeners):
@@ -134,7 +136,8 @@ class Gossip:
         """The last connection to a peer has ended."""
         known = self._peers.pop(peer, None)
         if known is not None:
-            known.scope.cancel()
+            known.end()
+            self._forget(peer)
 
     def set_record(self, peer: str, record: bytes) -> None:
         """The peer's signed record, for peer exchange."""
@@ -287,6 +290,7 @@ class Gossip:
                 for part in parts:
                     link.queue.put_control(part)
             except OverflowError:
+                link.overflowed = True
                 link.fail()
 
     def _deliver(self, action: Deliver) -> None:
@@ -323,8 +327,11 @@ class Gossip:
 
     def _decide(self, message: GossipMessage, verdict: Verdict, reason: str) -> bool:
         """A program's verdict."""
-        if self._messages.pop(message.message_id, None) is None:
+        # by identity: once its ID is forgotten, the same message may come again, and awaits a verdict of its own
+        if self._messages.get(message.message_id) is not message:
             self.stats.late += 1
+            return False
+        del self._messages[message.message_id]
         now = _now()
         counted = self.engine.verdict(now, message.message_id, verdict)
         if counted:
@@ -372,51 +379,76 @@ class Gossip:
         )
 
     async def _run_peer(self, peer: str, known: _Peer) -> None:
-        """A peer from its admission to its end: our stream to it, opened anew when it is lost."""
-        pauses = iter(REOPEN_AFTER)
+        """A peer from its admission to its end: our stream to it, opened anew when it is lost.
+
+        Between two streams it stays with the router: what it sends us is read, what is for it waits.
+        """
         with known.scope:
-            while True:
-                opened_at = _now()
+            lost = 0
+            while lost < len(REOPEN_AFTER):
+                started = _now()
                 try:
                     await self._run_link(peer, known)
                 except NotSupported:
                     break
                 except (StreamError, ProtocolError):
-                    known.up = trio.Event()
-                if _now() - opened_at > LASTED:
-                    pauses = iter(REOPEN_AFTER)
-                pause = next(pauses, None)
-                if pause is None:
-                    break
-                await trio.sleep(pause)
+                    pass
+                lasted = _now() - started
+                if lasted > STEADY:
+                    lost = 0
+                await trio.sleep(REOPEN_AFTER[lost])
+                lost += 1
         # it may come to speak pubsub later: identify tells
         if self._peers.get(peer) is known:
             del self._peers[peer]
-        known.ended = True
-        known.up.set()
+            self._forget(peer)
+        known.end()
 
     async def _run_link(self, peer: str, known: _Peer) -> None:
         """One stream to a peer. Raises what ended it, NotSupported if the peer speaks no pubsub."""
         for protocol in self.protocols:
             try:
                 async with self.network.stream(peer, protocol) as stream:
-                    await self._run_stream(peer, known, stream)
+                    if self._peers.get(peer) is known:
+                        await self._link_to(peer, known, stream.protocol.id).run(stream)
             except NotSupported:
                 continue
             return
         raise NotSupported(f"{peer} speaks no pubsub")
 
-    async def _run_stream(self, peer: str, known: _Peer, stream: Stream) -> None:
-        link = self._links[peer] = Link(peer, stream, Outbound(self._max_queue))
-        self.engine.add_peer(
-            _now(), peer, stream.protocol.id, outbound=known.outbound, ip=known.ip, peer_id=known.peer_id
-        )
+    def _link_to(self, peer: str, known: _Peer, protocol: str) -> Link:
+        """The peer's link, which is about to have a stream: the one that it had, or a new one."""
+        topics: tuple[str, ...] = ()
+        link = self._links.get(peer)
+        if link is not None and link.overflowed:
+            topics = self.engine.topics_of(peer)  # it won't say them again
+            self._forget(peer)
+            link = None
+        if link is not None:
+            self._announce(peer)
+        else:
+            link = self._links[peer] = Link(peer, Outbound(self._max_queue))
+            now = _now()
+            self.engine.add_peer(now, peer, protocol, outbound=known.outbound, ip=known.ip, peer_id=known.peer_id)
+            if topics:
+                self.engine.receive(now, peer, Rpc(tuple(RpcSubscription(topic, True) for topic in topics)))
+            known.up.set()
         self._act()
-        known.up.set()
-        try:
-            await link.run()
-        finally:
-            del self._links[peer]
+        return link
+
+    def _announce(self, peer: str) -> None:
+        """Tells a peer again what we subscribe to: it may have forgotten it with a stream."""
+        topics = self.engine.topics
+        if topics:
+            self._send(
+                Send((peer,), Rpc(tuple(RpcSubscription(topic, True) for topic in topics)), Priority.CONTROL), set()
+            )
+            self._something.set()
+
+    def _forget(self, peer: str) -> None:
+        link = self._links.pop(peer, None)
+        if link is not None:
+            self._touched.pop(link, None)
             self.stats.link_ended(link)
             self.engine.remove_peer(_now(), peer)
             self._act()
@@ -424,8 +456,12 @@ class Gossip:
     async def _serve(self, stream: Stream) -> None:
         """What a peer sends us."""
         peer, limits, engine, stats = stream.peer, self.params.rpc, self.engine, self.stats
-        if not await self._is_up(peer):
+        known = self._peers.get(peer)
+        if known is None or not await known.is_up():
             return
+        if known.served:  # Go forgets our topics with a stream of its own that is lost
+            self._announce(peer)
+        known.served = True
         while True:
             try:
                 frame = await stream.receive()
@@ -433,18 +469,10 @@ class Gossip:
                 engine.receive(_now(), peer, decode(frame, limits))
             except ProtocolError:
                 engine.penalize(_now(), peer)
+                self._act()  # what came before it was good
                 raise
             if not stream.frames_waiting:
                 self._act()
-
-    async def _is_up(self, peer: str) -> bool:
-        """Whether we have a stream to the peer, as soon as we do: what it says before would be nobody's."""
-        known = self._peers.get(peer)
-        if known is None:
-            return False
-        with trio.move_on_after(HELLO_TIMEOUT):
-            await known.up.wait()
-        return known.up.is_set() and not known.ended
 
     # tasks and faults of programs
 
@@ -461,15 +489,27 @@ class Gossip:
 class _Peer:
     """An admitted peer."""
 
-    __slots__ = ("ended", "ip", "outbound", "peer_id", "scope", "up")
+    __slots__ = ("ended", "ip", "outbound", "peer_id", "scope", "served", "up")
 
     def __init__(self, outbound: bool, ip: str | None, peer_id: bytes) -> None:
         self.outbound = outbound
         self.ip = ip
         self.peer_id = peer_id
         self.up = trio.Event()
+        self.served = False  # it has had a stream to us
         self.ended = False
         self.scope = trio.CancelScope()
+
+    def end(self) -> None:
+        self.ended = True
+        self.up.set()
+        self.scope.cancel()
+
+    async def is_up(self) -> bool:
+        """Whether we have had a stream to the peer, as soon as we do: what it says before would be nobody's."""
+        with trio.move_on_after(HELLO_TIMEOUT):
+            await self.up.wait()
+        return self.up.is_set() and not self.ended
 
 
 def _now() -> float:

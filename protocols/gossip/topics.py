@@ -126,11 +126,11 @@ class Subscription:
         """Ends it. What waits undecided is ignored. Idempotent."""
         if not self._closed:
             self._closed = True
-            self._leave(self)
-            for message in self._waiting:
+            for message in self._waiting:  # before the topic is left: then they would count as late
                 if self.decides and message.verdict is None:
                     message.ignore()
             self._waiting.clear()
+            self._leave(self)
             self._arrived.unpark_all()
 
     def __aiter__(self) -> Subscription:
