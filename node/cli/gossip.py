@@ -95,7 +95,7 @@ def shown(payload: bytes) -> str:
     if all(line.replace("\t", "").isprintable() for line in lines):
         return "\n    ".join(lines)
     more = "…" if len(payload) > HEAD else ""
-    return f"{len(payload)} bytes: {payload[:HEAD].hex(' ', 4)}{more}"
+    return f"{len(payload)} bytes: {payload[:HEAD].hex(' ', -4)}{more}"
 
 
 def _read(name: str) -> bytes:
