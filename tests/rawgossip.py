@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 
@@ -151,8 +151,8 @@ class WireTap:
     """
 
     def __init__(self, monkeypatch) -> None:
-        self.into: dict[str, Counter[str]] = {}
-        self.out: dict[str, Counter[str]] = {}
+        self.into: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self.out: defaultdict[str, Counter[str]] = defaultdict(Counter)
         receive, send, send_nowait = Stream.receive, Stream.send, Stream.send_nowait
 
         async def tapped_receive(stream):
@@ -174,10 +174,10 @@ class WireTap:
         monkeypatch.setattr(Stream, "send", tapped_send)
         monkeypatch.setattr(Stream, "send_nowait", tapped_send_nowait)
 
-    def _count(self, where: dict[str, Counter[str]], stream: Stream, frame: bytes) -> None:
+    def _count(self, where: defaultdict[str, Counter[str]], stream: Stream, frame: bytes) -> None:
         if stream.protocol.id in PROTOCOLS:
             rpc = decode(frame)
-            counts = where.setdefault(stream.peer, Counter())
+            counts = where[stream.peer]
             counts["messages"] += len(rpc.publish)
             for kind in KINDS:
                 counts[kind] += len(getattr(rpc.control, kind)) if rpc.control else 0
