@@ -1,4 +1,5 @@
-"""Our node as an end. Without Kademlia, like the Go peer, so that nothing goes on between measurements."""
+"""Our node as an end. Without Kademlia, heartbeats and gossip, like the Go peer, so that nothing goes on between
+measurements."""
 
 from __future__ import annotations
 
@@ -85,7 +86,9 @@ async def vouch(
     if connections is not None:
         limits = dict.fromkeys(("max_connections", "max_inbound", "max_connections_per_ip"), connections)
         limits |= {"max_half_open": HALF_OPEN, "max_half_open_per_ip": HALF_OPEN}
-    config = Config(listen=(LISTEN,), dht="off", upgrade=upgrade, admission=admission, **limits)
+    config = Config(
+        listen=(LISTEN,), dht="off", heartbeat="off", gossip="off", upgrade=upgrade, admission=admission, **limits
+    )
     node = Node(config, identity=Identity.generate(), protocols=[perf_protocol(), echo_protocol(), asked("signed")])
     # a node signs or it doesn't: what it costs is measured beside it
     unsigned = Messages(node, replace(node.messages.rules, signatures=False))
