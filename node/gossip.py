@@ -10,6 +10,8 @@ parameters; the dialler's own limits for each address come on top.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import trio
 from libp2p.peer.envelope import consume_envelope
 from libp2p.peer.id import ID
@@ -38,12 +40,21 @@ class NodeGossip:
     """Owns the router, and tells it of the node's peers."""
 
     def __init__(
-        self, network: Network, config: Config, rules: Rules, swarm: Swarm, dialer: Dialer, identify: IdentifyService
+        self,
+        network: Network,
+        config: Config,
+        rules: Rules,
+        swarm: Swarm,
+        dialer: Dialer,
+        identify: IdentifyService,
+        params: GossipParams | None = None,
     ) -> None:
         self._swarm, self._dialer, self._identify = swarm, dialer, identify
         window = config.message_max_age + config.message_max_ahead
         foreign = config.gossip_signing == "strict"
-        params = GossipParams() if foreign else GossipParams(seen_ttl=max(window, GossipParams.seen_ttl))
+        params = params or GossipParams()
+        if not foreign:  # what is still young enough must be remembered
+            params = replace(params, seen_ttl=max(window, params.seen_ttl))
         policy: Policy = (
             ForeignNetwork(rules.signer) if foreign else OwnNetwork(rules, params.seen_ttl, params.max_seen)
         )
