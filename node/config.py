@@ -130,6 +130,9 @@ class Config:
     gossip_signing: Literal["own", "strict"] = setting(
         "own", "how gossip is signed: as networks of vouch do, or as other libp2p networks (StrictSign)"
     )
+    gossip_router: Literal["vouch", "stock"] = advanced(
+        "vouch", "whose router: the project's, or py-libp2p's to compare"
+    )
     max_gossip_queue: int = advanced(16 << 20, "bytes of messages that wait for one slow peer", shown="16 MiB")
 
     # Retries

@@ -18,12 +18,11 @@ from libp2p.peer.id import ID
 from multiaddr import Multiaddr
 
 from node.config import Config
-from node.dialer import Dialer
 from node.errors import VouchError
 from node.events import Admitted, Disconnected, Event, GossipRejected, Identified
+from node.host import Host
 from node.identify import IdentifyService
 from node.log import get_logger
-from node.swarm import Swarm
 from node.tasks import TaskStatus
 from protocols import Network
 from protocols.gossip import ForeignNetwork, Gossip, GossipParams, OwnNetwork, PeerScoreParams, PeerScoreThresholds
@@ -44,12 +43,11 @@ class NodeGossip:
         network: Network,
         config: Config,
         rules: Rules,
-        swarm: Swarm,
-        dialer: Dialer,
+        host: Host,
         identify: IdentifyService,
         params: GossipParams | None = None,
     ) -> None:
-        self._swarm, self._dialer, self._identify = swarm, dialer, identify
+        self._swarm, self._dialer, self._identify = host.swarm, host.dialer, identify
         window = config.message_max_age + config.message_max_ahead
         foreign = config.gossip_signing == "strict"
         params = params or GossipParams()
@@ -58,7 +56,17 @@ class NodeGossip:
         policy: Policy = (
             ForeignNetwork(rules.signer) if foreign else OwnNetwork(rules, params.seen_ttl, params.max_seen)
         )
-        self.router = Gossip(
+        self.router = self._make(network, config, policy, params, rules, host)
+        self._named: trio.MemorySendChannel[PeerInfo] | None = None
+
+    def _make(
+        self, network: Network, config: Config, policy: Policy, params: GossipParams, rules: Rules, host: Host
+    ) -> Gossip:
+        if config.gossip_router == "stock":
+            from node.stock_gossip import StockGossip  # py-libp2p's pubsub, which nobody else needs
+
+            return StockGossip(network, policy, params, host=host, on_failed=_failed, on_rejected=self._rejected)
+        return Gossip(
             network,
             policy,
             params,
@@ -70,7 +78,6 @@ class NodeGossip:
             on_failed=_failed,
             on_rejected=self._rejected,
         )
-        self._named: trio.MemorySendChannel[PeerInfo] | None = None
 
     async def run(self, *, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
         """Runs until cancelled. Started before the node takes connections."""

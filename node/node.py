@@ -99,7 +99,7 @@ class Node:
             signed_record=self.host.signed_record,
         )
         self._gossip = (
-            NodeGossip(self, config, message_rules, self.swarm, self.dialer, self.identify, gossip_params)
+            NodeGossip(self, config, message_rules, self.host, self.identify, gossip_params)
             if config.gossip == "on"
             else None
         )
