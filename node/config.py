@@ -136,6 +136,9 @@ class Config:
         shown="none",
         form="NAME[=COMMAND]",
     )
+    gossip_router: Literal["vouch", "stock"] = advanced(
+        "vouch", "whose router: the project's, or py-libp2p's to compare"
+    )
     max_gossip_queue: int = advanced(16 << 20, "bytes of messages that wait for one slow peer", shown="16 MiB")
 
     # Retries

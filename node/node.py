@@ -51,7 +51,7 @@ from node.tasks import TaskStatus
 from node.topics import Topics
 from node.watch import Watch
 from protocols import NotConnected, Protocol, Stream
-from protocols.gossip import Gossip
+from protocols.gossip import Gossip, GossipParams
 from protocols.handshake.engine import Rules
 from protocols.handshake.wire import Hello, parse_version
 from protocols.heartbeat.engine import Params, Rtt
@@ -74,9 +74,11 @@ class Node:
         identity: Identity | None = None,
         protocols: Iterable[Protocol | SubProtocol] = (),
         transports: Sequence[ITransport] | None = None,
+        gossip_params: GossipParams | None = None,
     ) -> None:
         """Puts the parts together; nothing runs yet. Without `identity` the key of the data directory is used (and made
-        at first start), without `transports` TCP.
+        at first start), without `transports` TCP. `gossip_params` are the gossip router's; what a message may be old is
+        how long it remembers messages at least.
         """
         self.config = config
         self.identity = identity or load_or_make_key(config.key_path)[0]
@@ -98,7 +100,7 @@ class Node:
             signed_record=self.host.signed_record,
         )
         self._gossip = (
-            NodeGossip(self, config, message_rules, self.swarm, self.dialer, self.identify)
+            NodeGossip(self, config, message_rules, self.host, self.identify, gossip_params)
             if config.gossip == "on"
             else None
         )

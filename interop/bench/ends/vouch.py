@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import trio
 
+from interop.bench.ends.gossip import gossip_commands
+from interop.bench.ends.gossip_vouch import vouch_gossip
 from interop.bench.ends.lines import LISTEN, Command, say, say_listening, until
 from interop.bench.ends.load import (
     ECHO_ID,
@@ -95,11 +97,11 @@ async def vouch(
     node.registry.add(unsigned.serve(asked("unsigned")))
     commands = _Commands(node, unsigned)
     node.events.subscribe(commands.note)
-    async with node, trio.open_nursery() as nursery:
+    async with node, gossip_commands(vouch_gossip) as gossip, trio.open_nursery() as nursery:
         await nursery.start(unsigned.run)
         say_listening(node.peer_id, node.addrs)
         names = ("connect", "identify", "disconnect", "ping", "perf", "both", "streams", "requests", "messages")
-        yield {name: getattr(commands, name) for name in names}
+        yield {name: getattr(commands, name) for name in names} | gossip
         nursery.cancel_scope.cancel()
 
 
