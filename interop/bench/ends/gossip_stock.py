@@ -63,6 +63,12 @@ async def stock_gossip() -> AsyncIterator[StockGossip]:
         spam_protection_enabled=False,
     )
     pubsub = Pubsub(host, router, strict_signing=True)
-    async with host.run([Multiaddr(LISTEN)]), background_trio_service(pubsub), background_trio_service(router):
-        await pubsub.wait_until_ready()
-        yield StockGossip(host, router, pubsub, await pubsub.subscribe(TOPIC))
+    closing = False
+    try:
+        async with host.run([Multiaddr(LISTEN)]), background_trio_service(pubsub), background_trio_service(router):
+            await pubsub.wait_until_ready()
+            yield StockGossip(host, router, pubsub, await pubsub.subscribe(TOPIC))
+            closing = True
+    except Exception:  # a message that comes while it is being closed makes it raise
+        if not closing:
+            raise

@@ -37,9 +37,13 @@ class VouchGossip:
             yield message.payload
 
 
+# a round may have more messages than a node remembers by default, and then takes no more for ten minutes
+PARAMS = GossipParams(flood_publish=False, max_seen=2_000_000)
+
+
 @asynccontextmanager
 async def vouch_gossip() -> AsyncIterator[VouchGossip]:
     """A node that gossips."""
     config = Config(listen=(LISTEN,), dht="off")
-    async with Node(config, identity=Identity.generate(), gossip_params=GossipParams(flood_publish=False)) as node:
+    async with Node(config, identity=Identity.generate(), gossip_params=PARAMS) as node:
         yield VouchGossip(node)
