@@ -101,9 +101,11 @@ class OwnNetwork:
         digest = hashlib.sha256(decode_signed(message.data, forwarder).message).digest()
         if digest in self._seen.marks:
             raise MessageDropped("seen", forwarder, "expected a new message, got one that was signed anew")
-        if self._seen.full(now):
-            raise MessageDropped("seen_full", forwarder, "expected room to remember another message, there is none")
+        self._seen.full(now)  # makes room
         self._seen.add(now, digest, None)
+        # the oldest go first: otherwise whoever makes enough keys and messages would keep everybody else's out, and at
+        # worst an author of long ago is heard twice
+        self._seen.give_way(digest)
         return Opened(found.peer, found.payload, found.type, found.timestamp_ms)
 
 
