@@ -97,7 +97,7 @@ class MessageRejected:
 @dataclass(frozen=True)
 class GossipRejected:
     """A gossiped message broke the rules: who forwarded it (`peer`) pays. Reasons are those of `MessageRejected`, and
-    seen and seen_full where it was only `dropped`."""
+    seen where it was only `dropped`."""
 
     peer: str
     topic: str

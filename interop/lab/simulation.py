@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from protocols.gossip.actions import Deliver, Redial, Send
@@ -64,13 +64,24 @@ class Simulation:
         self._links[node] = {}
         self.at(self.now + self.rng.random() * interval, lambda: self._wake(node))
 
-    def connect(self, node: Node, other: Node, latency: float = 0.02, protocol: str = MESHSUB_12, **facts: Any) -> None:
-        """`node` has dialled `other`. `facts` are `Engine.add_peer`'s, on both sides. Linked nodes stay as they are."""
+    def connect(
+        self,
+        node: Node,
+        other: Node,
+        latency: float = 0.02,
+        protocol: str = MESHSUB_12,
+        *,
+        facts: Mapping[str, Any] | None = None,
+        other_facts: Mapping[str, Any] | None = None,
+        **both: Any,
+    ) -> None:
+        """`node` has dialled `other`. `both` are `Engine.add_peer`'s on both sides; `facts` what `node` is told about
+        `other` besides, `other_facts` what `other` is told about `node`. Linked nodes stay as they are."""
         if other in self._links[node] or node == other:
             return
         self._links[node][other] = self._links[other][node] = latency
-        self.engines[node].add_peer(self.now, other, protocol, outbound=True, **facts)
-        self.engines[other].add_peer(self.now, node, protocol, **facts)
+        self.engines[node].add_peer(self.now, other, protocol, outbound=True, **both, **(facts or {}))
+        self.engines[other].add_peer(self.now, node, protocol, **both, **(other_facts or {}))
         self._act(node)
         self._act(other)
 

@@ -82,6 +82,32 @@ class TopicScoreParams:
         _decay("invalid_message_deliveries_decay", self.invalid_message_deliveries_decay)
 
 
+def steady_traffic(rate: float, **more: float) -> TopicScoreParams:
+    """Parameters for a topic in which at least `rate` messages are accepted in a second: with P3, so that who takes
+    everything and relays nothing leaves the mesh. `more` are fields of `TopicScoreParams`.
+
+    A mesh peer should bring one message in eighty first or nearly so, a sixth of a fair share in a mesh of D_high; it
+    is looked at after sixty messages. Who brings nothing pays 15: the mesh, but never the gossip, because honest peers
+    that have nobody behind them bring nothing either. A silence of half a minute is forgiven; where there are longer
+    ones, traffic isn't steady.
+    """
+    if not rate > 0:
+        raise ValueError(f"expected a positive number of messages in a second, got {rate}")
+    decay = decay_over(max(120.0, 480 / rate))
+    counted = rate / (1 - decay)  # where the counter of a peer that brought everything would settle
+    threshold = counted / 80
+    fields: dict[str, float] = {
+        "mesh_message_deliveries_weight": -15 / threshold**2,
+        "mesh_message_deliveries_decay": decay,
+        "mesh_message_deliveries_cap": counted,
+        "mesh_message_deliveries_threshold": threshold,
+        "mesh_message_deliveries_window": 0.05,
+        "mesh_message_deliveries_activation": max(10.0, 60 / rate),
+        "mesh_failure_penalty_weight": -15 / threshold**2,
+    }
+    return TopicScoreParams(**(fields | more))
+
+
 def no_app_score(peer: Hashable) -> float:
     """P5 for programs that have no opinion of their own."""
     return 0.0

@@ -7,7 +7,14 @@ import math
 import pytest
 
 from protocols.gossip.params import GossipParams, RpcLimits
-from protocols.gossip.score_params import PeerScoreParams, PeerScoreThresholds, TopicScoreParams, decay_over
+from protocols.gossip.score import Scores
+from protocols.gossip.score_params import (
+    PeerScoreParams,
+    PeerScoreThresholds,
+    TopicScoreParams,
+    decay_over,
+    steady_traffic,
+)
 
 
 def test_the_defaults_are_those_of_go_libp2p_pubsub():
@@ -150,3 +157,30 @@ def test_our_defaults_put_offenders_below_the_graylist_threshold():
     assert 16 * invalid + best < thresholds.graylist_threshold, "four of the best peer there can be"
     assert (7 - peer.behaviour_penalty_threshold) ** 2 * behaviour < thresholds.graylist_threshold
     assert best < thresholds.accept_px_threshold, "nobody may name peers to us by his merits alone"
+
+
+@pytest.mark.parametrize("rate", [0.1, 1, 4, 100])
+def test_steady_traffic_costs_a_silent_peer_the_mesh_but_never_the_gossip(rate):
+    topic = steady_traffic(rate)
+    scores = Scores(PeerScoreParams(default_topic=topic))
+    scores.set_topic("t")
+    silent, fair = scores.add("silent"), scores.add("fair")
+    for stats in (silent, fair):
+        scores.graft(0.0, stats, "t")
+    second = brought = 0
+    while second < topic.mesh_message_deliveries_activation + 60:
+        second += 1
+        while brought < second * rate / 12:  # a share of one in D_high
+            scores.delivered_first("fair", "t")
+            brought += 1
+        scores.refresh(float(second))
+    assert PeerScoreThresholds().gossip_threshold < scores.of(silent) < 0
+    assert scores.of(fair) > 0
+    scores.prune(silent, "t")
+    assert PeerScoreThresholds().gossip_threshold < scores.of(silent) < 0
+
+
+def test_steady_traffic_needs_a_rate_and_takes_other_values():
+    with pytest.raises(ValueError, match="positive number of messages in a second, got 0"):
+        steady_traffic(0)
+    assert steady_traffic(2, topic_weight=0.5).topic_weight == 0.5
