@@ -58,9 +58,9 @@ def default_data_dir(environ: Mapping[str, str] = os.environ) -> Path:
     return (Path(environ["HOME"]) if environ.get("HOME") else expand_home(Path("~"))) / ".local/share/vouch"
 
 
-def setting(default: Any, text: str, *, shown: str = "", advanced: bool = False) -> Any:
-    """A field of Config. `text` is its help and tells the unit; `shown`, the default in words if it isn't plain."""
-    metadata = {"help": text, "shown": shown, "advanced": advanced}
+def setting(default: Any, text: str, *, shown: str = "", form: str = "", advanced: bool = False) -> Any:
+    """A field of Config. `text` is its help with the unit; `shown`, a default in words; `form`, its own metavar."""
+    metadata = {"help": text, "shown": shown, "form": form, "advanced": advanced}
     if callable(default):
         return dataclasses.field(default_factory=default, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
@@ -129,6 +129,15 @@ class Config:
     gossip: Literal["on", "off"] = setting("on", "whether the node speaks pubsub")
     gossip_signing: Literal["own", "strict"] = setting(
         "own", "how gossip is signed: as networks of vouch do, or as other libp2p networks (StrictSign)"
+    )
+    topic: Mapping[str, str] = setting(
+        dict,
+        "topic to join; COMMAND decides, else what is well signed is accepted",
+        shown="none",
+        form="NAME[=COMMAND]",
+    )
+    gossip_router: Literal["vouch", "stock"] = advanced(
+        "vouch", "whose router: the project's, or py-libp2p's to compare"
     )
     max_gossip_queue: int = advanced(16 << 20, "bytes of messages that wait for one slow peer", shown="16 MiB")
 
@@ -227,6 +236,8 @@ def _check_text(config: Config) -> None:
     for name, version in config.min_versions.items():
         if not re.fullmatch(_NAME, name) or not re.fullmatch(_VERSION, version):
             raise SettingError(f"expected NAME=N.N.N, got {f'{name}={version}'!r}", "min_versions")
+    if config.topic and config.gossip == "off":
+        raise SettingError('expected gossip to be "on" for topics, got "off"', "topic", "gossip")
     if not re.fullmatch(r"(/[!-~]+)?", config.kad_protocol):
         text = f"expected a protocol ID that begins with / and has no spaces, got {config.kad_protocol!r}"
         raise SettingError(text, "kad_protocol")
@@ -254,6 +265,7 @@ class Setting:
     hint: Any  # the field's type
     help: str
     shown: str  # the default, in words
+    form: str  # "" if the type tells it
     advanced: bool
 
     @property
@@ -274,7 +286,7 @@ class Setting:
 
     @property
     def metavar(self) -> str:
-        return "{" + ",".join(self.choices) + "}" if self.choices else _METAVARS[self.hint]
+        return self.form or ("{" + ",".join(self.choices) + "}" if self.choices else _METAVARS[self.hint])
 
     def check(self, value: object) -> None:
         """Raise unless the value has the field's type (numbers: range too)."""
@@ -290,7 +302,7 @@ class Setting:
             return tuple(texts)
         if self.hint == _TABLE:
             pairs = [text.partition("=") for text in texts]
-            table = {name: version for name, _, version in pairs}
+            table = {name: value for name, _, value in pairs}
             return table if len(table) == len(pairs) else texts
         text = texts[-1]
         try:

@@ -10,19 +10,21 @@ parameters; the dialler's own limits for each address come on top.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import trio
 from libp2p.peer.envelope import consume_envelope
 from libp2p.peer.id import ID
 from multiaddr import Multiaddr
 
 from node.config import Config
-from node.dialer import Dialer
 from node.errors import VouchError
 from node.events import Admitted, Disconnected, Event, GossipRejected, Identified
+from node.host import Host
 from node.identify import IdentifyService
 from node.log import get_logger
-from node.swarm import Swarm
 from node.tasks import TaskStatus
+from node.topics import Topics
 from protocols import Network
 from protocols.gossip import ForeignNetwork, Gossip, GossipParams, OwnNetwork, PeerScoreParams, PeerScoreThresholds
 from protocols.gossip.policy import Policy
@@ -35,19 +37,38 @@ log = get_logger("gossip")
 
 
 class NodeGossip:
-    """Owns the router, and tells it of the node's peers."""
+    """Owns the router and its topics, and tells it of the node's peers."""
 
     def __init__(
-        self, network: Network, config: Config, rules: Rules, swarm: Swarm, dialer: Dialer, identify: IdentifyService
+        self,
+        network: Network,
+        config: Config,
+        rules: Rules,
+        host: Host,
+        identify: IdentifyService,
+        params: GossipParams | None = None,
     ) -> None:
-        self._swarm, self._dialer, self._identify = swarm, dialer, identify
+        self._swarm, self._dialer, self._identify = host.swarm, host.dialer, identify
         window = config.message_max_age + config.message_max_ahead
         foreign = config.gossip_signing == "strict"
-        params = GossipParams() if foreign else GossipParams(seen_ttl=max(window, GossipParams.seen_ttl))
+        params = params or GossipParams()
+        if not foreign:  # what is still young enough must be remembered
+            params = replace(params, seen_ttl=max(window, params.seen_ttl))
         policy: Policy = (
             ForeignNetwork(rules.signer) if foreign else OwnNetwork(rules, params.seen_ttl, params.max_seen)
         )
-        self.router = Gossip(
+        self.router = self._make(network, config, policy, params, rules, host)
+        self.topics = Topics(self.router, config.topic)
+        self._named: trio.MemorySendChannel[PeerInfo] | None = None
+
+    def _make(
+        self, network: Network, config: Config, policy: Policy, params: GossipParams, rules: Rules, host: Host
+    ) -> Gossip:
+        if config.gossip_router == "stock":
+            from node.stock_gossip import StockGossip  # py-libp2p's pubsub, which nobody else needs
+
+            return StockGossip(network, policy, params, host=host, on_failed=_failed, on_rejected=self._rejected)
+        return Gossip(
             network,
             policy,
             params,
@@ -59,7 +80,6 @@ class NodeGossip:
             on_failed=_failed,
             on_rejected=self._rejected,
         )
-        self._named: trio.MemorySendChannel[PeerInfo] | None = None
 
     async def run(self, *, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
         """Runs until cancelled. Started before the node takes connections."""

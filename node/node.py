@@ -48,9 +48,10 @@ from node.identity import Identity, load_or_make_key
 from node.log import get_logger
 from node.registry import Registry
 from node.tasks import TaskStatus
+from node.topics import Topics
 from node.watch import Watch
 from protocols import NotConnected, Protocol, Stream
-from protocols.gossip import Gossip
+from protocols.gossip import Gossip, GossipParams
 from protocols.handshake.engine import Rules
 from protocols.handshake.wire import Hello, parse_version
 from protocols.heartbeat.engine import Params, Rtt
@@ -73,9 +74,11 @@ class Node:
         identity: Identity | None = None,
         protocols: Iterable[Protocol | SubProtocol] = (),
         transports: Sequence[ITransport] | None = None,
+        gossip_params: GossipParams | None = None,
     ) -> None:
         """Puts the parts together; nothing runs yet. Without `identity` the key of the data directory is used (and made
-        at first start), without `transports` TCP.
+        at first start), without `transports` TCP. `gossip_params` are the gossip router's; what a message may be old is
+        how long it remembers messages at least.
         """
         self.config = config
         self.identity = identity or load_or_make_key(config.key_path)[0]
@@ -97,7 +100,7 @@ class Node:
             signed_record=self.host.signed_record,
         )
         self._gossip = (
-            NodeGossip(self, config, message_rules, self.swarm, self.dialer, self.identify)
+            NodeGossip(self, config, message_rules, self.host, self.identify, gossip_params)
             if config.gossip == "on"
             else None
         )
@@ -196,9 +199,17 @@ class Node:
     @property
     def gossip(self) -> Gossip:
         """Publish, subscribe, validate. Raises UsageError if it is switched off."""
+        return self._node_gossip().router
+
+    @property
+    def topics(self) -> Topics:
+        """Who decides on the topics of gossip; listen to one. Raises UsageError if gossip is switched off."""
+        return self._node_gossip().topics
+
+    def _node_gossip(self) -> NodeGossip:
         if self._gossip is None:
             raise UsageError('gossip: expected "on" in the settings, got "off"')
-        return self._gossip.router
+        return self._gossip
 
     def connected_peers(self) -> list[str]:
         """The peers that are admitted now."""

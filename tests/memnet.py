@@ -40,7 +40,16 @@ from multiaddr import Multiaddr
 from node import Config, Identity, Node
 from node.errors import DialError
 from node.registry import Registry, StreamLimitError
-from protocols import NotSupported, Protocol, ProtocolError, Stream, StreamError, StreamReset, StreamTimeout
+from protocols import (
+    NotConnected,
+    NotSupported,
+    Protocol,
+    ProtocolError,
+    Stream,
+    StreamError,
+    StreamReset,
+    StreamTimeout,
+)
 from protocols.framing import FrameDecoder, encode_frame
 from tests.memlink import WINDOW, Link, Links, PipeEnd
 
@@ -346,7 +355,7 @@ class MemNode:
     async def stream(self, peer: str, protocol: Protocol) -> AsyncIterator[Stream]:
         """A stream to a connected peer, closed at the block's end, reset if the block raises.
 
-        Raises NotSupported if the peer doesn't answer the protocol, StreamError if it can't be had.
+        Raises NotConnected, NotSupported if the peer doesn't answer the protocol, StreamError if it can't be had.
         """
         async with await self._open(peer, protocol) as stream:
             yield stream
@@ -356,7 +365,7 @@ class MemNode:
 
     async def _open(self, peer: str, protocol: Protocol) -> Stream:
         if peer not in self.connected_peers():
-            raise StreamError(f"there is no connection to {peer}")
+            raise NotConnected(f"there is no connection to {peer}")
         other = self.net.nodes[self._connections[peer].remote[0]]
         ours, theirs = self.net.pipe(self.ip, other.ip)
         self.net.nursery.start_soon(other._answer, theirs, self.peer_id)
@@ -378,6 +387,7 @@ class MemNode:
     async def _answer(self, end: PipeEnd, peer: str) -> None:
         """One stream that `peer` opens, from its negotiation to its end."""
         raw, decoder, proposals = PipeBytes(end), FrameDecoder(WINDOW), list[bytes]()
+        slot = None
         try:
             while not proposals:
                 proposals = decoder.feed(await raw.receive_some(WINDOW))
@@ -389,3 +399,6 @@ class MemNode:
                 await self.registry.run(slot, raw)
         except (StreamLimitError, StreamError, ProtocolError):
             end.reset()
+        finally:
+            if slot is not None:
+                slot.release()

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Generic, TypeVar
 
 from interop.bench import measures
+from interop.bench.gossip import Gossiping, gossip
 from interop.bench.measures import MIB, Crowding, Sample
 from interop.bench.stage import Stage
 
@@ -36,7 +37,7 @@ class Benchmark(Generic[A]):
     """One row of the table. `amounts` and `repeats` are for the whole measurement and for a quick one.
 
     `crowded`: a crowd of so many joins the listeners. That is done first, and without a round to warm up, since it is
-    about what an unused listener needs.
+    about what an unused listener needs. `warms_up`: whether there is a round before those that count.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Benchmark(Generic[A]):
     measure: Callable[[Stage, str, A], Awaitable[Sample]]
     show: Callable[[A], str] = str
     crowded: Callable[[A], int] | None = None
+    warms_up: bool = True
 
     def amount(self, quick: bool) -> A:
         return self.amounts[quick]
@@ -165,5 +167,24 @@ BENCHMARKS: tuple[Benchmark[Any], ...] = (
         repeats=(3, 1),
         measure=measures.connections,
         crowded=lambda crowding: crowding.most,
+        warms_up=False,
+    ),
+    Benchmark(
+        name="gossip",
+        about="messages of 1 KiB, signed and checked, at the highest rate at which everything still arrives: from one "
+        "process to another, and among ten nodes in one process, all connected, each publishing in turn; with the "
+        "delay from publishing to delivery there, and the CPU time for each delivery",
+        lines=(
+            Line("gossip-messages", "messages/s"),
+            Line("gossip-deliveries", "deliveries/s"),
+            Line("gossip-p50", "ms", False),
+            Line("gossip-p99", "ms", False),
+            Line("gossip-cpu", "us", False),
+        ),
+        pairings=("vouch", "stock", "go"),
+        amounts=(Gossiping(2.0, 1.15), Gossiping(0.5, 1.5)),
+        repeats=(5, 1),
+        measure=gossip,
+        warms_up=False,
     ),
 )

@@ -17,10 +17,12 @@ class Floor:
     yardstick: str = ""  # none: the bound is a value in the line's own unit
     pairing: str = "vouch"
     less: bool = False
+    of: str = ""  # the yardstick's line, if it is another one
 
     def __str__(self) -> str:
         sense = ("at most" if self.yardstick else "under") if self.less else "at least"
-        return f"{sense} {self.bound:g}" + (f" times {self.yardstick}" if self.yardstick else "")
+        than = f" times {self.yardstick}" + (f"'s {self.of}" if self.of else "") if self.yardstick else ""
+        return f"{sense} {self.bound:g}{than}"
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,10 @@ FLOORS = (
     Floor("connection-cpu", 0.5, "stock", less=True),
     Floor("connection-memory", 1, "stock", less=True),
     Floor("idle-cpu", 1, less=True),
+    Floor("gossip-messages", 6, "stock"),
+    Floor("gossip-deliveries", 12, "stock"),
+    Floor("gossip-p99", 1, "stock", less=True, of="gossip-p50"),
+    Floor("gossip-cpu", 2, "go", less=True),
 )
 
 
@@ -62,6 +68,6 @@ def verdicts(medians: Medians) -> Iterator[Verdict]:
     for floor in FLOORS:
         values = medians.get(floor.line, {})
         measured = values.get(floor.pairing)
-        by = values.get(floor.yardstick) if floor.yardstick else 1.0
+        by = medians.get(floor.of or floor.line, {}).get(floor.yardstick) if floor.yardstick else 1.0
         if measured is not None and by:
             yield Verdict(floor, measured / by)

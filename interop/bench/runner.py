@@ -116,7 +116,7 @@ async def _rounds(
     opened: Stage, measured: Measured, amount: object, pairings: list[str], failures: list[str], say: Say
 ) -> None:
     benchmark = measured.benchmark
-    for number in range(1 if benchmark.crowded else 0, measured.repeats + 1):
+    for number in range(0 if benchmark.warms_up else 1, measured.repeats + 1):
         for pairing in list(pairings):
             try:
                 sample = await benchmark.measure(opened, pairing, amount)

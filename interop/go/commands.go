@@ -52,6 +52,7 @@ func (n *node) commands() map[string]command {
 	}
 	maps.Copy(commands, n.messageCommands())
 	maps.Copy(commands, n.gossipCommands())
+	maps.Copy(commands, n.bench.commands())
 	return commands
 }
 

@@ -51,6 +51,8 @@
 //	                          were for one peer and found its queue full
 //
 // All times are milliseconds since 1970.
+//
+// The commands gossip-… are the benchmark's (gossip_bench.go).
 package main
 
 import (

@@ -37,6 +37,7 @@ type node struct {
 	messenger *messenger
 	dht       *kad.IpfsDHT // nil: none
 	gossip    *gossip      // nil: no pubsub
+	bench     gossipBench
 }
 
 // newNode assembles a node and starts to listen, last: no peer can see it half
@@ -90,6 +91,7 @@ func newNode(opts options, out *output) (_ *node, err error) {
 }
 
 func (n *node) close() {
+	n.bench.close()
 	if n.gossip != nil {
 		n.gossip.stop()
 	}

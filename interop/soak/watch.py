@@ -31,6 +31,9 @@ from protocols import Stream
 # growth of the resident set that says nothing: the allocator's arenas, and what is left of a larger moment
 TOLERANCE_SHARE = 0.03
 TOLERANCE_BYTES = 4 << 20
+# the same after a warm-up too short for buffers and caches to fill
+SHORT_WARM_UP = 3.0
+SHORT_TOLERANCE_BYTES = 16 << 20
 # a second without a change: the counts are those of idle nodes
 SETTLED = 1.0
 POLL = 0.1
@@ -120,9 +123,10 @@ def resident_at_rest() -> int:
     return resident()
 
 
-def may_grow_to(warm: int) -> int:
-    """The most that the resident set may be in the end, if it was `warm` bytes after the warm-up."""
-    return warm + max(int(warm * TOLERANCE_SHARE), TOLERANCE_BYTES)
+def may_grow_to(warm: int, warm_up: float) -> int:
+    """The most that the resident set may be in the end, if it was `warm` bytes after `warm_up` seconds."""
+    least = SHORT_TOLERANCE_BYTES if warm_up < SHORT_WARM_UP else TOLERANCE_BYTES
+    return warm + max(int(warm * TOLERANCE_SHARE), least)
 
 
 class LogWatch(logging.Handler):

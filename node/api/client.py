@@ -1,13 +1,16 @@
 """The other end of the control socket: plain and synchronous, since a command asks one thing and ends.
 
-with Client.of(config.control_socket) as client:
+with Client(config.control_socket) as client:
     client.call("ping", target=..., count=3)
+    for item in client.stream("subscribe", topic=...): ...
 """
 
 from __future__ import annotations
 
 import json
 import socket
+from collections.abc import Generator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -48,10 +51,34 @@ class Client:
 
     def call(self, name: str, *, timeout: float = TIMEOUT, **params: Any) -> dict[str, Any]:
         """Calls a function (see `node.api.functions`) and gives its result. Raises the node's own error."""
+        self._send(name, timeout, params)
+        result: dict[str, Any] = self._receive(name, timeout)["result"]
+        return result
+
+    def stream(self, name: str, **params: Any) -> Generator[dict[str, Any], None, None]:
+        """Calls a function that goes on telling, and gives its items as they come, without a limit of time. Who stops
+        before its end closes the client: that tells the node. Raises the node's own error.
+        """
+        self._send(name, TIMEOUT, params)
+        self._socket.settimeout(None)
+        while "item" in (answer := self._receive(name, None)):
+            item: dict[str, Any] = answer["item"]
+            yield item
+
+    def _send(self, name: str, timeout: float, params: dict[str, Any]) -> None:
         self._next += 1
         self._socket.settimeout(timeout)
+        line = json.dumps({"id": self._next, "call": name, "params": params}).encode() + b"\n"
         try:
-            self._socket.sendall(json.dumps({"id": self._next, "call": name, "params": params}).encode() + b"\n")
+            self._socket.sendall(line)
+        except TimeoutError:
+            raise VouchError(f"the node didn't take {name!r} within {timeout:g} s") from None
+        except OSError as error:
+            raise VouchError(f"the node closed the control socket: {error.strerror}") from error
+
+    def _receive(self, name: str, timeout: float | None) -> dict[str, Any]:
+        """The next line. Raises the error that it holds."""
+        try:
             line = self._lines.readline()
         except TimeoutError:
             raise VouchError(f"the node didn't answer {name!r} within {timeout:g} s") from None
@@ -59,12 +86,16 @@ class Client:
             raise VouchError(f"the node closed the control socket: {error.strerror}") from error
         if not line:
             raise VouchError("the node closed the control socket: it is stopping, or serves too many clients")
-        answer = json.loads(line)
+        answer: dict[str, Any] = json.loads(line)
         if "error" in answer:
             kind = getattr(errors, answer["error"]["kind"], VouchError)
             raise kind(answer["error"]["message"])
-        result: dict[str, Any] = answer["result"]
-        return result
+        return answer
+
+    def shut(self) -> None:
+        """Ends it from another thread: a `stream` that waits there raises VouchError."""
+        with suppress(OSError):  # it is closed already
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         self._lines.close()

@@ -2,7 +2,7 @@
 
 Each function takes one struct of parameters and gives one struct of results; `CALLS` is their table. Errors are
 `VouchError`s, with texts for operators. A function's name and structs are its interface: fields are added, never
-changed.
+changed. A function of `STREAMS` also tells items, before its result or until it is cancelled.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import msgspec
 import trio
 from libp2p.peer.id import ID
 
+from node.api import gossip
 from node.errors import NotConnectedError, UsageError, VouchError
 from node.node import Node, parse_peer_addr, parse_peer_id
 from protocols import ProtocolError, StreamError
@@ -214,9 +215,9 @@ async def _reach(node: Node, target: str) -> ID:
 
 
 class Call(msgspec.Struct):
-    """A function and the struct of its parameters."""
+    """A function and the struct of its parameters. One of STREAMS takes a third argument, `tell`."""
 
-    function: Callable[[Node, Any], Awaitable[Any]]
+    function: Callable[..., Awaitable[Any]]
     params: type[msgspec.Struct]
 
 
@@ -227,19 +228,34 @@ CALLS: dict[str, Call] = {
     "disconnect": Call(disconnect, PeerName),
     "ping": Call(ping, PingWhom),
     "find_peer": Call(find_peer, PeerName),
+    "publish": Call(gossip.publish, gossip.Publish),
+    "gossip": Call(gossip.state, gossip.GossipQuery),
+}
+
+STREAMS: dict[str, Call] = {
+    "subscribe": Call(gossip.subscribe, gossip.Subscribe),
 }
 
 
 async def invoke(node: Node, name: str, params: Any) -> Any:
     """Calls a function by name with parameters as they came out of JSON. Raises VouchError for whatever is wrong."""
-    call = CALLS.get(name)
+    return await _call(CALLS, name, params, node)
+
+
+async def stream(node: Node, name: str, params: Any, tell: gossip.Tell) -> Any:
+    """The same with a function that goes on telling. It is cancelled to end it."""
+    return await _call(STREAMS, name, params, node, tell)
+
+
+async def _call(table: dict[str, Call], name: str, params: Any, node: Node, *more: Any) -> Any:
+    call = table.get(name)
     if call is None:
-        raise UsageError(f"expected one of the calls {', '.join(sorted(CALLS))}, got {name!r}")
+        raise UsageError(f"expected one of the calls {', '.join(sorted({**CALLS, **STREAMS}))}, got {name!r}")
     try:
         typed = msgspec.convert(params, call.params)
     except msgspec.ValidationError as error:
         raise UsageError(f"{name}: {error}") from None
     try:
-        return await call.function(node, typed)
+        return await call.function(node, typed, *more)
     except (StreamError, ProtocolError) as error:
         raise VouchError(str(error)) from error

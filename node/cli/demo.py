@@ -20,15 +20,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import secrets
-import signal
-import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -37,22 +32,14 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from node.api.client import Client
+from node.cli.processes import EndedError, Nodes, noted_signals, raise_noted
 from node.errors import UsageError, VouchError
 
 # as many as a bucket of Kademlia's holds: past that, two nodes may rightly never be in each other's tables
 MAX_NODES = 20
 POLL = 0.3
-ANSWER_TIMEOUT = 2.0
 PINGS = 5
 PING_TIMEOUT = 10.0
-STOP_TIMEOUT = 5.0
-LOG_LINES = 10
-LOG_TAIL = 8192
-
-NODE_COMMAND = (sys.executable, "-m", "node", "run")
-# the folder that holds our packages, so that the module is ours whatever lies in the user's working directory
-PACKAGES = Path(__file__).parents[2]
 
 
 @dataclass(frozen=True)
@@ -116,12 +103,12 @@ def demo(args: argparse.Namespace) -> int:
         raise UsageError(f"--nodes: expected at least 2 and at most {MAX_NODES}, got {args.nodes}")
     progress = Progress(args.nodes)
     display: _Display = _Lines() if args.json else _Screen(progress)
-    with _noted_signals() as noted, tempfile.TemporaryDirectory(prefix="vouch-demo-") as folder:
-        nodes = _Nodes(Path(folder))
+    with noted_signals() as noted, tempfile.TemporaryDirectory(prefix="vouch-demo-") as folder:
+        nodes = Nodes(Path(folder), MAX_NODES)
         try:
             with display:
                 _run(progress, nodes, display, args.timeout, noted)
-        except _EndedError as error:
+        except EndedError as error:
             print(error.log, file=sys.stderr)
             raise
         finally:
@@ -129,7 +116,7 @@ def demo(args: argparse.Namespace) -> int:
     return 0
 
 
-def _run(progress: Progress, nodes: _Nodes, display: _Display, timeout: float, noted: Sequence[int]) -> None:
+def _run(progress: Progress, nodes: Nodes, display: _Display, timeout: float, noted: Sequence[int]) -> None:
     began = time.monotonic()
     bootstrap, last = progress.numbers[0], progress.numbers[-1]
     nodes.start(bootstrap)
@@ -139,7 +126,7 @@ def _run(progress: Progress, nodes: _Nodes, display: _Display, timeout: float, n
             break
         if nodes.addrs and len(nodes.processes) == 1:
             for number in progress.numbers[1:]:
-                nodes.start(number, nodes.addrs[bootstrap])
+                nodes.start(number, "--bootstrap", nodes.addrs[bootstrap])
         left = began + timeout - time.monotonic()
         if left <= 0:
             missing = progress.missing()
@@ -147,13 +134,13 @@ def _run(progress: Progress, nodes: _Nodes, display: _Display, timeout: float, n
             lacks = "; ".join(f"{node} lacks {', '.join(map(str, others))}" for node, others in missing.items())
             raise VouchError(f"routing tables aren't complete after {timeout:g} s: node {lacks} (see --timeout)")
         time.sleep(min(POLL, left))
-        _raise_noted(noted)
+        raise_noted(noted)
     seconds = time.monotonic() - began
-    display.pinged(bootstrap, last, round(nodes.ping(bootstrap, last) * 1e6))
+    display.pinged(bootstrap, last, round(_ping(nodes, bootstrap, last) * 1e6))
     display.complete(len(progress.numbers), seconds)
 
 
-def _look(progress: Progress, nodes: _Nodes, display: _Display) -> None:
+def _look(progress: Progress, nodes: Nodes, display: _Display) -> None:
     """Asks each node that runs, and shows what is new."""
     for number in list(nodes.processes):
         answer = nodes.status(number)
@@ -164,112 +151,13 @@ def _look(progress: Progress, nodes: _Nodes, display: _Display) -> None:
     display.changed(progress.changes())
 
 
-class _EndedError(VouchError):
-    """A node's process has ended by itself; `log` holds its last lines."""
-
-    def __init__(self, number: int, status: int, log: str) -> None:
-        super().__init__(f"node {number} ended unexpectedly, with exit status {status}; its last log lines are above")
-        self.log = log
-
-
-class _Nodes:
-    """The node processes, by number, in one temporary folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.processes: dict[int, subprocess.Popen[bytes]] = {}
-        self.addrs: dict[int, str] = {}
-        # nobody else's network, even if other nodes listen on this machine
-        self._network_id = f"demo-{os.getpid()}-{secrets.token_hex(4)}"
-        self._environ = {name: value for name, value in os.environ.items() if not name.startswith("VOUCH_")}
-
-    def start(self, number: int, bootstrap: str | None = None) -> None:
-        settings = {
-            "--listen": "/ip4/127.0.0.1/tcp/0",
-            "--data-dir": str(self._data_dir(number)),
-            "--network-id": self._network_id,
-            "--log-format": "json",
-            # to each of them, all others come from one IP address
-            "--max-half-open-per-ip": str(2 * MAX_NODES),
-            "--max-connections-per-ip": str(2 * MAX_NODES),
-        }
-        if bootstrap is not None:
-            settings["--bootstrap"] = bootstrap
-        with self._log(number).open("wb") as log:
-            self.processes[number] = subprocess.Popen(
-                [*NODE_COMMAND, *(text for pair in settings.items() for text in pair)],
-                cwd=PACKAGES,
-                env=self._environ,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # the terminal's Ctrl-C is for us, who then stop them
-            )
-
-    def status(self, number: int) -> dict[str, Any] | None:
-        """What the node tells of itself, None while it can't. Raises _EndedError if its process is gone."""
-        status = self.processes[number].poll()
-        if status is not None:
-            raise _EndedError(number, status, self._last_lines(number))
-        try:
-            with Client(self._data_dir(number) / "control.sock") as client:
-                answer = client.call("status", timeout=ANSWER_TIMEOUT)
-        except VouchError:
-            return None  # it is still starting, or the machine is busy: it is asked again
-        if not answer["addrs"]:
-            return None  # its socket answers already, its listeners are still to come
-        self.addrs[number] = answer["addrs"][0]
-        return answer
-
-    def ping(self, number: int, other: int) -> float:
-        """The best round trip from one node to another, in seconds."""
-        with Client(self._data_dir(number) / "control.sock") as client:
-            answer = client.call("ping", timeout=PING_TIMEOUT, target=self.addrs[other], count=PINGS)
-        if answer["lost"]:
-            raise VouchError(f"node {number} had no answer to a ping of node {other}: {answer['error']}")
-        return float(min(answer["rtts"]))
-
-    def stop(self) -> None:
-        """Ends them all, by force after STOP_TIMEOUT."""
-        for process in self.processes.values():
-            process.terminate()
-        deadline = time.monotonic() + STOP_TIMEOUT
-        for process in self.processes.values():
-            try:
-                process.wait(max(0.0, deadline - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-    def _data_dir(self, number: int) -> Path:
-        return self.folder / f"node-{number}"
-
-    def _log(self, number: int) -> Path:
-        return self.folder / f"node-{number}.log"
-
-    def _last_lines(self, number: int) -> str:
-        lines = self._log(number).read_bytes()[-LOG_TAIL:].decode(errors="replace").splitlines()
-        return "\n".join(f"node {number}: {line}" for line in lines[-LOG_LINES:])
-
-
-@contextmanager
-def _noted_signals() -> Iterator[list[int]]:
-    """Collects the signals that should end us, so that none cuts off the cleaning up. Those ignored stay ignored."""
-    noted: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    heard = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
-    for number in heard:
-        signal.signal(number, lambda number, _frame: noted.append(number))
-    try:
-        yield noted
-    finally:
-        for number, handler in heard.items():
-            signal.signal(number, handler or signal.SIG_DFL)
-
-
-def _raise_noted(noted: Sequence[int]) -> None:
-    if noted:
-        raise KeyboardInterrupt if noted[0] == signal.SIGINT else SystemExit(128 + noted[0])
+def _ping(nodes: Nodes, number: int, other: int) -> float:
+    """The best round trip from one node to another, in seconds."""
+    with nodes.client(number) as client:
+        answer = client.call("ping", timeout=PING_TIMEOUT, target=nodes.addrs[other], count=PINGS)
+    if answer["lost"]:
+        raise VouchError(f"node {number} had no answer to a ping of node {other}: {answer['error']}")
+    return float(min(answer["rtts"]))
 
 
 class _Display(Protocol):

@@ -10,7 +10,9 @@ A handler takes the parsed arguments and returns an exit status. Beside the sett
     connect   address              demo           nodes, timeout
     ping      target, count,       key generate   out (Path or None)
               interval             key inspect    file (Path)
-    all but run: json (bool)       run, config show, status, peers, connect, ping: config (Path or None)
+    publish   topic, file, type    subscribe      topic, count (or None), raw
+    measure propagation            nodes, messages, size, rate, seed, full_mesh, out (Path or None)
+    all but run: json (bool)       run, config show and those that ask a running node: config (Path or None)
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import re
 from collections.abc import Callable, Iterable, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -139,7 +142,30 @@ def _build() -> _Parser:
     ping.add_argument(
         "--interval", metavar="S", type=_pause, default=1.0, help="seconds between pings (default: %(default)s)"
     )
-    for parser in (status, peers, connect, ping):
+    publish = _command(
+        commands,
+        "publish",
+        "node.cli.gossip:publish",
+        "send a message to a topic through the running node",
+        "echo hello | vouch publish blocks",
+    )
+    publish.add_argument("topic", metavar="TOPIC", help="name of the topic")
+    publish.add_argument("file", metavar="FILE", nargs="?", default="-", help="the message; - is standard input")
+    publish.add_argument(
+        "--type", metavar="N", type=_number, default=0, help="the message's type, a number of your own (default: 0)"
+    )
+    subscribe = _command(
+        commands,
+        "subscribe",
+        "node.cli.gossip:subscribe",
+        "join a topic with the running node, and print its messages",
+        "vouch subscribe blocks --count 10",
+        after="If nobody decides on the topic there (vouch run --topic), what is signed properly is accepted.",
+    )
+    subscribe.add_argument("topic", metavar="TOPIC", help="name of the topic")
+    subscribe.add_argument("--count", metavar="N", type=_count, help="end after so many messages")
+    subscribe.add_argument("--raw", action="store_true", help="write payloads and nothing else")
+    for parser in (status, peers, connect, ping, publish, subscribe):
         _add_json(parser)
         _add_settings(parser, REMOTE_SETTINGS)
 
@@ -155,6 +181,29 @@ def _build() -> _Parser:
         "--timeout", metavar="S", type=_seconds, default=30.0, help="seconds before giving up (default: %(default)s)"
     )
     _add_json(demo)
+
+    measure = _group(commands, "measure", "measure real nodes on this machine", "vouch measure propagation --nodes 20")
+    propagation = _command(
+        measure,
+        "propagation",
+        "node.cli.measure:propagation",
+        "start nodes, publish messages, and tell how long these take to each of them",
+        "vouch measure propagation --nodes 20 --messages 100 --size 1024 --json",
+        after="The result is Markdown; --out writes it there too, with JSON, and a PNG if matplotlib is installed.",
+    )
+    for flag, metavar, kind, default, text in (
+        ("--nodes", "N", _count, 20, "nodes to start"),
+        ("--messages", "M", _count, 100, "messages to publish, each at a node drawn by lot"),
+        ("--size", "BYTES", _count, 1024, "bytes of a message"),
+        ("--rate", "R", _rate, 10.0, "messages published in a second"),
+        ("--seed", "S", _number, 1, "what is drawn by lot: links, publishers"),
+    ):
+        propagation.add_argument(flag, metavar=metavar, type=kind, default=default, help=f"{text} (default: {default})")
+    propagation.add_argument(
+        "--full-mesh", action="store_true", help="link every two nodes; else eight at each, by lot"
+    )
+    propagation.add_argument("--out", metavar="DIR", type=Path, help="folder for the result's files")
+    _add_json(propagation)
 
     key = _group(commands, "key", "make and look at key files", "vouch key generate --out node.key")
     generate = _command(
@@ -238,15 +287,29 @@ def _count(text: str) -> int:
     return number
 
 
+def _number(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,10}", text, re.ASCII) or int(text) >= 1 << 32:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to {(1 << 32) - 1}, got {text!r}")
+    return int(text)
+
+
 def _pause(text: str) -> float:
     return 0.0 if text in ("0", "0.0") else _seconds(text)
 
 
 def _seconds(text: str) -> float:
+    return _positive(text, "seconds")
+
+
+def _rate(text: str) -> float:
+    return _positive(text, "a number")
+
+
+def _positive(text: str, what: str) -> float:
     try:
         number = float(text)
     except ValueError:
         number = 0.0
     if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"expected seconds above 0, got {text!r}")
+        raise argparse.ArgumentTypeError(f"expected {what} above 0, got {text!r}")
     return number

@@ -218,7 +218,7 @@ class Engine:
             shared.counts["graylisted"] += 1
             return
         if rpc.subscriptions:
-            shared.subscriptions(state, rpc.subscriptions)
+            shared.subscriptions(now, state, rpc.subscriptions)
         if rpc.publish:
             self._messages.receive(now, state, rpc.publish)
         control = rpc.control
@@ -226,7 +226,7 @@ class Engine:
             if control.ihave:
                 self._lazy.on_ihave(now, state, control.ihave)
             if control.iwant:
-                self._lazy.on_iwant(state, control.iwant)
+                self._lazy.on_iwant(now, state, control.iwant)
             if control.graft:
                 self._mesh.on_graft(now, state, control.graft)
             if control.prune:

@@ -2,7 +2,7 @@
 
     heartbeat   IHAVE to D_lazy peers outside the mesh, or gossip_factor of them: what was accepted lately
     IHAVE       what hasn't been seen is asked for: IWANT, and one ID of it is a promise
-    IWANT       what is in the cache is sent, a few times to each peer
+    IWANT       what is in the cache is sent, a few times to each peer; who asks more often misbehaves
     IDONTWANT   who sends it has the message: it isn't sent there
 
 A message that awaits its verdict counts as seen, and isn't in the cache: it is neither asked for nor given. Each peer
@@ -64,19 +64,25 @@ class Lazy:
         self._promises.add(now, peer.peer, ids[0])
         shared.send((peer.peer,), Rpc(control=Control(iwant=(IWant(tuple(ids)),))))
 
-    def on_iwant(self, peer: PeerState, wanted: Iterable[IWant]) -> None:
+    def on_iwant(self, now: float, peer: PeerState, wanted: Iterable[IWant]) -> None:
         shared = self._state
         if shared.score(peer) < shared.thresholds.gossip_threshold:
             return
+        params, over = shared.params, False
+        # we advertise a message in so many heartbeats; who goes on losing it asks once after each
+        honest = max(params.gossip_retransmission, params.history_gossip)
         answer: list[PubsubMessage] = []
         for message_id in dict.fromkeys(one for want in wanted for one in want.message_ids):
             message, times = self._cache.ask(message_id, peer.peer)
             if message is None:
                 continue
-            if times > shared.params.gossip_retransmission:
+            if times > params.gossip_retransmission:
                 shared.counts["iwant_ignored"] += 1
+                over = over or times > honest
             elif peer.peer not in self.unwanted.get(message_id, ()):
                 answer.append(message)
+        if over:
+            shared.scores.penalize(now, peer.peer)
         if answer:
             shared.send((peer.peer,), Rpc(publish=tuple(answer)), Priority.ANSWER)
 
@@ -101,6 +107,9 @@ class Lazy:
             if mark is None:
                 peers = self.unwanted.get(message_id)
                 if peers is None:
+                    if len(self.unwanted) >= params.max_unwanted:
+                        shared.counts["idontwant_ignored"] += 1
+                        break  # it costs us a copy, no more
                     peers = self.unwanted[message_id] = set()
                     self._rounds[-1].append(message_id)
                 peers.add(peer.peer)

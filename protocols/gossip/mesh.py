@@ -112,12 +112,15 @@ class Mesh:
             shared.counts["px_ignored"] += 1
             return
         room = shared.params.prune_peers - state.px_taken
+        if room <= 0:
+            shared.counts["px_ignored"] += 1
+            return
         known = {one.peer_id for one in shared.peers.values()}
         offered = [info for info in peers if info.peer_id and info.peer_id not in known]
         shared.rng.shuffle(offered)
         for info in offered[:room]:
             shared.waiting_actions.append(Connect(info, state.peer))
-        if offered and room > 0:
+        if offered:
             shared.touched.append(state)
             state.px_taken += min(len(offered), room)
 

@@ -83,6 +83,7 @@ class Messages:
             return False
         if topic.check is not None and not self._passes(now, peer, topic, message):
             return False
+        self._promises.kept(message_id)  # it has come, whether or not there is room for it
         if self._seen.full(now):
             shared.counts["seen_full"] += 1
             return False
@@ -95,7 +96,6 @@ class Messages:
             return False
         one.unwanted = self._lazy.unwanted.get(message_id)
         self._seen.add(now, message_id, one)
-        self._promises.kept(message_id)
         shared.waiting_actions.append(Deliver(topic.name, message, message_id, peer, now, one.deadline))
         return True
 
@@ -119,7 +119,7 @@ class Messages:
         and has no effect. Raises VerdictError for a second one, or for a message that wasn't delivered."""
         mark = self._seen.get(message_id)
         if mark is Fate.LATE:
-            self._seen.marks[message_id] = Fate.IGNORED
+            self._refused(message_id, Fate.IGNORED)
             self._state.counts["verdict_late"] += 1
             return False
         if not isinstance(mark, Pending) or mark.fate is not None:
@@ -129,12 +129,17 @@ class Messages:
         if verdict is Verdict.ACCEPT:
             self._accept(now, mark)
         elif verdict is Verdict.REJECT:
-            self._seen.marks[message_id] = Fate.REJECTED
+            self._refused(message_id, Fate.REJECTED)
             for peer in mark.forwarders:
                 self._state.scores.invalid(now, peer, mark.message.topic)
         else:
-            self._seen.marks[message_id] = Fate.IGNORED
+            self._refused(message_id, Fate.IGNORED)
         return True
+
+    def _refused(self, message_id: bytes, fate: Fate) -> None:
+        """Remembered, but not at the expense of what is new: a flood of junk would silence the network for a TTL."""
+        self._seen.marks[message_id] = fate
+        self._seen.give_way(message_id)
 
     def _accept(self, now: float, one: Pending) -> None:
         message, name = one.message, one.message.topic

@@ -104,6 +104,7 @@ class GossipParams:
     # ours: state that strangers cause
     max_topics_per_peer: int = 256  # subscriptions that are remembered; the rest are ignored
     max_idontwant_ids: int = 3_000  # IDs taken of one peer in a heartbeat, all its RPCs together
+    max_unwanted: int = 50_000  # IDs that somebody doesn't want and we haven't seen, of all peers together
     max_prune_backoff: float = 3600.0  # a longer backoff of a peer's is cut to this
     max_backoffs_per_topic: int = 10_000
     rpc: RpcLimits = field(default_factory=RpcLimits)
@@ -119,7 +120,7 @@ class GossipParams:
             *("history_length", "history_gossip", "opportunistic_graft_ticks", "direct_connect_ticks", "connectors"),
             *("max_pending_connections", "max_pending_messages", "max_pending_bytes", "max_pending_messages_per_peer"),
             *("max_pending_bytes_per_peer", "max_seen", "max_cache_bytes", "max_topics_per_peer"),
-            "max_backoffs_per_topic",
+            *("max_backoffs_per_topic", "max_unwanted"),
         ):
             _at_least(name, getattr(self, name), 1)
         for name in (

@@ -513,7 +513,8 @@ class _Peer:
 
 
 def _now() -> float:
+    """Outside trio, where routers are made and topics joined before anything runs, no time has passed yet."""
     try:
         return trio.current_time()
-    except RuntimeError:  # a node is put together, and given its validators, before trio runs
+    except RuntimeError:
         return 0.0

@@ -200,12 +200,14 @@ class State:
                 self.unsubscribed(state, name, "gone")
             self.scores.remove(now, peer)
 
-    def subscriptions(self, state: PeerState, changes: tuple[Subscription, ...]) -> None:
+    def subscriptions(self, now: float, state: PeerState, changes: tuple[Subscription, ...]) -> None:
         """The peer has told what it subscribes to, or no longer does."""
         for change in changes:
             name = change.topic
             if not change.subscribe:
-                self.unsubscribed(state, name, "unsubscribed")
+                if self.unsubscribed(state, name, "unsubscribed"):
+                    # as the PRUNE would that should come with it, or the mesh could be entered and left at will
+                    self.backoffs.add(name, state.peer, now + self.params.unsubscribe_backoff)
             elif name not in state.topics:
                 if len(state.topics) >= self.params.max_topics_per_peer:
                     self.counts["too_many_topics"] += 1
@@ -216,16 +218,19 @@ class State:
                 if state.direct or not state.level:
                     topic.always[state.peer] = state
 
-    def unsubscribed(self, state: PeerState, name: str, reason: str) -> None:
+    def unsubscribed(self, state: PeerState, name: str, reason: str) -> bool:
+        """Whether the peer was in our mesh."""
         topic, peer = self.topics.get(name), state.peer
         state.topics.discard(name)
         if topic is None:
-            return
+            return False
         topic.subscribers.pop(peer, None)
         topic.always.pop(peer, None)
-        if topic.mesh and topic.mesh.pop(peer, None) is not None:
+        meshed = topic.mesh is not None and topic.mesh.pop(peer, None) is not None
+        if meshed:
             self.scores.prune(state.stats, name)
             self.waiting_actions.append(Pruned(peer, name, reason))
         if topic.fanout:
             topic.fanout.pop(peer, None)
         self.forget_if_idle(topic)
+        return meshed

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from protocols.base import EndOfStream, Stream, StreamReset
+from protocols.errors import FrameTooLargeError
 from protocols.messages.channel import Owner
-from protocols.messages.errors import KindError, MessageDropped, MessageError, RemoteError
+from protocols.messages.errors import KindError, MessageDropped, MessageError, RemoteError, oversize
 from protocols.messages.timing import within
 from protocols.messages.wire import RESPONSE, Message, error_text
 
@@ -47,6 +48,10 @@ class Answer:
                     frame = await self._stream.receive()
                 except EndOfStream:
                     raise StreamReset(f"{self.peer} ended its answer of {name} before the last part") from None
+                except FrameTooLargeError as error:
+                    large = oversize(error, self.peer)
+                    owner.rejected(large, name)
+                    raise large from None
                 try:
                     message = owner.rules.check_direct(frame, self.peer, name, owner.wall_ms())
                     if message.kind != RESPONSE or message.request_id != 1:

@@ -25,7 +25,7 @@ import base58
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.serialization import load_der_public_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_der_public_key
 from google.protobuf.message import DecodeError
 from nacl.bindings import crypto_sign, crypto_sign_open, crypto_sign_PUBLICKEYBYTES, crypto_sign_seed_keypair
 from nacl.exceptions import CryptoError
@@ -154,10 +154,16 @@ def _secp256k1(data: bytes) -> Verify:
     return _ecdsa_with(ec.EllipticCurvePublicKey.from_encoded_point(ec.SECP256K1(), data))
 
 
+def _need_one_form(key: ec.EllipticCurvePublicKey | rsa.RSAPublicKey, data: bytes) -> None:
+    if key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo) != data:
+        raise ValueError("expected it in its one form: a point uncompressed, RSA with parameters of NULL")
+
+
 def _ecdsa(data: bytes) -> Verify:
     key = load_der_public_key(data)
     if not isinstance(key, ec.EllipticCurvePublicKey) or not isinstance(key.curve, _CURVES):
         raise ValueError("expected a key on P-256, P-384 or P-521")
+    _need_one_form(key, data)
     return _ecdsa_with(key)
 
 
@@ -165,6 +171,7 @@ def _rsa(data: bytes) -> Verify:
     key = load_der_public_key(data)
     if not isinstance(key, rsa.RSAPublicKey) or not _MIN_RSA_BITS <= key.key_size <= _MAX_RSA_BITS:
         raise ValueError(f"expected an RSA key of {_MIN_RSA_BITS} to {_MAX_RSA_BITS} bits")
+    _need_one_form(key, data)
     scheme, algorithm = padding.PKCS1v15(), SHA256()
 
     def verify(signature: bytes, message: bytes) -> bool:

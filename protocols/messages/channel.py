@@ -1,7 +1,8 @@
 """One long-lived stream that we opened, and who waits for answers on it.
 
-    OPENING --> READY --its connection leaves--> RETIRED: answers still come, new requests go on another channel
-        \\--------\\--------------------------------\\--> LOST: whoever waits is told
+    OPENING --> READY --its connection leaves--> RETIRED: answers still come, new requests go on another channel;
+        |         |                              |   \\-- all is sent and answered --> closed properly
+        \\---------+------------------------------+----> LOST: whoever waits is told
 
 A channel is run by a task of the node's, not by the caller who needed it first: a caller that is cancelled gives back
 its place, and nothing else happens.
@@ -17,7 +18,8 @@ import outcome
 import trio
 
 from protocols.base import Network, Protocol, ProtocolError, Stream, StreamError, StreamReset
-from protocols.messages.errors import KindError, MessageDropped, MessageError, RemoteError
+from protocols.errors import FrameTooLargeError
+from protocols.messages.errors import KindError, MessageDropped, MessageError, RemoteError, oversize
 from protocols.messages.requests import Requests
 from protocols.messages.rules import Rules
 from protocols.messages.wire import REQUEST, RESPONSE, Kind, Message, encode_signed, error_text
@@ -80,7 +82,7 @@ class Waiter:
         if self._result is not None:  # it came while the request's sender still had its turn to wait for
             return self._result.unwrap()
         self._task = trio.lowlevel.current_task()
-        message: Message = await trio.lowlevel.wait_task_rescheduled(_give_up)
+        message: Message = await trio.lowlevel.wait_task_rescheduled(self._give_up)
         return message
 
     def tell(self, result: Result) -> None:
@@ -90,9 +92,9 @@ class Waiter:
         else:
             trio.lowlevel.reschedule(self._task, result)
 
-
-def _give_up(_: object) -> trio.lowlevel.Abort:
-    return trio.lowlevel.Abort.SUCCEEDED
+    def _give_up(self, _: object) -> trio.lowlevel.Abort:
+        self._task = None  # an answer that comes in the same turn must not wake the task a second time
+        return trio.lowlevel.Abort.SUCCEEDED
 
 
 class Channel:
@@ -105,28 +107,30 @@ class Channel:
         self.failure: Exception | None = None
         self.stream: Stream | None = None
         self.writer: Writer
-        self._scope = trio.CancelScope()
-        self._retired = False
+        self.retired = False
+        self._sending = 0
 
     @property
     def usable(self) -> bool:
         """Whether it takes requests, or may soon."""
-        return self.failure is None and not self._retired and not (self.stream is not None and self.stream.leaving)
+        return self.failure is None and not self.retired and not (self.stream is not None and self.stream.leaving)
 
     def retire(self) -> None:
-        """Takes no more requests, and ends once those under way are answered."""
-        self._retired = True
-        if not self.requests:
-            self._scope.cancel()
+        """Takes no more requests, and ends once those under way are answered and what waits is sent."""
+        self.retired = True
+        self._end_if_done()
+
+    def _end_if_done(self) -> None:
+        if self.retired and self.stream is not None and not self.requests and not self._sending:
+            self.writer.finish()
 
     async def run(self) -> None:
         """Opens the stream and takes the answers until it ends. Tells whoever waits, and raises nothing."""
         outbox = self.outbox
         failure: Exception | None = None
         try:
-            with self._scope:
-                async with outbox.owner.network.stream(outbox.peer, outbox.protocol) as stream:
-                    failure = await self._serve(stream)
+            async with outbox.owner.network.stream(outbox.peer, outbox.protocol) as stream:
+                failure = await self._serve(stream)
         except (StreamError, ProtocolError) as error:
             failure = error
         except Exception as error:  # a fault of ours must not end the node with the channel
@@ -142,7 +146,7 @@ class Channel:
             outbox.ended(self)
 
     async def _serve(self, stream: Stream) -> Exception | None:
-        """What ended it; None is the peer's proper end. An error resets the stream."""
+        """What ended it; None is a proper end, the peer's or ours. An error resets the stream."""
         self.writer = Writer(stream)
         self.stream = stream
         failure: Exception | None = None
@@ -154,13 +158,16 @@ class Channel:
                     await self.writer.run()
                 except (StreamError, ProtocolError) as error:
                     failure = error
-                    nursery.cancel_scope.cancel()
+                nursery.cancel_scope.cancel()
 
             nursery.start_soon(write)
             self.opened.set()
             try:
                 async for frame in stream:
                     self._take(frame)
+            except FrameTooLargeError as error:
+                failure = oversize(error, self.outbox.peer)
+                self.outbox.owner.rejected(failure, self.outbox.name)
             except (StreamError, ProtocolError) as error:
                 failure = error
             nursery.cancel_scope.cancel()
@@ -170,7 +177,12 @@ class Channel:
 
     async def send(self, message: bytes) -> None:
         """Signs a message and sends it."""
-        await self.writer.send(encode_signed(message, self.outbox.owner.rules.sign(message)))
+        self._sending += 1
+        try:
+            await self.writer.send(encode_signed(message, self.outbox.owner.rules.sign(message)))
+        finally:
+            self._sending -= 1
+            self._end_if_done()
 
     async def ask(self, payload: bytes, type: int) -> Message:
         """Sends a request and waits for its answer."""
@@ -183,8 +195,7 @@ class Channel:
             return await waiter.wait()
         finally:
             requests.forget(request_id)
-            if self._retired and not requests:
-                self._scope.cancel()
+            self._end_if_done()
 
     def _take(self, frame: bytes) -> None:
         owner, peer, name = self.outbox.owner, self.outbox.peer, self.outbox.name

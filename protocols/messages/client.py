@@ -53,12 +53,13 @@ class Client:
         outbox = self._outboxes.get(key)
         if outbox is None:
             protocol = Protocol(sub.id, max_frame=sub.max_frame, timeout=None, send_timeout=sub.stall_timeout)
-            outbox = Outbox(self._owner, peer, sub, protocol, lambda: self._forget(key))
+            outbox = Outbox(self._owner, peer, sub, protocol, lambda outbox: self._forget(key, outbox))
             self._outboxes[key] = outbox
         return _Use(outbox)
 
-    def _forget(self, key: tuple[str, str]) -> None:
-        self._outboxes.pop(key, None)
+    def _forget(self, key: tuple[str, str], outbox: Outbox) -> None:
+        if self._outboxes.get(key) is outbox:  # not its successor: its last channel may end late
+            del self._outboxes[key]
 
 
 class _Use:

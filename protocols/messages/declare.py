@@ -80,7 +80,9 @@ class SubProtocol:
         check_name(self.name)
         for name in _POSITIVE:
             value = getattr(self, name)
-            if value is not None and value <= 0:
+            if value is None and name in ("rate", "burst"):
+                continue
+            if value is None or value <= 0:
                 raise ValueError(f"{self.name}: {name}: expected a number above 0, got {value}")
         if self.max_payload > MAX_PAYLOAD:
             raise ValueError(f"{self.name}: max_payload: expected at most {MAX_PAYLOAD}, got {self.max_payload}")

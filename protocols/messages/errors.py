@@ -7,7 +7,7 @@ RemoteError, AnswerError         the answer to a request is an error
 
 from __future__ import annotations
 
-from protocols.errors import ProtocolError
+from protocols.errors import FrameTooLargeError, ProtocolError
 
 
 class MessageError(ProtocolError):
@@ -31,6 +31,11 @@ class OversizeError(MessageError):
     """The frame is larger than its sub-protocol allows."""
 
     reason = "oversize"
+
+
+def oversize(error: FrameTooLargeError, peer: str) -> OversizeError:
+    """What a stream says of a frame over the bound, as a message's error."""
+    return OversizeError(peer, str(error).removeprefix("expected "), "frame")
 
 
 class SignatureError(MessageError):

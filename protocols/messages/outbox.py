@@ -22,7 +22,9 @@ from protocols.messages.wire import ONE_WAY, REQUEST, Kind, Message, encode_sign
 class Outbox:
     """All that we send one peer on one sub-protocol."""
 
-    def __init__(self, owner: Owner, peer: str, sub: SubProtocol, protocol: Protocol, on_idle: Callable[[], None]):  # noqa: ANN204
+    def __init__(
+        self, owner: Owner, peer: str, sub: SubProtocol, protocol: Protocol, on_idle: Callable[[Outbox], None]
+    ) -> None:
         self.owner = owner
         self.peer = peer
         self.sub = sub
@@ -82,21 +84,25 @@ class Outbox:
     def release_if_idle(self) -> None:
         """Nothing need be kept of a peer that nobody talks with."""
         if not self.users and self._channel is None:
-            self._on_idle()
+            self._on_idle(self)
 
     async def _ready(self) -> Channel:
-        channel = self._channel
-        if channel is not None and not channel.usable:
-            channel.retire()
-            channel = None
-        if channel is None:
-            channel = self._channel = Channel(self)
-            self.owner.spawn(channel.run)
-        if channel.stream is None:
+        while True:
+            channel = self._channel
+            if channel is not None and not channel.usable:
+                channel.retire()
+                channel = None
+            if channel is None:
+                channel = Channel(self)
+                self.owner.spawn(channel.run)  # raises if the node doesn't run
+                self._channel = channel
+            if channel.stream is not None:
+                return channel
             await channel.opened.wait()
-        if channel.failure is not None:
-            raise lost(channel.failure, "")
-        return channel
+            if channel.failure is not None:
+                raise lost(channel.failure, "")
+            if not channel.retired:  # it may have been while we had yet to be woken
+                return channel
 
 
 async def _acquire(places: trio.Semaphore) -> None:

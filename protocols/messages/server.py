@@ -10,17 +10,17 @@ breaks the rules ends the stream; a handler that raises answers its request with
 
 from __future__ import annotations
 
-import math
 import typing
 from collections import Counter, OrderedDict
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Mapping
+from contextlib import suppress
 
 import trio
 
 from protocols.base import Protocol, ProtocolError, Stream, StreamError
 from protocols.errors import FrameTooLargeError
 from protocols.messages.declare import OnMessage, OnParts, OnRequest, Reply, SubProtocol
-from protocols.messages.errors import AnswerError, MessageDropped, MessageError, OversizeError
+from protocols.messages.errors import AnswerError, MessageDropped, MessageError, oversize
 from protocols.messages.gate import Gate
 from protocols.messages.rules import Rules
 from protocols.messages.wire import (
@@ -34,6 +34,8 @@ from protocols.messages.wire import (
     error_payload,
 )
 from protocols.messages.writer import Writer
+
+T = typing.TypeVar("T")
 
 # peers whose tokens are remembered after they have gone
 KNOWN_PEERS = 1024
@@ -156,16 +158,20 @@ class _Session:
         self._template: Template = self.owner.rules.template(self.sub.name, stream.peer)
         # never full: a message in it has a place of the gate's
         self._in_order: trio.MemorySendChannel[_InOrder] | None = None
+        self._received: trio.MemoryReceiveChannel[_InOrder] | None = None
 
     async def run(self) -> None:
         """Reads to the peer's end, and waits for the handlers. Raises what ended the reading."""
         failure: Exception | None = None
-        async with trio.open_nursery() as nursery:
-            try:
-                await self._read(nursery)
-            except (StreamError, ProtocolError) as error:
-                failure = error
-                nursery.cancel_scope.cancel()
+        try:
+            async with trio.open_nursery() as nursery:
+                try:
+                    await self._read(nursery)
+                except (StreamError, ProtocolError) as error:
+                    failure = error
+                    nursery.cancel_scope.cancel()
+        finally:
+            self._drop_queue()
         if failure is not None:
             raise failure
 
@@ -197,7 +203,7 @@ class _Session:
             async for frame in self.stream:
                 return frame
         except FrameTooLargeError as error:
-            large = OversizeError(self.stream.peer, str(error).removeprefix("expected "), "frame")
+            large = oversize(error, self.stream.peer)
             self.owner.rejected(large, self.sub.name)
             raise large from None
         return None
@@ -229,8 +235,8 @@ class _Session:
             self.peer.leave(size)
             return
         if self._in_order is None:
-            self._in_order, received = trio.open_memory_channel[_InOrder](self.sub.requests_in_flight)
-            nursery.start_soon(self._handle_in_order, received)
+            self._in_order, self._received = trio.open_memory_channel[_InOrder](self.sub.requests_in_flight)
+            nursery.start_soon(self._handle_in_order, self._received)
         self._in_order.send_nowait((handler, message, size))
 
     async def _handle_in_order(self, received: trio.MemoryReceiveChannel[_InOrder]) -> None:
@@ -243,6 +249,13 @@ class _Session:
             finally:
                 self.peer.leave(size)
 
+    def _drop_queue(self) -> None:
+        """What nobody will handle gives its places back: the gate outlives the stream."""
+        if self._received is not None:
+            with suppress(trio.WouldBlock, trio.EndOfChannel):
+                while True:
+                    self.peer.leave(self._received.receive_nowait()[2])
+
     # requests
 
     async def _handle_request(self, request: Message, size: int) -> None:
@@ -251,16 +264,12 @@ class _Session:
             handler = None if parts else self.sub.requests.get(request.type)
             if parts is None and handler is None:
                 parts, handler = self.sub.parts.get(None), self.sub.requests.get(None)
-            with trio.move_on_after(self.sub.answer_timeout) as scope:
-                if parts is not None:
-                    await self._answer_in_parts(request, parts, scope)
-                elif handler is not None:
-                    await self._answer_whole(request, handler)
-                else:
-                    await self._answer_error(request, f"{self.sub.name} doesn't answer requests of type {request.type}")
-            if scope.cancelled_caught:
-                self.owner.stats[self.sub.name, "failed"] += 1
-                await self._answer_error(request, f"no answer was found within {self.sub.answer_timeout:g} s")
+            if parts is not None:
+                await self._answer_in_parts(request, parts)
+            elif handler is not None:
+                await self._answer_whole(request, handler)
+            else:
+                await self._answer_error(request, f"{self.sub.name} doesn't answer requests of type {request.type}")
         except StreamError:
             return  # whoever asked is gone; the reader sees it too
         finally:
@@ -268,49 +277,61 @@ class _Session:
 
     async def _answer_whole(self, request: Message, handler: OnRequest) -> None:
         try:
-            reply = await handler(request)
+            reply = await self._in_time(handler(request))
             payload, reply_type = reply if isinstance(reply, Reply) else (reply, 0)
             check_outgoing(payload, reply_type, self.sub.max_payload)
-        except AnswerError as error:
-            await self._answer_error(request, str(error))
-            return
         except Exception as error:  # whatever a handler raises is the answer
-            self._failed(error)
-            await self._answer_error(request, str(error) or type(error).__name__)
+            await self._answer_failure(request, error)
             return
         self.owner.stats[self.sub.name, "answered"] += 1
         await self._answer(request, payload, reply_type)
 
-    async def _answer_in_parts(self, request: Message, handler: OnParts, scope: trio.CancelScope) -> None:
-        held = b""  # the last part says that it is the last, so each waits for the next
-        parts = handler(request)
+    async def _answer_in_parts(self, request: Message, handler: OnParts) -> None:
+        """Each part as soon as it is there. The last one has no bytes: nobody knows before that it is the last."""
+        parts: AsyncIterator[bytes] | None = None
         try:
-            async for part in parts:
-                check_outgoing(part, 0, self.sub.max_payload)
-                if not part:
-                    continue
-                scope.deadline = math.inf  # while the reader is slow: that is stall_timeout's to end
-                if held:
-                    try:
-                        await self._answer(request, held, more=True)
-                    except StreamError:
-                        return  # whoever asked is gone
-                held = part
-                scope.deadline = trio.current_time() + self.sub.answer_timeout
-        except AnswerError as error:
-            await self._answer_error(request, str(error))
-            return
-        except Exception as error:  # as above
-            self._failed(error)
-            await self._answer_error(request, str(error) or type(error).__name__)
-            return
+            while True:
+                try:
+                    if parts is None:
+                        parts = aiter(handler(request))
+                    part = await self._in_time(anext(parts))
+                    check_outgoing(part, 0, self.sub.max_payload)
+                except StopAsyncIteration:
+                    break
+                except Exception as error:  # as above
+                    await self._answer_failure(request, error)
+                    return
+                if part:
+                    await self._answer(request, part, more=True)
         finally:
             if isinstance(parts, AsyncGenerator):
-                with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_TIMEOUT):
-                    await parts.aclose()
+                await self._close(parts)
         self.owner.stats[self.sub.name, "answered"] += 1
-        scope.deadline = math.inf
-        await self._answer(request, held)
+        await self._answer(request, b"")
+
+    async def _in_time(self, work: Awaitable[T]) -> T:
+        with trio.CancelScope(deadline=trio.current_time() + self.sub.answer_timeout):
+            return await work
+        raise self._too_slow()
+
+    def _too_slow(self) -> AnswerError:
+        text = f"no answer was found within {self.sub.answer_timeout:g} s"
+        self._failed(trio.TooSlowError(f"expected an answer in time: {text}"))
+        return AnswerError(text)
+
+    async def _close(self, parts: AsyncGenerator[bytes]) -> None:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_TIMEOUT):
+            try:
+                await parts.aclose()
+            except Exception as error:  # as above, but it is no answer
+                self._failed(error)
+
+    async def _answer_failure(self, request: Message, error: Exception) -> None:
+        if isinstance(error, AnswerError):
+            await self._answer_error(request, str(error))
+        else:
+            self._failed(error)
+            await self._answer_error(request, str(error) or type(error).__name__)
 
     async def _answer_error(self, request: Message, text: str) -> None:
         await self._answer(request, error_payload(text), ERROR_TYPE)

@@ -10,6 +10,7 @@ whatever the bytes. Whether a message fits this node, its stream and the time is
 
 from __future__ import annotations
 
+import builtins
 import enum
 import re
 
@@ -17,6 +18,7 @@ import msgspec
 from google.protobuf.message import DecodeError
 
 from protocols.framing import encode_uvarint
+from protocols.handshake.wire import MAX_FRAME as MAX_HELLO
 from protocols.handshake.wire import MAX_NETWORK_ID, parse_client_version
 from protocols.messages import messages_pb2
 from protocols.messages.authors import MAX_SIGNATURE_BYTES
@@ -193,7 +195,11 @@ def decode_message(data: bytes, peer: str) -> Message:
 
 
 def check_outgoing(payload: bytes, type: int, max_payload: int) -> None:
-    """Raises ValueError for what can't be sent: our own caller's mistake."""
+    """Raises ValueError or TypeError for what can't be sent: our own caller's mistake."""
+    if not isinstance(payload, bytes):
+        raise TypeError(f"payload: expected bytes, got {builtins.type(payload).__name__}")
+    if not isinstance(type, int):
+        raise TypeError(f"type: expected a number, got {type!r}")
     if len(payload) > max_payload:
         raise ValueError(f"payload: expected at most {max_payload} bytes, got {len(payload)}")
     if not 0 <= type < _MAX_TYPE:
@@ -201,8 +207,9 @@ def check_outgoing(payload: bytes, type: int, max_payload: int) -> None:
 
 
 def error_payload(text: str) -> bytes:
-    """What an error answer carries: `text` as UTF-8, cut off after 1 KiB."""
-    return text.encode("utf-8", "replace")[:MAX_ERROR_TEXT]
+    """What an error answer carries: `text` as UTF-8, cut off between two characters after at most 1 KiB."""
+    data = text.encode("utf-8", "replace")
+    return data if len(data) <= MAX_ERROR_TEXT else data[:MAX_ERROR_TEXT].decode("utf-8", "ignore").encode()
 
 
 def error_text(payload: bytes) -> str:
@@ -212,6 +219,8 @@ def error_text(payload: bytes) -> str:
 
 
 def _check_version(version: str, peer: str) -> None:
+    if len(version) > MAX_HELLO:  # its author couldn't have shown it in a handshake, and it goes into logs
+        raise MalformedError(peer, f"at most {MAX_HELLO} bytes, got {len(version)}", "client_version")
     try:
         parse_client_version(version)
     except ValueError as error:

@@ -38,14 +38,21 @@ class Writer:
         self._wake = trio.Event()
         self._busy = False
         self._sent = 0
+        self._finishing = False
+        self._ended: Exception | None = None
 
     async def send(self, frame: bytes) -> None:
         """Returns when the frame is on its way. Raises StreamError, and ValueError for one over the bound."""
+        bound = self._stream.protocol.max_frame
+        if bound is not None and len(frame) > bound:  # before it is queued: it is its sender's mistake, nobody else's
+            raise ValueError(f"a frame of {self._stream.protocol.id} holds at most {bound} bytes, not {len(frame)}")
         self._sent += 1
         if self._sent % YIELD_AFTER:
             await trio.lowlevel.checkpoint_if_cancelled()
         else:
             await trio.lowlevel.checkpoint()
+        if self._ended is not None:
+            raise _again(self._ended)
         if not self._busy and not self._waiting and self._stream.send_nowait(frame):
             return
         waiting = _Waiting(frame)
@@ -60,8 +67,15 @@ class Writer:
         if waiting.failure is not None:
             raise waiting.failure
 
+    def finish(self) -> None:
+        """`run` returns once all that waits is sent."""
+        self._finishing = True
+        self._wake.set()
+
     async def run(self) -> None:
-        """Sends what has to wait, until cancelled or the stream fails: then it raises, and so does whoever waits."""
+        """Sends what has to wait, until finished, cancelled or the stream fails: then it raises, and so does whoever
+        waits. Afterwards nothing can be sent.
+        """
         waiting: _Waiting | None = None
         failure: Exception = StreamReset(f"the stream of {self._stream.protocol.id} was closed")
         try:
@@ -73,13 +87,21 @@ class Writer:
                     self._busy = False
                     waiting.done.set()
                     waiting = None
+                if self._finishing:
+                    return
                 self._wake = trio.Event()
                 await self._wake.wait()
         except (StreamError, ProtocolError) as error:
             failure = error
             raise
         finally:
+            self._ended = failure
             for one in ([waiting] if waiting else []) + list(self._waiting):
-                one.failure = type(failure)(str(failure))
+                one.failure = _again(failure)
                 one.done.set()
             self._waiting.clear()
+
+
+def _again(failure: Exception) -> Exception:
+    """Each who is told gets an error of its own."""
+    return type(failure)(str(failure))

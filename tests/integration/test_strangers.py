@@ -70,7 +70,7 @@ async def test_a_message_that_is_none_is_the_senders_fault_and_no_error_of_ours(
 
 async def test_asking_often_leaves_nothing_behind():
     """Streams that the answering side has closed, and the asking side fills and never ends."""
-    async with running() as a, running() as b:
+    async with running(gossip="off") as a, running(gossip="off") as b:
         await b.connect(a.addrs[0])
         (connection,) = a.swarm.admitted_connections()
         await eventually(lambda: not connection.get_streams())
@@ -86,8 +86,8 @@ async def test_asking_often_leaves_nothing_behind():
 async def test_a_cancelled_open_leaves_no_stream_behind(autojump_clock):
     async with (
         MemNet(latency=0.01) as net,
-        mem_node(net, A, dht="off", protocols=[echo_protocol()]) as a,
-        mem_node(net, B, dht="off") as b,
+        mem_node(net, A, dht="off", gossip="off", protocols=[echo_protocol()]) as a,
+        mem_node(net, B, dht="off", gossip="off") as b,
     ):
         connection = await b.connect(a.addrs[0])
         echo = echo_protocol()

@@ -20,7 +20,7 @@ from node.identity import Identity
 from node.node import Node
 from protocols import Protocol
 
-TIMEOUT = 15.0
+TIMEOUT = 45.0
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
 ECHO = Protocol("/vouch/echo/1.0.0", max_frame=64 * 1024)
 

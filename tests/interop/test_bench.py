@@ -14,6 +14,7 @@ from interop.bench import __main__ as command
 from interop.bench import chart, floors, report, runner, stage
 from interop.bench.benchmarks import BENCHMARKS, Benchmark, Line
 from interop.bench.cost import Spent, cpu_seconds, private_bytes
+from interop.bench.gossip import Gossiping
 from interop.bench.measures import Crowding, Sample, percentile
 from interop.bench.runner import Measured, Results
 from interop.peer import Peer, PeerError
@@ -21,14 +22,23 @@ from interop.peer import Peer, PeerError
 pytestmark = pytest.mark.interop
 
 BY_NAME = {benchmark.name: benchmark for benchmark in BENCHMARKS}
-COUNTS = {"dial": 1, "ping": 5, "streams-1": 3, "streams-16": 40, "requests-1": 10, "requests-16": 100}
-COUNTS["signed-requests"] = 100
+AMOUNTS = {
+    "dial": 1,
+    "ping": 5,
+    "streams-1": 3,
+    "streams-16": 40,
+    "requests-1": 10,
+    "requests-16": 100,
+    "signed-requests": 100,
+    "connections": Crowding((2, 5), 5, 0.05, 0.05, width=2, pings=3),
+    "gossip": Gossiping(0.1, 4.0, nodes=3),
+}
 MIB = 1 << 20
 
 
 def tiny(name, pairings):
     """A row of the plan: that benchmark with next to nothing to do."""
-    amount = Crowding((2, 5), 5, 0.05, 0.05, width=2, pings=3) if name == "connections" else COUNTS.get(name, MIB)
+    amount = AMOUNTS.get(name, MIB)
     return replace(BY_NAME[name], amounts=(amount, amount), repeats=(1, 1)), list(pairings)
 
 
@@ -73,7 +83,8 @@ async def test_every_benchmark_measures_our_node_on_the_same_processes():
         (sample,) = measured_one.samples["vouch"]
         assert min(sample.spent.wall, sample.spent.dialler, sample.spent.listener) > 0
     if "connections" in names:
-        assert {"ping-at-0", "ping-at-2", "ping-at-5"} <= set(results.measured[-1].samples["vouch"][0].values)
+        crowded = results.measured[names.index("connections")]
+        assert {"ping-at-0", "ping-at-2", "ping-at-5"} <= set(crowded.samples["vouch"][0].values)
     lines = [json.loads(line) for line in report.json_lines(results, wanted)]
     assert [line["benchmark"] for line in lines] == wanted
     assert all(set(line) == {"benchmark", "unit", "medians"} and set(line["medians"]) == {"vouch"} for line in lines)
@@ -85,6 +96,15 @@ async def test_the_go_peer_does_all_that_ours_does(built):
     results = await measured([tiny(name, ["go", "vouch-go"]) for name in names])
     assert all(set(medians) == {"go", "vouch-go"} for medians in results.medians().values())
     assert "go-libp2p" in results.versions
+
+
+@pytest.mark.parametrize("end", ["go", "stock"])
+async def test_the_others_gossip_as_ours_does(end, built):
+    if end == "go":
+        built(end)
+    medians = (await measured([tiny("gossip", [end])])).medians()
+    assert medians.keys() == {line.name for line in BY_NAME["gossip"].lines}
+    assert all(value[end] > 0 for value in medians.values())
 
 
 async def test_stock_py_libp2p_does_all_that_ours_does():

@@ -132,8 +132,9 @@ def test_payloads_are_compared_byte_by_byte(got, whole, text):
 
 
 def test_memory_may_grow_by_a_share_or_a_little():
-    assert watch.may_grow_to(1 << 20) == (1 << 20) + watch.TOLERANCE_BYTES
-    assert watch.may_grow_to(1 << 30) == int((1 << 30) * (1 + watch.TOLERANCE_SHARE))
+    assert watch.may_grow_to(1 << 20, 60.0) == (1 << 20) + watch.TOLERANCE_BYTES
+    assert watch.may_grow_to(1 << 20, 1.0) == (1 << 20) + watch.SHORT_TOLERANCE_BYTES
+    assert watch.may_grow_to(1 << 30, 60.0) == int((1 << 30) * (1 + watch.TOLERANCE_SHARE))
 
 
 @pytest.mark.parametrize("faulty", [False, True])

@@ -151,14 +151,14 @@ def test_show_is_aligned(capsys):
 
 
 def test_every_setting_has_a_flag_on_run_and_show():
-    values = {"log_format": "json", "log_level": "error", "admission": "open", "dht": "off", "upgrade": "stock"}
-    values |= {"listen": "/ip4/127.0.0.1/tcp/1", "bootstrap": f"/ip4/127.0.0.1/tcp/1/p2p/{PEER_ID}"}
+    values = {"listen": "/ip4/127.0.0.1/tcp/1", "bootstrap": f"/ip4/127.0.0.1/tcp/1/p2p/{PEER_ID}"}
     values |= {"client_version": "x/1.0.0", "min_versions": "x=1.0.0", "kad_protocol": "/kad"}
     values |= {"max_stream_window": "1000000", "max_connection_window": "100000000"}
-    values |= {"heartbeat": "off", "heartbeat_steady": "2"}
+    values |= {"heartbeat_steady": "2"}
     for command in (["run"], ["config", "show"]):
         for name, setting in SETTINGS.items():
-            loaded = settings_from(parse([*command, setting.flag, values.get(name, "7"), *_room_for(name)]))
+            value = setting.choices[-1] if setting.choices else values.get(name, "7")
+            loaded = settings_from(parse([*command, setting.flag, value, *_room_for(name)]))
             assert loaded.sources[name] == f"flag {setting.flag}"
 
 

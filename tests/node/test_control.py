@@ -246,7 +246,8 @@ async def test_unknown_call(node):
     with pytest.raises(UsageError) as error:
         await ask(node, "halt")
     assert str(error.value) == (
-        "expected one of the calls connect, disconnect, find_peer, peers, ping, status, got 'halt'"
+        "expected one of the calls connect, disconnect, find_peer, gossip, peers, ping, publish, status, subscribe, "
+        "got 'halt'"
     )
 
 
@@ -325,7 +326,7 @@ async def test_a_line_that_is_too_long_ends_the_client(node, end):
         answer = await client.answer()
         assert answer == {
             "id": 0,
-            "error": {"kind": "UsageError", "message": "expected a request of at most 65536 bytes on one line"},
+            "error": {"kind": "UsageError", "message": f"expected a request of at most {MAX_LINE} bytes on one line"},
         }
         with suppress(trio.BrokenResourceError):  # that is how a close looks that leaves bytes of ours unread
             assert await client.answer() is None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from node.cli import demo, main
+from node.cli import demo, main, processes
 from node.cli.demo import Progress, Row
 
 ROOT = Path(__file__).parents[2]
@@ -98,12 +98,12 @@ def test_too_few_or_too_many_nodes(capsys, nodes):
 def test_a_node_that_dies(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(demo.tempfile, "tempdir", str(tmp_path))
     program = "import sys; [print('line', n) for n in range(20)]; print('no more', file=sys.stderr); sys.exit(3)"
-    monkeypatch.setattr(demo, "NODE_COMMAND", (sys.executable, "-c", program))
+    monkeypatch.setattr(processes, "NODE_COMMAND", (sys.executable, "-c", program))
     assert main(["demo", "--json", "--timeout", str(DEADLINE)]) == 1
     captured = capsys.readouterr()
     lines = captured.err.splitlines()
     assert captured.out == ""
-    assert len(lines) == demo.LOG_LINES + 1
+    assert len(lines) == processes.LOG_LINES + 1
     assert "node 1: no more" in lines
     assert lines[-1] == ("vouch: error: node 1 ended unexpectedly, with exit status 3; its last log lines are above")
     assert list(tmp_path.iterdir()) == []
@@ -111,9 +111,9 @@ def test_a_node_that_dies(capsys, monkeypatch, tmp_path):
 
 def test_a_node_that_ignores_its_end_is_killed(monkeypatch, tmp_path):
     monkeypatch.setattr(demo.tempfile, "tempdir", str(tmp_path))
-    monkeypatch.setattr(demo, "STOP_TIMEOUT", 0.1)
+    monkeypatch.setattr(processes, "STOP_TIMEOUT", 0.1)
     program = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
-    monkeypatch.setattr(demo, "NODE_COMMAND", (sys.executable, "-c", program))
+    monkeypatch.setattr(processes, "NODE_COMMAND", (sys.executable, "-c", program))
     assert main(["demo", "--json", "--timeout", "0.5"]) == 1
     assert list(tmp_path.iterdir()) == []
     assert left_over(tmp_path) == []

@@ -22,6 +22,8 @@ disconnect and ping; the others all of these:
     streams PEER N WIDTH     N streams of `/vouch/echo/1.0.0`, WIDTH at a time, 32 bytes on each: {"seconds"}
     requests PEER N STREAMS  N frames of 128 bytes, echoed, over as many streams that stay open: {"seconds"}
 
+    gossip-…                 `gossip.py` tells
+
 Opening the streams of perf, both and requests isn't measured. Who answers perf tells the event "perf" for each stream,
 with what it has "received" and "sent" in bytes. `total_ms` is the time of `Node.connect`, or of stock py-libp2p's
 `Swarm.dial_addr`; `admission_ms` runs from when the connection is secured and multiplexed (`Connection.opened_at`) to

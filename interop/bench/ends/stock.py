@@ -13,28 +13,21 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 import trio
-from libp2p import new_host
 from libp2p.abc import IHost, INetConn, INetStream, INetwork, INotifee
-from libp2p.crypto.ed25519 import create_new_key_pair
-from libp2p.crypto.x25519 import create_new_key_pair as create_new_x25519_key_pair
 from libp2p.custom_types import TProtocol
 from libp2p.host.ping import ID as PING_ID
 from libp2p.host.ping import PING_LENGTH
 from libp2p.io.utils import read_exactly
-from libp2p.network.config import ConnectionConfig
 from libp2p.network.stream.exceptions import StreamEOF
 from libp2p.peer.id import ID
-from libp2p.peer.peerstore import PeerStore
 from libp2p.perf import WRITE_BLOCK_SIZE
-from libp2p.rcmgr import new_resource_manager
-from libp2p.rcmgr.connection_limits import new_connection_limits_with_defaults
-from libp2p.rcmgr.manager import ResourceLimits
-from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_ID
-from libp2p.security.noise.transport import Transport as Noise
 from multiaddr import Multiaddr
 
+from interop.bench.ends.gossip import gossip_commands
+from interop.bench.ends.gossip_stock import stock_gossip
 from interop.bench.ends.lines import LISTEN, Command, say, say_listening, until
 from interop.bench.ends.load import ECHO_ID, MAX_FRAME, STREAM_PAYLOAD, ask, check_echo, repeat, together
+from interop.bench.ends.stock_host import make_host
 from interop.peer import Message
 from node.node import parse_peer_addr
 from protocols.framing import FrameDecoder, encode_frame
@@ -42,25 +35,23 @@ from protocols.perf import COUNT_BYTES, PERF, Result
 
 BLOCK = bytes(WRITE_BLOCK_SIZE)
 READ_SIZE = 64 * 1024
-# of its connections py-libp2p keeps so many for those that it dials
-FOR_DIALLING = 50
 
 
 @asynccontextmanager
 async def stock(connections: int | None = None) -> AsyncIterator[dict[str, Command]]:
     """A host, and what it can be told to do."""
-    host = _host(connections)
+    host = make_host(connections)
     network = host.get_network()
     network.register_notifee(_TellDisconnected(host))
     host.set_stream_handler(TProtocol(PERF.id), partial(_contained, _answer_perf))
     host.set_stream_handler(TProtocol(ECHO_ID), partial(_contained, _answer_echo))
     commands = _Commands(host)
-    async with host.run([Multiaddr(LISTEN)]):
+    async with host.run([Multiaddr(LISTEN)]), gossip_commands(stock_gossip) as gossip:
         peer_id = str(host.get_id())
         addrs = [str(addr).partition("/p2p/")[0] for addr in host.get_addrs()]
         say_listening(peer_id, [f"{addr}/p2p/{peer_id}" for addr in addrs])
         names = ("connect", "identify", "disconnect", "ping", "perf", "both", "streams", "requests")
-        yield {name: getattr(commands, name) for name in names}
+        yield {name: getattr(commands, name) for name in names} | gossip
 
 
 class _Commands:
@@ -228,28 +219,6 @@ class _TellDisconnected(INotifee):
     async def listen(self, network: INetwork, multiaddr: Multiaddr) -> None: ...
 
     async def listen_close(self, network: INetwork, multiaddr: Multiaddr) -> None: ...
-
-
-def _host(connections: int | None) -> IHost:
-    keys = create_new_key_pair()
-    noise = Noise(keys, noise_privkey=create_new_x25519_key_pair().private_key)
-    config = resources = peers = None
-    if connections is not None:
-        # five limits, of which it says nothing when one is reached; over that of its store it forgets its own key
-        most = connections + FOR_DIALLING
-        config = ConnectionConfig(max_connections=most, min_connections=FOR_DIALLING, high_watermark=most)
-        limits = new_connection_limits_with_defaults()
-        limits.max_established_inbound = limits.max_established_total = most
-        resources = new_resource_manager(ResourceLimits(max_connections=most), connection_limits=limits)
-        peers = PeerStore(max_peers=2 * most)
-    return new_host(
-        key_pair=keys,
-        sec_opt={NOISE_ID: noise},
-        muxer_preference="YAMUX",
-        connection_config=config,
-        resource_manager=resources,
-        peerstore_opt=peers,
-    )
 
 
 def _protocols(host: IHost, peer_id: ID) -> list[str]:

@@ -1,4 +1,5 @@
-"""Our node as an end. Without Kademlia, like the Go peer, so that nothing goes on between measurements."""
+"""Our node as an end. Without Kademlia, heartbeats and gossip, like the Go peer, so that nothing goes on between
+measurements."""
 
 from __future__ import annotations
 
@@ -11,6 +12,8 @@ from typing import Any, Literal
 
 import trio
 
+from interop.bench.ends.gossip import gossip_commands
+from interop.bench.ends.gossip_vouch import vouch_gossip
 from interop.bench.ends.lines import LISTEN, Command, say, say_listening, until
 from interop.bench.ends.load import (
     ECHO_ID,
@@ -85,18 +88,20 @@ async def vouch(
     if connections is not None:
         limits = dict.fromkeys(("max_connections", "max_inbound", "max_connections_per_ip"), connections)
         limits |= {"max_half_open": HALF_OPEN, "max_half_open_per_ip": HALF_OPEN}
-    config = Config(listen=(LISTEN,), dht="off", upgrade=upgrade, admission=admission, **limits)
+    config = Config(
+        listen=(LISTEN,), dht="off", heartbeat="off", gossip="off", upgrade=upgrade, admission=admission, **limits
+    )
     node = Node(config, identity=Identity.generate(), protocols=[perf_protocol(), echo_protocol(), asked("signed")])
     # a node signs or it doesn't: what it costs is measured beside it
     unsigned = Messages(node, replace(node.messages.rules, signatures=False))
     node.registry.add(unsigned.serve(asked("unsigned")))
     commands = _Commands(node, unsigned)
     node.events.subscribe(commands.note)
-    async with node, trio.open_nursery() as nursery:
+    async with node, gossip_commands(vouch_gossip) as gossip, trio.open_nursery() as nursery:
         await nursery.start(unsigned.run)
         say_listening(node.peer_id, node.addrs)
         names = ("connect", "identify", "disconnect", "ping", "perf", "both", "streams", "requests", "messages")
-        yield {name: getattr(commands, name) for name in names}
+        yield {name: getattr(commands, name) for name in names} | gossip
         nursery.cancel_scope.cancel()
 
 

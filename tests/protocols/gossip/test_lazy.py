@@ -309,3 +309,49 @@ def test_gossip_of_a_floodsub_peer_is_not_looked_at():
     control = Control((IHave(TOPIC, (b"2",)),), (IWant((b"1",)),), idontwant=(IDontWant((b"3",)),))
     made.receive("flood", Rpc(control=control))
     assert made.sent() == {}
+
+
+def test_asking_more_often_than_we_advertised_is_misbehaviour():
+    """We advertise a message in three heartbeats, so an honest peer that goes on losing it asks three times."""
+    router = Router(score=PeerScoreParams())
+    router.peer("a", "b")
+    router.messages("b", message(b"m"))
+    router.verdict(b"m")
+    for _ in range(3):
+        router.iwant("a", b"m")
+    assert router.engine.scores._peers["a"].behaviour == 0
+    router.iwant("a", b"m", b"unknown")
+    assert router.engine.scores._peers["a"].behaviour == 1, "once for each RPC"
+
+
+def test_a_promise_is_kept_though_there_is_no_room():
+    """Who sends what it promised is free, whatever we do with it; a flood would punish honest peers otherwise."""
+    router = Router(score=PeerScoreParams(), max_pending_messages_per_peer=1, max_seen=3)
+    router.peer("a")
+    router.messages("a", message(b"fills"))
+    router.ihave("a", b"m")
+    router.messages("a", message(b"m"))
+    assert router.engine.counts["no_room"] == 1
+    router.heartbeat(5)
+    assert router.engine.counts["promises_broken"] == 0
+    router = Router(score=PeerScoreParams(), max_seen=1)
+    router.peer("a", "b")
+    router.ihave("a", b"m")
+    router.messages("b", message(b"fills"))
+    router.messages("a", message(b"m"))
+    assert router.engine.counts["seen_full"] == 1
+    router.heartbeat(5)
+    assert router.engine.counts["promises_broken"] == 0
+
+
+def test_idontwants_of_all_peers_together_are_bounded():
+    router = Router(max_unwanted=5)
+    router.peer("a", "b")
+    router.idontwant("a", b"1", b"2", b"3")
+    router.idontwant("b", b"3", b"4", b"5", b"6", b"7")
+    assert len(router.engine._lazy.unwanted) == 5
+    assert router.engine._lazy.unwanted[b"3"] == {"a", "b"}
+    assert router.engine.counts["idontwant_ignored"] == 1
+    router.heartbeat(3)
+    router.idontwant("b", b"6")
+    assert b"6" in router.engine._lazy.unwanted

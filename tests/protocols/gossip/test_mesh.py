@@ -468,3 +468,24 @@ def test_the_fanout_has_nobody_below_the_publish_threshold():
     scores["p1"] = -41.0
     router.heartbeat()
     assert "p1" not in router.publish(b"2").peers
+
+
+def test_who_unsubscribes_in_the_mesh_is_backed_off():
+    """As if it had pruned us, which honest peers do as well; otherwise a mesh could be entered and left at will."""
+    router = Router(score=PeerScoreParams())
+    router.peer("a", mesh=True)
+    router.receive("a", Rpc((Subscription(TOPIC, False), Subscription(TOPIC, True))))
+    router.heartbeat()
+    assert router.engine.mesh(TOPIC) == ()
+    router.graft("a")
+    assert router.engine.mesh(TOPIC) == ()
+    assert router.engine.counts["graft_early"] == 1
+
+
+def test_who_comes_back_in_time_after_unsubscribing_is_taken():
+    router = Router(score=PeerScoreParams())
+    router.peer("a", mesh=True)
+    router.receive("a", Rpc((Subscription(TOPIC, False), Subscription(TOPIC, True))))
+    router.now += 10
+    router.graft("a")
+    assert router.engine.mesh(TOPIC) == ("a",)

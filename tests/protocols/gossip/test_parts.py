@@ -11,7 +11,7 @@ from protocols.gossip.params import GossipParams, RpcLimits
 from protocols.gossip.pending import Pending, Waiting
 from protocols.gossip.promises import Promises
 from protocols.gossip.rpc import PubsubMessage
-from protocols.gossip.seen import Seen
+from protocols.gossip.seen import Fate, Seen
 
 # seen
 
@@ -240,3 +240,25 @@ def test_the_bounds_hold_and_nothing_leaks(steps):
         for account in waiting._accounts.values():
             assert 0 < len(account.held) <= 3
             assert account.bytes <= 1000
+
+
+def test_an_id_that_gave_way_and_came_again_lives_for_the_whole_ttl():
+    seen = Seen(64.0, 2)
+    seen.add(0.0, b"a", Fate.IGNORED)
+    seen.add(0.0, b"b", Fate.ACCEPTED)
+    seen.give_way(b"a")
+    assert not seen.full(10.0)
+    assert b"a" not in seen.marks
+    seen.add(10.0, b"a", Fate.ACCEPTED)
+    seen.expire(70.0)
+    assert list(seen.marks) == [b"a"]
+    assert seen.full(70.0) is False
+
+
+def test_an_id_that_may_give_way_expires_like_any():
+    seen = Seen(64.0, 1)
+    seen.add(0.0, b"a", Fate.IGNORED)
+    seen.give_way(b"a")
+    seen.expire(70.0)
+    seen.add(71.0, b"a", Fate.ACCEPTED)
+    assert seen.full(72.0), "what was said of it before is forgotten with it"

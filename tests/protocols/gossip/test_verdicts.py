@@ -453,3 +453,30 @@ def test_floodsub_and_direct_peers_get_every_accepted_message():
     made.messages("a", message())
     made.verdict(b"m")
     assert made.sent_messages() == {peer: [b"m"] for peer in ("flood", "direct", "b", "c", "d")}
+
+
+def test_what_was_refused_gives_way_to_new_messages():
+    """Spam that nobody accepts must not keep what is good out, for as long as the TTL."""
+    router = Router(max_seen=4)
+    router.peer("spammer", "honest", mesh=True)
+    router.messages("honest", message(b"good"))
+    router.verdict(b"good")
+    for number in range(20):
+        junk = b"junk%d" % number
+        router.messages("spammer", message(junk))
+        router.verdict(junk, IGNORE if number % 2 else REJECT)
+    router.take(Deliver)
+    router.messages("honest", message(b"new"), message(b"good"))
+    assert router.delivered() == [b"new"]
+    assert len(router.engine._seen) <= 4
+
+
+def test_what_was_accepted_or_waits_gives_way_to_nothing():
+    router = Router(max_seen=3)
+    router.peer("a")
+    for data in (b"1", b"2", b"3", b"4"):
+        router.messages("a", message(data))
+        if data == b"1":
+            router.verdict(data)
+    assert router.delivered() == [b"1", b"2", b"3"]
+    assert router.engine.counts["seen_full"] == 1

@@ -1,0 +1,213 @@
+"""What can be asked of a running node's gossip: `publish`, `gossip`, its state, and `subscribe`, which goes on.
+
+Times in nanoseconds are of the machine's monotonic clock, which all its processes share: the time from a `publish` on
+one node to a `message` on another of the same machine is their difference.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+import msgspec
+import trio
+
+from node.errors import UsageError, VouchError
+from node.node import Node
+from protocols.gossip import GossipMessage, PublishError, Subscription
+
+# bytes of payloads that wait for one client
+MAX_WAITING = 8 << 20
+
+Tell = Callable[[msgspec.Struct], Awaitable[None]]
+
+
+class Publish(msgspec.Struct, forbid_unknown_fields=True):
+    """`payload` in base64; `type` is the program's own number."""
+
+    topic: str
+    payload: bytes
+    type: int = 0
+
+
+class Published(msgspec.Struct):
+    """A message that was made: its ID in hexadecimal, the peers it was handed to, how many connected peers subscribe to
+    the topic, and how many speak pubsub at all.
+    """
+
+    message_id: str
+    peers: list[str]
+    subscribers: int
+    connected: int
+    published_ns: int
+
+
+class GossipQuery(msgspec.Struct, forbid_unknown_fields=True):
+    """No parameters."""
+
+
+class TopicState(msgspec.Struct):
+    """A joined topic: the peers of its mesh, and how many connected peers subscribe to it."""
+
+    topic: str
+    mesh: list[str]
+    subscribers: int
+
+
+class GossipState(msgspec.Struct):
+    """The node's gossip since its start. `duplicates`: copies of what was there already; `verdicts`, by kind;
+    `cpu_ns`, of the whole process.
+    """
+
+    topics: list[TopicState]
+    published: int
+    delivered: int
+    duplicates: int
+    verdicts: dict[str, int]
+    bytes_received: int
+    cpu_ns: int
+
+
+class Subscribe(msgspec.Struct, forbid_unknown_fields=True):
+    """Without `payload` messages come without theirs: for those who count."""
+
+    topic: str
+    payload: bool = True
+
+
+class Subscribed(msgspec.Struct, tag_field="event", tag="subscribed"):
+    """The topic is joined; what is published from now on comes. `relays`: nobody decides on the topic, so what is
+    signed properly is accepted as long as somebody listens.
+    """
+
+    topic: str
+    relays: bool
+
+
+class Received(msgspec.Struct, tag_field="event", tag="message"):
+    """An accepted message; `payload` in base64, `size` its bytes, `timestamp_ms` Unix time of its author's clock."""
+
+    topic: str
+    message_id: str
+    author: str
+    forwarder: str
+    type: int
+    timestamp_ms: int | None
+    received_ns: int
+    size: int
+    payload: bytes
+
+
+class Missed(msgspec.Struct, tag_field="event", tag="missed"):
+    """So many messages were left out here, for the client reads too slowly."""
+
+    count: int
+
+
+async def publish(node: Node, params: Publish) -> Published:
+    """Signs a message and hands it to the topic's peers. Nobody to hand it to is no error here."""
+    gossip = node.gossip
+    published_ns = time.monotonic_ns()
+    try:
+        receipt = await gossip.publish(params.topic, params.payload, type=params.type)
+    except ValueError as error:
+        raise UsageError(str(error)) from None
+    except PublishError as error:
+        raise VouchError(str(error)) from None
+    return Published(
+        message_id=receipt.message_id.hex(),
+        peers=[str(peer) for peer in receipt.peers],
+        subscribers=len(gossip.engine.peers(params.topic)),
+        connected=len(node.connected_peers()),
+        published_ns=published_ns,
+    )
+
+
+async def state(node: Node, _params: GossipQuery) -> GossipState:
+    """How the node's gossip is."""
+    gossip = node.gossip
+    engine, stats = gossip.engine, gossip.stats
+    return GossipState(
+        topics=[
+            TopicState(topic, [str(peer) for peer in engine.mesh(topic)], len(engine.peers(topic)))
+            for topic in sorted(engine.topics)
+        ],
+        published=stats.published,
+        delivered=stats.delivered_messages,
+        duplicates=engine.counts["duplicate"],
+        verdicts={verdict.value: count for verdict, count in stats.verdicts.items()},
+        bytes_received=stats.bytes_received,
+        cpu_ns=time.process_time_ns(),
+    )
+
+
+async def subscribe(node: Node, params: Subscribe, tell: Tell) -> None:
+    """Tells the messages of a topic until the node stops; the caller cancels it when the client has gone."""
+    with node.topics.listening(params.topic) as (subscription, relays):
+        await tell(Subscribed(params.topic, relays))
+        queue = _Queue()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_fill, queue, subscription, params.payload)
+            while (item := await queue.next()) is not None:
+                await tell(item)
+
+
+async def _fill(queue: _Queue, subscription: Subscription, payload: bool) -> None:
+    async for message in subscription:
+        queue.put(_received(message, payload))
+    queue.end()
+
+
+def _received(message: GossipMessage, payload: bool) -> Received:
+    age = trio.current_time() - message.received_at
+    return Received(
+        topic=message.topic,
+        message_id=message.message_id.hex(),
+        author=message.author,
+        forwarder=message.forwarder,
+        type=message.type,
+        timestamp_ms=message.timestamp_ms,
+        received_ns=time.monotonic_ns() - round(age * 1e9),
+        size=len(message.payload),
+        payload=message.payload if payload else b"",
+    )
+
+
+class _Queue:
+    """What waits for one client, bounded in bytes; what is left out is counted, and told in its place."""
+
+    ENTRY = 512  # bytes of a message beside its payload
+
+    def __init__(self) -> None:
+        self._items: deque[Received | Missed] = deque()
+        self._bytes = 0
+        self._ended = False
+        self._changed = trio.Event()
+
+    def put(self, item: Received) -> None:
+        size = len(item.payload) + self.ENTRY
+        if self._bytes + size <= MAX_WAITING:
+            self._items.append(item)
+            self._bytes += size
+        elif isinstance(self._items[-1], Missed):
+            self._items[-1].count += 1
+        else:
+            self._items.append(Missed(1))
+        self._changed.set()
+
+    def end(self) -> None:
+        self._ended = True
+        self._changed.set()
+
+    async def next(self) -> Received | Missed | None:
+        """The next item; None at the end."""
+        while not self._items:
+            if self._ended:
+                return None
+            self._changed = trio.Event()
+            await self._changed.wait()
+        item = self._items.popleft()
+        if isinstance(item, Received):
+            self._bytes -= len(item.payload) + self.ENTRY
+        return item
