@@ -351,11 +351,13 @@ async def test_signed_records_are_made_and_opened_for_identify_only(net, autojum
         came = accept_all(b)
         await eventually(knows(a, b))
         await trio.sleep(QUIET)
-        monkeypatch.setattr(envelope, "seal_record", counting_seal)
-        monkeypatch.setattr(envelope, "consume_envelope", counting_consume)
+        monkeypatch.setattr("libp2p.peer.peerstore.seal_record", counting_seal)
+        monkeypatch.setattr("libp2p.identity.update.consume_envelope", counting_consume)
         monkeypatch.setattr("node.gossip.consume_envelope", counting_consume)
-        monkeypatch.setattr("libp2p.peer.peerstore.seal_record", counting_seal, raising=False)
         for number in range(50):
             await a.gossip.publish(TOPIC, b"%d" % number)
         await eventually(lambda: len(came) == 50)
         assert (made, opened) == (0, 0)
+        async with gossiper(net, 3) as c:  # as a new peer's are
+            await c.connect(b.addrs[0])
+            await eventually(lambda: made >= 1 and opened >= 2)
