@@ -31,11 +31,15 @@ class Priority(enum.IntEnum):
 
 @dataclass(slots=True)
 class Send:
-    """The RPC is one value for all the peers, so it needs to be encoded only once. It may be larger than a frame."""
+    """The RPC is one value for all the peers, so it needs to be encoded only once. It may be larger than a frame.
+
+    message_id: of the message in it, where it is a single one that is relayed.
+    """
 
     peers: tuple[Peer, ...]
     rpc: Rpc
     priority: Priority
+    message_id: bytes = b""
 
 
 @dataclass(slots=True)

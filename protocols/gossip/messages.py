@@ -162,7 +162,7 @@ class Messages:
         author = message.from_
         peers = tuple([p for p, to in targets.items() if p not in had and (not author or to.peer_id != author)])
         if peers:
-            self._state.send(peers, Rpc(publish=(message,)), Priority.RELAY)
+            self._state.send(peers, Rpc(publish=(message,)), Priority.RELAY, one.message_id)
 
     def _drop(self, one: Pending, reason: str) -> None:
         """Ignored without a verdict."""

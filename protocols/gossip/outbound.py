@@ -1,7 +1,8 @@
 """What waits to be sent to one peer: control before data, ours before others', put together, and bounded. No I/O.
 
     subscriptions, GRAFT, PRUNE   never dropped; over their bound the peer counts as gone (OverflowError)
-    IHAVE, IWANT, IDONTWANT       dropped over the same bound, and counted: the protocol lives without them
+    IHAVE, IWANT                  dropped over the same bound, and counted: the protocol lives without them
+    IDONTWANT                     the same over MAX_UNWANTED; needless for a small message that goes out itself
     messages                      dropped over `max_bytes`, and counted: those of others first, the newest of them;
                                   the peer can ask for what it is told of
 
@@ -14,7 +15,8 @@ what is inside them is put together, and wrapped once.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 
 from protocols.framing import encode_uvarint
 from protocols.gossip.actions import Priority
@@ -26,20 +28,24 @@ FILL = 64 * 1024
 MAX_CONTROL = 256 * 1024
 # of go-libp2p-pubsub's reader, which looks at no more of one RPC
 MAX_IDONTWANT_IDS = 10
+MAX_UNWANTED = 1024
+# a message up to this size tells as quickly as an IDONTWANT that we have it
+TELLS_ITSELF = 8 * 1024
 
 _CONTROL_TAG = b"\x1a"  # field 3 of an RPC, with a length
+_IDONTWANT_TAG = b"\x2a"  # field 5 of that
+_ID_TAG = b"\x0a"  # field 1 of that
 
 
 class Encoded:
-    """An RPC that holds no messages, as bytes, and what must be known to put it together with others."""
+    """An RPC without messages, as bytes, and what must be known to put it together with others."""
 
-    __slots__ = ("control", "grafts", "head", "idontwant", "lossy", "prunes", "size")
+    __slots__ = ("control", "grafts", "head", "lossy", "prunes", "size")
 
     def __init__(self, rpc: Rpc) -> None:
         control = rpc.control
         self.head = encode(Rpc(rpc.subscriptions)) if rpc.subscriptions else b""
         self.control = encode_control(control) if control else b""
-        self.idontwant = sum([len(one.message_ids) for one in control.idontwant]) if control else 0
         self.grafts = bool(control and control.graft)
         self.prunes = bool(control and control.prune)
         self.lossy = not (self.head or self.grafts or self.prunes)
@@ -58,12 +64,16 @@ def encode_pieces(rpc: Rpc, limit: int) -> Iterator[Encoded]:
 class Outbound:
     """One peer's queue. `dropped` counts what was lost, by kind: "message" or "control"."""
 
-    __slots__ = ("_answers", "_control", "_control_bytes", "_max_bytes", "_own", "_relayed", "bytes", "dropped")
+    __slots__ = (
+        *("_answers", "_control", "_control_bytes", "_max_bytes", "_own", "_relayed", "_unwanted", "bytes"),
+        "dropped",
+    )
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._control: deque[Encoded] = deque()
         self._control_bytes = 0
+        self._unwanted: dict[bytes, None] = {}  # IDs for IDONTWANT
         self._own: deque[bytes] = deque()
         self._answers: deque[bytes] = deque()  # to the peer's IWANTs: one that doesn't come is a promise broken
         self._relayed: deque[bytes] = deque()
@@ -71,10 +81,10 @@ class Outbound:
         self.dropped: Counter[str] = Counter()
 
     def __bool__(self) -> bool:
-        return bool(self._control or self._own or self._answers or self._relayed)
+        return bool(self._control or self._unwanted or self._own or self._answers or self._relayed)
 
-    def put_message(self, encoded: bytes, priority: Priority) -> bool:
-        """Whether there was room for an encoded RPC that holds messages."""
+    def put_message(self, encoded: bytes, priority: Priority, message_id: bytes = b"") -> bool:
+        """Whether there was room for an encoded RPC that holds messages: a single one, if its ID is given."""
         queue = self._relayed
         if priority is not Priority.RELAY:
             queue = self._own if priority is Priority.PUBLISH else self._answers
@@ -86,7 +96,17 @@ class Outbound:
             return False
         queue.append(encoded)
         self.bytes += len(encoded)
+        if message_id and len(encoded) <= TELLS_ITSELF:
+            self._unwanted.pop(message_id, None)
         return True
+
+    def put_unwanted(self, message_ids: Iterable[bytes]) -> None:
+        """Messages that the peer needn't send us: IDONTWANT."""
+        for message_id in message_ids:
+            if len(self._unwanted) >= MAX_UNWANTED:
+                self.dropped["control"] += 1
+                return
+            self._unwanted[message_id] = None
 
     def put_control(self, encoded: Encoded) -> bool:
         """Whether there was room. Raises OverflowError where it must not be dropped."""
@@ -101,7 +121,7 @@ class Outbound:
 
     def next(self) -> bytes:
         """The bytes of the next RPC; b"" if there is none."""
-        parts = self._next_control() if self._control else []
+        parts = self._next_control() if self._control or self._unwanted else []
         filled = sum(map(len, parts))
         for queue in (self._own, self._answers, self._relayed):
             while queue and (not parts or filled + len(queue[0]) <= FILL):
@@ -114,23 +134,30 @@ class Outbound:
     def _next_control(self) -> list[bytes]:
         parts: list[bytes] = []
         inner: list[bytes] = []
-        waiting, taken, ids, pruned = self._control, 0, 0, False
+        waiting, taken, pruned = self._control, 0, False
         while waiting:
             one = waiting[0]
-            # Go looks at no more IDs of one RPC; and readers look at its GRAFTs before its PRUNEs
-            apart = (ids and ids + one.idontwant > MAX_IDONTWANT_IDS) or (pruned and one.grafts)
-            if taken and (apart or taken + one.size > FILL):
+            # readers look at an RPC's GRAFTs before its PRUNEs
+            if taken and ((pruned and one.grafts) or taken + one.size > FILL):
                 break
             waiting.popleft()
             taken += one.size
-            ids += one.idontwant
             pruned = pruned or one.prunes
             if one.head:
                 parts.append(one.head)
             if one.control:
                 inner.append(one.control)
         self._control_bytes -= taken
+        if self._unwanted:
+            inner.append(self._next_unwanted())
         if inner:
             body = b"".join(inner)
             parts += (_CONTROL_TAG, encode_uvarint(len(body)), body)
         return parts
+
+    def _next_unwanted(self) -> bytes:
+        ids = list(islice(self._unwanted, MAX_IDONTWANT_IDS))
+        for message_id in ids:
+            del self._unwanted[message_id]
+        body = b"".join([_ID_TAG + encode_uvarint(len(message_id)) + message_id for message_id in ids])
+        return _IDONTWANT_TAG + encode_uvarint(len(body)) + body

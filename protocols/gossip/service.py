@@ -30,7 +30,7 @@ from protocols.gossip.messages import Verdict
 from protocols.gossip.outbound import Outbound, encode_pieces
 from protocols.gossip.params import GossipParams
 from protocols.gossip.policy import Policy
-from protocols.gossip.rpc import PeerInfo, Rpc, decode, encode
+from protocols.gossip.rpc import Control, PeerInfo, Rpc, decode, encode
 from protocols.gossip.rpc import Subscription as RpcSubscription
 from protocols.gossip.score_params import PeerScoreParams, PeerScoreThresholds
 from protocols.gossip.state import PROTOCOLS, MessageId, TopicParams
@@ -262,6 +262,8 @@ class Gossip:
         """Sends what is in the queues."""
         while True:
             await self._something.wait()
+            # whoever decides on what has just come has its turn first: what is relayed goes out with the rest
+            await trio.lowlevel.checkpoint()
             self._something = trio.Event()
             touched, self._touched = self._touched, {}
             for link in touched:
@@ -277,8 +279,17 @@ class Gossip:
                     continue
                 touched[link] = None
                 for piece in pieces:
-                    if not link.queue.put_message(piece, action.priority):
+                    if not link.queue.put_message(piece, action.priority, action.message_id):
                         refused.add(link.peer)
+            return
+        control = rpc.control
+        if control is not None and control.idontwant and control == Control(idontwant=control.idontwant):
+            unwanted = [message_id for one in control.idontwant for message_id in one.message_ids]
+            for peer in action.peers:
+                link = links.get(typing.cast("str", peer))
+                if link is not None:
+                    touched[link] = None
+                    link.queue.put_unwanted(unwanted)
             return
         parts = list(encode_pieces(rpc, self.params.rpc.max_size))
         for peer in action.peers:

@@ -146,8 +146,10 @@ class State:
 
     # actions
 
-    def send(self, peers: tuple[Peer, ...], rpc: Rpc, priority: Priority = Priority.CONTROL) -> None:
-        self.waiting_actions.append(Send(peers, rpc, priority))
+    def send(
+        self, peers: tuple[Peer, ...], rpc: Rpc, priority: Priority = Priority.CONTROL, message_id: bytes = b""
+    ) -> None:
+        self.waiting_actions.append(Send(peers, rpc, priority, message_id))
 
     def score(self, state: PeerState) -> float:
         return self.scores.of(state.stats)

@@ -7,12 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.gossip.actions import Priority
-from protocols.gossip.outbound import FILL, MAX_CONTROL, MAX_IDONTWANT_IDS, Outbound, encode_pieces
+from protocols.gossip.outbound import FILL, MAX_CONTROL, MAX_IDONTWANT_IDS, MAX_UNWANTED, Outbound, encode_pieces
 from protocols.gossip.params import RpcLimits
 from protocols.gossip.rpc import (
     Control,
     Graft,
-    IDontWant,
     IHave,
     Prune,
     PubsubMessage,
@@ -80,12 +79,37 @@ def test_small_rpcs_go_together_and_large_ones_alone():
     assert sizes[-1] == 900_000
 
 
+def unwanted(rpcs):
+    return [[i for one in (rpc.control or Control()).idontwant for i in one.message_ids] for rpc in rpcs]
+
+
 def test_idontwants_together_are_no_more_than_go_reads():
     queue = Outbound(MIB)
-    for _ in range(7):
-        put(queue, Rpc(control=Control(idontwant=(IDontWant((b"a", b"b", b"c")),))))
-    assert [sum(len(i.message_ids) for i in rpc.control.idontwant) for rpc in drained(queue)] == [9, 9, 3]
+    ids = [b"%d" % number for number in range(25)]
+    for start in range(0, 25, 5):
+        queue.put_unwanted(ids[start : start + 5])
+    queue.put_unwanted(ids[:5])
+    found = unwanted(drained(queue))
+    assert [len(some) for some in found] == [10, 10, 5]
+    assert [one for some in found for one in some] == ids
     assert MAX_IDONTWANT_IDS == 10
+
+
+def test_a_small_message_says_itself_that_we_have_it():
+    queue = Outbound(MIB)
+    queue.put_unwanted([b"small", b"large", b"not relayed"])
+    queue.put_message(encode(message(1_000)), Priority.RELAY, b"small")
+    queue.put_message(encode(message(100_000)), Priority.RELAY, b"large")
+    found = drained(queue)
+    assert unwanted(found) == [[b"large", b"not relayed"], []]
+    assert [len(rpc.publish) for rpc in found] == [1, 1]
+
+
+def test_idontwants_beyond_the_bound_are_dropped():
+    queue = Outbound(MIB)
+    queue.put_unwanted([b"%d" % number for number in range(MAX_UNWANTED + 3)])
+    assert queue.dropped == {"control": 1}
+    assert sum(map(len, unwanted(drained(queue)))) == MAX_UNWANTED
 
 
 def test_a_graft_after_a_prune_has_an_rpc_of_its_own():
