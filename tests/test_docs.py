@@ -38,6 +38,12 @@ def test_the_echo_protocol_runs_as_printed(tmp_path):
     assert output(program, tmp_path) == "b'is anybody there?'\n"
 
 
+def test_the_gossip_of_the_page_runs_as_printed(tmp_path):
+    program = blocks("gossip.md", "python")[0]
+    printed = set(output(program, tmp_path).splitlines())  # in whatever order the two nodes come to print
+    assert printed == {"handed to 1 peer", "accepted b'block 17'", "rejected b'nonsense'"}
+
+
 # messages.md: each program is followed by what it prints, and by a `main` for several machines
 CHAT, CHAT_MAIN, STORE, STORE_MAIN = range(4)
 

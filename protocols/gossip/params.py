@@ -98,7 +98,7 @@ class GossipParams:
 
     # ours: memory of what was seen
     seen_ttl: float = 120.0  # Go's default; networks of ours need their timestamp window
-    max_seen: int = 200_000
+    max_seen: int = 500_000  # about 100 bytes each
     max_cache_bytes: int = 64 * MIB  # of accepted messages that can still be asked for
 
     # ours: state that strangers cause
