@@ -23,6 +23,7 @@ from node.events import Admitted, Disconnected, Event, GossipRejected, Identifie
 from node.host import Host
 from node.identify import IdentifyService
 from node.log import get_logger
+from node.peers.store import printable
 from node.tasks import TaskStatus
 from node.topics import Topics
 from protocols import Network
@@ -144,7 +145,7 @@ class NodeGossip:
 
 
 def open_record(info: PeerInfo) -> tuple[ID, list[Multiaddr]]:
-    """Who a PRUNE has named, and where it is. Raises ValueError for a record that isn't the peer's own."""
+    """Who a PRUNE has named, and those of its addresses that are any. Raises ValueError for a record that isn't the peer's own."""
     try:
         envelope, record = consume_envelope(info.record, RECORD_DOMAIN)
         signer = ID.from_pubkey(envelope.public_key)
@@ -152,7 +153,7 @@ def open_record(info: PeerInfo) -> tuple[ID, list[Multiaddr]]:
         raise ValueError(f"expected a signed peer record, got {error!r}") from None
     if record.peer_id != signer or signer.to_bytes() != info.peer_id:
         raise ValueError(f"expected the record of {ID(info.peer_id)}, got that of {record.peer_id} signed by {signer}")
-    return signer, list(record.addrs)
+    return signer, [addr for addr in record.addrs if printable(addr)]
 
 
 def ip_of(addr: str) -> str | None:
