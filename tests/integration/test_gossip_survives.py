@@ -1,4 +1,4 @@
-"""What must not end a node's gossip, nor the node: what strangers make fit in no frame or no address, and faults of ours."""
+"""What must end neither a node nor its gossip: what strangers make fit in no frame or no address, and faults of ours."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ from multiaddr import Multiaddr
 
 from node.events import Admitted
 from protocols.gossip import PeerScoreThresholds
-from protocols.gossip.rpc import PeerInfo
-from tests.gossiping import TOPIC, accept_all, gossiper
+from protocols.gossip.rpc import PeerInfo, Rpc, encode
+from tests.gossiping import TOPIC, accept_all, eventually, gossiper, line, meet
 from tests.memnet import MemNet
 from tests.nodes import Recorder
-from tests.rawgossip import prune, raw_gossip, subscribe
+from tests.rawgossip import prune, publish, raw_gossip, subscribe
+
+MIB = 1 << 20
 
 
 @pytest.fixture
@@ -44,3 +46,18 @@ async def test_a_record_whose_addresses_are_none(net, autojump_clock, monkeypatc
         infos = (record_of(gossiper(net, 4), nonsense), record_of(named, [*nonsense, Multiaddr(named.addrs[0])]))
         await raw.say(node, prune(TOPIC, peers=infos, backoff=60))
         assert (await at_named.next(Admitted)).peer == node.peer_id
+
+
+async def test_a_message_that_just_fits_its_frame_is_relayed(net, autojump_clock):
+    """What we measure a message by is a little more than it has."""
+    async with line(net, 2, gossip_signing="strict") as (a, b), raw_gossip(net, "10.0.0.9") as raw:
+        at_a, at_b = accept_all(a), accept_all(b)
+        await meet(a, b)
+        await raw.node.connect(a.addrs[0])
+        policy = gossiper(net, 8, gossip_signing="strict").gossip.policy
+        policy.max_payload = MIB
+        around = len(encode(Rpc(publish=(policy.make(TOPIC, bytes(MIB // 2), 0),)))) - MIB // 2
+        message = policy.make(TOPIC, bytes(MIB - around), 0)
+        assert MIB - 2 <= len(encode(Rpc(publish=(message,)))) <= MIB
+        await raw.say(a, subscribe(TOPIC), publish(message))
+        await eventually(lambda: len(at_a) == len(at_b) == 1)
