@@ -80,6 +80,7 @@ class NodeGossip:
             on_connect=self._connect,
             on_failed=_failed,
             on_rejected=self._rejected,
+            on_fault=_fault,
         )
 
     async def run(self, *, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
@@ -145,7 +146,8 @@ class NodeGossip:
 
 
 def open_record(info: PeerInfo) -> tuple[ID, list[Multiaddr]]:
-    """Who a PRUNE has named, and those of its addresses that are any. Raises ValueError for a record that isn't the peer's own."""
+    """Who a PRUNE has named, and its addresses, without those that are none. Raises ValueError for a record that isn't
+    the peer's own."""
     try:
         envelope, record = consume_envelope(info.record, RECORD_DOMAIN)
         signer = ID.from_pubkey(envelope.public_key)
@@ -160,6 +162,10 @@ def ip_of(addr: str) -> str | None:
     """The IP address in a multiaddr, if it begins with one."""
     parts = addr.split("/")
     return parts[2] if len(parts) > 2 and parts[1] in ("ip4", "ip6") else None
+
+
+def _fault(error: Exception, where: str) -> None:
+    log.error("gossip_fault", where=where, exc_info=error)
 
 
 def _failed(error: Exception, topic: str) -> None:

@@ -43,7 +43,8 @@ class Gossip:
     """A node's gossip. `engine` is the router's rules, `stats` what was measured.
 
     max_queue: bytes of messages that wait for one slow peer. on_connect: dials a peer that a PRUNE named (its ID and
-    signed record); on_redial: a direct peer that is missing. on_failed: told of a validator's exception.
+    signed record); on_redial: a direct peer that is missing. on_failed: told of a validator's exception. on_fault: told
+    of an exception that is a fault of this package, and where it came; without it, it is raised.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Gossip:
         on_redial: Callable[[str], None] | None = None,
         on_failed: Callable[[Exception, str], None] | None = None,
         on_rejected: Callable[[MessageError | MessageDropped, str], None] | None = None,
+        on_fault: Callable[[Exception, str], None] | None = None,
     ) -> None:
         self.policy = policy
         self.params = params or GossipParams()
@@ -76,10 +78,10 @@ class Gossip:
             direct=tuple(direct),
         )
         self.stats = Stats()
-        self.peers = Peers(network, self.engine, self.stats, max_queue=max_queue, act=self._act)
+        self.peers = Peers(network, self.engine, self.stats, max_queue=max_queue, act=self._act, fault=self._fault)
         self.protocols = self.peers.protocols
         self._on_connect, self._on_redial = on_connect, on_redial
-        self._on_failed, self._on_rejected = on_failed, on_rejected
+        self._on_failed, self._on_rejected, self._on_fault = on_failed, on_rejected, on_fault
         self._deciders: dict[str, Decider] = {}
         self._listeners: dict[str, list[Subscription]] = {}
         self._messages: dict[bytes, GossipMessage] = {}  # those that await a verdict
@@ -102,7 +104,11 @@ class Gossip:
                         await self._sooner.wait()
                     self._sooner = trio.Event()
                     if _now() >= self.engine.next_wakeup():
-                        self.engine.wake(_now())
+                        try:
+                            self.engine.wake(_now())
+                        except Exception as error:
+                            self._fault(error, "heartbeat")
+                            await trio.sleep(self.params.heartbeat_interval)  # what is due may be so for ever
                         self._act()
                         self.peers.move_if_leaving()
         finally:
@@ -228,12 +234,15 @@ class Gossip:
         engine = self.engine
         while actions := engine.take():  # a verdict given at once adds more
             for action in actions:
-                if isinstance(action, Send):
-                    self.peers.send(action, refused)
-                elif isinstance(action, Deliver):
-                    self._deliver(action)
-                else:
-                    self._tell(action)
+                try:
+                    if isinstance(action, Send):
+                        self.peers.send(action, refused)
+                    elif isinstance(action, Deliver):
+                        self._deliver(action)
+                    else:
+                        self._tell(action)
+                except Exception as error:  # the others go on
+                    self._fault(error, type(action).__name__)
         self.peers.flush_soon()
         return refused
 
@@ -315,6 +324,11 @@ class Gossip:
     def _spawn(self, run: Callable[[], Awaitable[None]]) -> None:
         if self._nursery is not None:
             self._nursery.start_soon(run)
+
+    def _fault(self, error: Exception, where: str) -> None:
+        if self._on_fault is None:
+            raise error
+        self._on_fault(error, where)
 
     def _validator_failed(self, error: Exception, message: GossipMessage) -> None:
         self.stats.failed += 1

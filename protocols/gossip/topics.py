@@ -212,5 +212,8 @@ class ByFunction:
         except Exception as error:  # a fault of ours: nobody else pays
             self._failed(error, message)
             verdict = Verdict.IGNORE
-        if message.verdict is None:
-            message._give(verdict, "validator")
+        try:
+            if message.verdict is None:
+                message._give(verdict, "validator")
+        except Exception as error:  # a fault of the router's ends no validator
+            self._failed(error, message)

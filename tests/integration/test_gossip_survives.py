@@ -1,10 +1,11 @@
-"""What must end neither a node nor its gossip: what strangers make fit in no frame or no address, and faults of ours."""
+"""What must end neither a node nor its gossip: what strangers make fit in no frame or address, and faults of ours."""
 
 from __future__ import annotations
 
 from functools import partial
 
 import pytest
+import trio
 from libp2p.peer.envelope import seal_record
 from libp2p.peer.id import ID
 from libp2p.peer.peer_record import PeerRecord
@@ -13,7 +14,7 @@ from multiaddr import Multiaddr
 from node.events import Admitted
 from protocols.gossip import PeerScoreThresholds
 from protocols.gossip.rpc import PeerInfo, Rpc, encode
-from tests.gossiping import TOPIC, accept_all, eventually, gossiper, line, meet
+from tests.gossiping import QUIET, TOPIC, accept_all, eventually, gossiper, knows, line, meet
 from tests.memnet import MemNet
 from tests.nodes import Recorder
 from tests.rawgossip import prune, publish, raw_gossip, subscribe
@@ -61,3 +62,54 @@ async def test_a_message_that_just_fits_its_frame_is_relayed(net, autojump_clock
         assert MIB - 2 <= len(encode(Rpc(publish=(message,)))) <= MIB
         await raw.say(a, subscribe(TOPIC), publish(message))
         await eventually(lambda: len(at_a) == len(at_b) == 1)
+
+
+class Broken:
+    """A method that fails, `times` times, and works then; half done, if that is how it fails."""
+
+    def __init__(self, monkeypatch, owner, name, *, times=3, half=False):
+        self.left = times
+        self._half = half
+        self._works = getattr(owner, name)
+        monkeypatch.setattr(owner, name, self)
+
+    def __call__(self, *args, **fields):
+        if self.left:
+            self.left -= 1
+            if self._half:
+                self._works(*args, **fields)
+            raise RuntimeError("a fault of ours")
+        return self._works(*args, **fields)
+
+
+@pytest.mark.parametrize("name", ["wake", "verdict", "receive", "add_peer", "remove_peer"])
+async def test_a_fault_of_the_rules_is_logged_and_gossip_goes_on(net, autojump_clock, monkeypatch, caplog, name):
+    async with line(net, 2) as (a, b), raw_gossip(net, "10.0.0.9") as raw:
+        came = accept_all(b)
+        await eventually(knows(a, b))
+        broken = Broken(monkeypatch, b.gossip.engine, name, half=name == "remove_peer")
+        author = gossiper(net, 8)
+        for number in range(4):
+            await raw.node.connect(b.addrs[0])
+            raw.forget_stream(b)
+            await raw.say(b, subscribe(TOPIC), publish(author.gossip.policy.make(TOPIC, b"%d" % number, 0)))
+            await trio.sleep(QUIET)
+            await raw.node.disconnect(b.peer_id)
+            await trio.sleep(QUIET)
+        assert not broken.left
+        told = [record for record in caplog.records if record.levelname == "ERROR"]
+        assert len(told) == 3, told
+        await a.gossip.publish(TOPIC, b"after")
+        await eventually(lambda: came[-1:] == [b"after"])
+
+
+async def test_a_fault_while_sending_costs_that_stream_only(net, autojump_clock, monkeypatch, caplog):
+    async with line(net, 2) as (a, b):
+        came = accept_all(b)
+        await eventually(knows(a, b))
+        Broken(monkeypatch, a.gossip.peers._links[b.peer_id], "flush", times=1)
+        await a.gossip.publish(TOPIC, b"before")
+        await trio.sleep(QUIET)
+        assert [record.levelname for record in caplog.records].count("ERROR") == 1
+        await a.gossip.publish(TOPIC, b"after")
+        await eventually(lambda: came == [b"before", b"after"])
