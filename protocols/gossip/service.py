@@ -265,6 +265,7 @@ class Gossip:
             received_at=now,
             type=opened.type,
             timestamp_ms=opened.timestamp_ms,
+            deadline=action.deadline,
             decide=self._decide,
         )
         self.stats.delivered(opened.timestamp_ms)

@@ -9,6 +9,7 @@ is missed, and both are counted: a subscriber that falls behind or fails harms n
 
 from __future__ import annotations
 
+import math
 import typing
 from collections import deque
 from collections.abc import Awaitable, Callable
@@ -28,12 +29,12 @@ class GossipMessage:
     """A message of a topic, held until its verdict: `accept`, `reject` or `ignore`, at any time, from any task.
 
     author: the peer ID of who signed it. forwarder: of who brought it first. received_at: on trio's clock.
-    timestamp_ms: Unix time of the author's clock; None in foreign networks.
+    timestamp_ms: Unix time of the author's clock; None in foreign networks. deadline: when its time for a verdict ends.
     """
 
     __slots__ = (
-        *("_decide", "author", "forwarder", "message_id", "payload", "received_at", "timestamp_ms", "topic", "type"),
-        "verdict",
+        *("_decide", "author", "deadline", "forwarder", "message_id", "payload", "received_at", "timestamp_ms"),
+        *("topic", "type", "verdict"),
     )
 
     def __init__(
@@ -47,6 +48,7 @@ class GossipMessage:
         received_at: float,
         type: int = 0,
         timestamp_ms: int | None = None,
+        deadline: float = math.inf,
         decide: Decide | None = None,
     ) -> None:
         self.topic = topic
@@ -55,6 +57,7 @@ class GossipMessage:
         self.forwarder = forwarder
         self.message_id = message_id
         self.received_at = received_at
+        self.deadline = deadline
         self.type = type
         self.timestamp_ms = timestamp_ms
         self.verdict: Verdict | None = None
@@ -205,8 +208,14 @@ class ByFunction:
             self._running -= 1
 
     async def _decide(self, message: GossipMessage) -> None:
+        if trio.current_time() >= message.deadline:
+            return  # it has been ignored
+        verdict = None
         try:
-            verdict = await self._validator(message)
+            with trio.move_on_at(message.deadline) as scope:
+                verdict = await self._validator(message)
+            if scope.cancelled_caught:
+                return  # the same
             if not isinstance(verdict, Verdict):
                 raise TypeError(f"expected a validator to return a Verdict, got {verdict!r}")
         except Exception as error:  # a fault of ours: nobody else pays
