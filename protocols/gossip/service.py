@@ -24,11 +24,13 @@ import trio
 from protocols.base import Network
 from protocols.gossip.actions import Action, Connect, Deliver, Dropped, Grafted, Pruned, Redial, Send
 from protocols.gossip.engine import Engine, Receipt
+from protocols.gossip.fragments import fragments
 from protocols.gossip.messages import Verdict
+from protocols.gossip.outbound import FILL
 from protocols.gossip.params import GossipParams
 from protocols.gossip.peers import Peers
 from protocols.gossip.policy import Policy
-from protocols.gossip.rpc import PeerInfo
+from protocols.gossip.rpc import PeerInfo, Rpc
 from protocols.gossip.score_params import PeerScoreParams, PeerScoreThresholds
 from protocols.gossip.state import MessageId, TopicParams
 from protocols.gossip.stats import Stats
@@ -40,7 +42,8 @@ QUEUE = 1024
 
 
 class Gossip:
-    """A node's gossip. `engine` is the router's rules, `stats` what was measured.
+    """A node's gossip. `engine` is the router's rules, `stats` what was measured. Raises ValueError for an
+    `rpc.max_size` that what is put together doesn't fit in.
 
     max_queue: bytes of messages that wait for one slow peer. on_connect: dials a peer that a PRUNE named (its ID and
     signed record); on_redial: a direct peer that is missing. on_failed: told of a validator's exception. on_fault: told
@@ -67,6 +70,7 @@ class Gossip:
     ) -> None:
         self.policy = policy
         self.params = params or GossipParams()
+        _at_least_filled(self.params.rpc.max_size)
         self.engine = Engine(
             own_peer,
             self.params,
@@ -138,6 +142,7 @@ class Gossip:
         await trio.lowlevel.checkpoint()
         self.policy.check_topic(topic)
         message = self.policy.make(topic, payload, type)
+        fragments(Rpc(publish=(message,)), self.params.rpc.max_size)  # raises, before anybody knows of it
         receipt = self.engine.publish(_now(), topic, message)
         refused = self._act()
         self.stats.published += 1
@@ -335,6 +340,11 @@ class Gossip:
         self.stats.failed += 1
         if self._on_failed is not None:
             self._on_failed(error, message.topic)
+
+
+def _at_least_filled(max_size: int) -> None:
+    if max_size < 2 * FILL:  # RPCs are filled to FILL, and what goes along is less than that
+        raise ValueError(f"expected rpc.max_size to be at least {2 * FILL} bytes, got {max_size}")
 
 
 def _now() -> float:

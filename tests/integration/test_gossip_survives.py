@@ -12,10 +12,11 @@ from libp2p.peer.peer_record import PeerRecord
 from multiaddr import Multiaddr
 
 from node.events import Admitted
-from protocols.gossip import PeerScoreThresholds
+from protocols.gossip import GossipParams, PeerScoreThresholds
+from protocols.gossip.params import RpcLimits
 from protocols.gossip.rpc import PeerInfo, Rpc, encode
 from tests.gossiping import QUIET, TOPIC, accept_all, eventually, gossiper, knows, line, meet
-from tests.memnet import MemNet
+from tests.memnet import MemNet, mem_node
 from tests.nodes import Recorder
 from tests.rawgossip import prune, publish, raw_gossip, subscribe
 
@@ -113,3 +114,20 @@ async def test_a_fault_while_sending_costs_that_stream_only(net, autojump_clock,
         assert [record.levelname for record in caplog.records].count("ERROR") == 1
         await a.gossip.publish(TOPIC, b"after")
         await eventually(lambda: came == [b"before", b"after"])
+
+
+async def test_what_fits_in_no_frame_of_these_settings_is_refused_to_its_author(net, autojump_clock):
+    params = GossipParams(rpc=RpcLimits(max_size=128 << 10))
+    async with line(net, 2, gossip_params=params) as (a, b):
+        came = accept_all(b)
+        await eventually(knows(a, b))
+        with pytest.raises(ValueError, match="131072"):
+            await a.gossip.publish(TOPIC, bytes(128 << 10))
+        for number in range(8):  # together they would fit in no frame
+            await a.gossip.publish(TOPIC, bytes([number]) * 60_000)
+        await eventually(lambda: len(came) == 8)
+
+
+async def test_frames_too_small_for_what_is_put_together_are_refused(net, autojump_clock):
+    with pytest.raises(ValueError, match=r"rpc\.max_size"):
+        mem_node(net, "10.0.0.1", gossip_params=GossipParams(rpc=RpcLimits(max_size=10_000)))
