@@ -7,6 +7,7 @@ from collections.abc import Callable
 import pytest
 import trio
 
+from node.api import gossip
 from node.node import Node
 from protocols.gossip import GossipMessage, PublishError, Verdict
 from tests.nodes import running
@@ -119,3 +120,11 @@ async def test_what_it_cannot_do_is_said() -> None:
                 gossip.relay(TOPIC)
     with pytest.raises(PublishError, match="ended"):
         await gossip.publish(TOPIC, b"")
+
+
+async def test_its_state_can_be_asked_for() -> None:
+    with trio.fail_after(LIMIT):
+        async with running(gossip_router="stock") as node, node.gossip.subscribe(TOPIC):
+            state = await gossip.state(node, gossip.GossipQuery())
+            assert [row.topic for row in state.topics] == [TOPIC]
+            assert (state.published, state.duplicates) == (0, 0)
