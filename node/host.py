@@ -32,6 +32,7 @@ from node.dialer import Dialer
 from node.events import Events
 from node.keys import prepare_keys
 from node.peers.store import BoundedPeerStore
+from node.quic.transport import Quic
 from node.registry import Registry
 from node.streams import AsNetStream
 from node.swarm import Swarm
@@ -158,7 +159,7 @@ def build(
     events: Events,
     transports: Sequence[ITransport] | None = None,
 ) -> Host:
-    """Puts the host together, on TCP unless other transports are given. Nothing runs or listens yet."""
+    """Puts the host together, on TCP and QUIC unless other transports are given. Nothing runs or listens yet."""
     prepare_keys()
     peer_id = ID.from_pubkey(key_pair.public_key)
     peerstore = BoundedPeerStore(config.max_known_peers)
@@ -168,7 +169,7 @@ def build(
         peer_id,
         peerstore,
         upgrader,
-        list(transports or [Tcp()]),
+        list(transports or [Tcp(), Quic(key_pair, config)]),
         config=config,
         rules=rules,
         registry=registry,

@@ -11,6 +11,7 @@ only; streams are opened on those only; a slot lives as long as its connection; 
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -39,6 +40,22 @@ CLOSE_TIMEOUT = 1.0
 UNKNOWN_HOST = "unknown"
 
 log = get_logger("swarm")
+
+
+@typing.runtime_checkable
+class NativelyMuxed(typing.Protocol):
+    """A connection that secures itself, once it has its place."""
+
+    async def handshake(self) -> None:
+        """Secures it. Raises ProtocolError."""
+
+
+@typing.runtime_checkable
+class DialsPeers(typing.Protocol):
+    """A transport whose connections are secured when they are made."""
+
+    async def dial_peer(self, maddr: Multiaddr, peer: ID) -> IMuxedConn:
+        """A connection with that peer, and with nobody else."""
 
 
 class Swarm(LibP2PSwarm):
@@ -157,6 +174,8 @@ class Swarm(LibP2PSwarm):
                 await _close_quietly(read_write_closer)
 
     async def _upgrade_inbound(self, accepted: ReadWriteCloser) -> IMuxedConn:
+        if isinstance(accepted, NativelyMuxed):
+            await accepted.handshake()
         if isinstance(accepted, IMuxedConn):
             return accepted
         secured = await self.upgrader.upgrade_security(RawConnection(accepted, False), False)
@@ -174,7 +193,7 @@ class Swarm(LibP2PSwarm):
         lease: Lease | None = None
         connection: Connection | None = None
         try:
-            raw = await transport.dial(addr)
+            raw = await (transport.dial_peer(addr, peer_id) if isinstance(transport, DialsPeers) else transport.dial(addr))
             remote = raw.get_remote_address()
             lease = self.limits.dialled(remote[0] if remote else UNKNOWN_HOST)
             muxed = raw if isinstance(raw, IMuxedConn) else await self._upgrade_outbound(raw, peer_id)
