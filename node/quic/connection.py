@@ -3,9 +3,12 @@
     NEW --handshake()--> SECURED --start()--> ... --closed, lost, timed out--> ended
 
 The endpoint brings datagrams and time (`receive`, `tick`) and takes datagrams (`flush`); nothing here waits for a
-socket. A reader that doesn't read fills the connection: when `max_unread` bytes wait, no more are taken from qh3, which
-then gives the peer no more credit, until half of them have been read. (qh3 gives credit to a stream when its bytes are
-taken, so one stream's credit can't be held back alone.) When the connection is lost every stream is reset.
+socket. When the connection is lost every stream is reset.
+
+Credit follows the readers. qh3 gives it when bytes are taken from it, in the order in which they came, so one stream's
+can't be held back alone: when SOME bytes wait for their readers nothing is taken, until some of them have been read or
+for PATIENCE, so that a slow reader slows its sender, and a stream that nobody reads delays the others a little each time
+that it has grown by SOME. When `max_unread` bytes wait, nothing is taken until some have been read.
 """
 
 from __future__ import annotations
@@ -36,6 +39,8 @@ FLUSH_TIMEOUT = 0.2
 LINGER = 60.0
 # of so many parts of the idle timeout each begins with a ping, if the peer has been silent
 BEATS = 3
+SOME = 2 << 20
+PATIENCE = 0.05
 MAX_EARLY = 4  # datagrams that are kept while a connection waits for its place
 
 log = get_logger("quic")
@@ -98,6 +103,8 @@ class QuicConnection(IMuxedConn):
         self._established = False
         self._held: int | None = 0  # bytes received before admission
         self._unread = 0
+        self._pause_at = min(SOME, max_unread)
+        self._resume_at = math.inf
         self._heard = True
         beat = owner.configurations.limits.idle_timeout / BEATS
         self._beat = beat
@@ -261,7 +268,7 @@ class QuicConnection(IMuxedConn):
         native = self._native.deadline if self._native is not None else None
         if self.lost or not self._established:
             return math.inf if native is None else native
-        return self._next_beat if native is None else min(native, self._next_beat)
+        return min(self._next_beat, self._resume_at, math.inf if native is None else native)
 
     def receive(self, data: bytes, segment: int, addr: Address, now: float) -> None:
         """Datagrams for this connection, `segment` bytes each; what to answer is for `flush`."""
@@ -284,6 +291,9 @@ class QuicConnection(IMuxedConn):
         if native is None:
             return
         try:
+            if now >= self._resume_at:
+                self._pause_at = min(self._unread + SOME, self._max_unread)
+                self._resume(native)
             native.tick(now)
             if now >= self._next_beat and not self.lost:
                 if not self._heard:
@@ -342,13 +352,20 @@ class QuicConnection(IMuxedConn):
     def has_read(self, count: int) -> None:
         self._unread -= count
         native = self._native
-        if native is not None and native.paused and 2 * self._unread <= self._max_unread and not self.lost:
-            native.paused = False
+        if self._unread > self._pause_at - SOME // 2 or native is None or self.lost:
+            return
+        self._pause_at = min(max(SOME, self._unread + SOME // 2), self._max_unread)
+        if native.paused:
             try:
-                native.drain()
+                self._resume(native)
             except QuicError as error:
                 self._fail(error)
             self.flush_soon()
+
+    def _resume(self, native: Native) -> None:
+        native.paused = False
+        self._resume_at = math.inf
+        native.drain()
 
     def say_reset(self, stream: QuicStream) -> None:
         self._tell_over(stream, reset=True)
@@ -429,8 +446,10 @@ class QuicConnection(IMuxedConn):
         kept = stream.feed(data, fin)
         if kept:
             self._unread += kept
-            if self._unread > self._max_unread and self._native is not None:
+            if self._unread > self._pause_at and self._native is not None:
                 self._native.paused = True
+                if self._unread < self._max_unread:
+                    self._resume_at = trio.current_time() + PATIENCE
 
     def _stream(self, number: int) -> QuicStream | None:
         """The stream of that number, made if the peer opens it now; None for one that is over."""
