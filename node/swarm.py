@@ -193,7 +193,9 @@ class Swarm(LibP2PSwarm):
         lease: Lease | None = None
         connection: Connection | None = None
         try:
-            raw = await (transport.dial_peer(addr, peer_id) if isinstance(transport, DialsPeers) else transport.dial(addr))
+            raw = await (
+                transport.dial_peer(addr, peer_id) if isinstance(transport, DialsPeers) else transport.dial(addr)
+            )
             remote = raw.get_remote_address()
             lease = self.limits.dialled(remote[0] if remote else UNKNOWN_HOST)
             muxed = raw if isinstance(raw, IMuxedConn) else await self._upgrade_outbound(raw, peer_id)

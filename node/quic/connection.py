@@ -7,8 +7,8 @@ socket. When the connection is lost every stream is reset.
 
 Credit follows the readers. qh3 gives it when bytes are taken from it, in the order in which they came, so one stream's
 can't be held back alone: when SOME bytes wait for their readers nothing is taken, until some of them have been read or
-for PATIENCE, so that a slow reader slows its sender, and a stream that nobody reads delays the others a little each time
-that it has grown by SOME. When `max_unread` bytes wait, nothing is taken until some have been read.
+for PATIENCE. So a slow reader slows its sender, and a stream that nobody reads delays the others a little each time it
+has grown by SOME. When `max_unread` bytes wait, nothing is taken until some have been read.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import typing
 from collections.abc import Awaitable, Callable
-from typing import Any
+from contextlib import suppress
 
 import trio
 from libp2p.abc import IMuxedConn, IMuxedStream
@@ -222,7 +222,7 @@ class QuicConnection(IMuxedConn):
         return self._accepted.pop(next(iter(self._accepted)))
 
     async def close(self) -> None:
-        """Sends what was written, if the peer takes it soon, says that the connection is over, and is done. Idempotent."""
+        """Sends what was written, if the peer takes it soon, and says that the connection is over. Idempotent."""
         if self.event_closed.is_set():
             return
         native = self._native
@@ -378,10 +378,8 @@ class QuicConnection(IMuxedConn):
         if native is None or self.lost or stream.finished:
             return
         for tell in ([native.reset] if reset else []) + [native.stop]:
-            try:
+            with suppress(ValueError, RuntimeError):  # that side of it may be over already
                 tell(stream.stream_id, NO_ERROR)
-            except (ValueError, RuntimeError):
-                pass  # that side of it is over already
 
     def forget_gone(self, stream: QuicStream) -> None:
         if stream.finished and stream.closed_at < math.inf:
@@ -474,6 +472,9 @@ class QuicConnection(IMuxedConn):
             return
         self.lost = True
         self.reason = reason
+        self._resume_at = math.inf
+        if self._native is not None:
+            self._native.paused = False
         for stream in list(self.streams.values()):
             stream.wake()
             stream.wake_writer()

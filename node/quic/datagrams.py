@@ -60,14 +60,14 @@ class Datagrams:
 
     def close(self) -> None:
         if self._socket.fileno() >= 0:
-            trio.lowlevel.notify_closing(self._socket)
+            trio.lowlevel.notify_closing(self._socket.fileno())
             self._socket.close()
 
     async def wait_readable(self) -> None:
-        await trio.lowlevel.wait_readable(self._socket)
+        await trio.lowlevel.wait_readable(self._socket.fileno())
 
     async def wait_writable(self) -> None:
-        await trio.lowlevel.wait_writable(self._socket)
+        await trio.lowlevel.wait_writable(self._socket.fileno())
 
     def receive(self) -> tuple[bytes, int, Address] | None:
         """Datagrams of one sender, one behind the other, the size of each but the last, and the sender; None if none.
@@ -100,7 +100,7 @@ class Datagrams:
             if len(run) > 1 and error.errno in (errno.EIO, errno.EINVAL, errno.EMSGSIZE, errno.ENOPROTOOPT):
                 if error.errno != errno.EMSGSIZE:
                     self.max_run = 1  # this device doesn't do it
-                return all([self.send([data], addr) for data in run])
+                return all(self.send([data], addr) for data in run)
             log.debug("datagram_lost", addr=str(addr), error=error.strerror)
         return True
 

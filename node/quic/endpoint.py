@@ -180,9 +180,7 @@ class Endpoint:
         self.accept(conn)
 
     def _is_crowded(self, group: str) -> bool:
-        return (
-            len(self._unproven) >= MAX_UNPROVEN or self._unproven_by_group[group] >= MAX_UNPROVEN_PER_IP
-        )
+        return len(self._unproven) >= MAX_UNPROVEN or self._unproven_by_group[group] >= MAX_UNPROVEN_PER_IP
 
     def _answer(self, data: bytes, addr: Address) -> None:
         if self._answers > 0 and not self._kept:

@@ -1,11 +1,11 @@
-"""qh3 as libp2p needs it: the one module that knows its insides. It is pinned to a version (pyproject.toml).
+"""qh3 as libp2p needs it: with `node.quic.mutual` the one place that knows its insides. pyproject.toml pins its version.
 
 qh3's packets, streams, recovery and keys are Rust and are used as they are. Its TLS is Python, and what it lacks for
 libp2p is added there, all of it outside qh3's documented surface (`tests/node/quic/test_native.py` fails when a new
 version has changed what is relied on):
 
-- a server asks for the client's certificate (`_Server`);
-- each side looks at the other's certificate before it answers to it;
+- a server asks for the client's certificate, and each side looks at the other's before it answers to it
+  (`node.quic.mutual`);
 - limits and transport parameters are ours: qh3 has fixed numbers of streams, and parameters that make it look like a
   browser;
 - events are taken one by one, so that no credit is given for what isn't taken (`paused`), and datagrams go out in runs.
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from qh3 import tls
-from qh3._hazmat import Buffer, QuicConnectionCore, SignatureError, verify_with_public_key
+from qh3._hazmat import Buffer, QuicConnectionCore
 from qh3.quic.configuration import QuicConfiguration
 from qh3.quic.connection import QuicConnection, QuicConnectionState
 from qh3.quic.packet import (
@@ -33,28 +33,18 @@ from qh3.quic.packet import (
 )
 from qh3.quic.tls_bridge import QuicTlsBridge, QuicTlsBridgeError
 
+from node.quic.mutual import SIGNATURES, Client, Server, Verify
 from node.quic.packets import CID_LENGTH
 from node.quic.tls import Credentials
-from protocols import ProtocolError
 
 ALPN = "libp2p"
 MAX_DATAGRAM = 1280  # what is sent at first; paths that carry more are found out
-MAX_FLIGHT = 32 * 1024  # a client's certificate and what belongs to it
+MAX_REASON = 200
+CRYPTO_FRAME = 0x06
 INITIAL_RTT = 0.1
 MAX_ACK_DELAY = 0.025
-SIGNATURES = (
-    tls.SignatureAlgorithm.ECDSA_SECP256R1_SHA256,
-    tls.SignatureAlgorithm.ED25519,
-    tls.SignatureAlgorithm.ECDSA_SECP384R1_SHA384,
-    tls.SignatureAlgorithm.ECDSA_SECP521R1_SHA512,
-    tls.SignatureAlgorithm.RSA_PSS_RSAE_SHA256,
-    tls.SignatureAlgorithm.RSA_PSS_RSAE_SHA384,
-    tls.SignatureAlgorithm.RSA_PSS_RSAE_SHA512,
-)
 
 Address = tuple[Any, ...]
-# takes the chain that the other side shows; raises ProtocolError for one that isn't its
-Verify = Callable[[list[bytes]], None]
 Event = tuple[Any, ...]
 
 
@@ -102,7 +92,8 @@ class Native(QuicConnection):
     """One connection, sans I/O: datagrams and times in, datagrams and events out.
 
     `take` is called with each event, a tuple that begins with its kind; with `paused` set none are taken, and the peer
-    gets no more credit. Events are qh3's own and besides ("established",) and ("ended", code, reason), the last one.
+    gets no more credit. Events are qh3's own, and besides ("established",) and ("ended", code, reason): only
+    ("connection_terminated", …) comes after that one.
     """
 
     def __init__(
@@ -115,7 +106,7 @@ class Native(QuicConnection):
         self._verify = verify
         self._take = take
         self._told_established = False
-        self._told_ended = False
+        self._terminated = False
 
     @classmethod
     def client(cls, configurations: Configurations, verify: Verify, take: Callable[[Event], None]) -> Native:
@@ -130,7 +121,7 @@ class Native(QuicConnection):
         original: bytes,
         retried: bytes | None,
     ) -> Native:
-        """`original` is the destination of the client's very first Initial, `retried` that of its next after a Retry."""
+        """`original` is the destination of the client's very first Initial, `retried` of the one after a Retry."""
         return cls(
             configurations,
             verify,
@@ -149,7 +140,7 @@ class Native(QuicConnection):
         """Takes datagrams of `segment` bytes each, the last may be shorter."""
         with _guarded():
             if self._told_established:
-                self._core.receive_gro_buffer(data, segment, addr, now)
+                self._require_core().receive_gro_buffer(data, segment, addr, now)
                 self._drain_core()
             else:
                 for at in range(0, len(data), segment):
@@ -180,7 +171,7 @@ class Native(QuicConnection):
     @property
     def deadline(self) -> float | None:
         """When `tick` is due."""
-        if self._core is None or self._told_ended:
+        if self._core is None or self._terminated:
             return None
         timer = self._core.get_timer()
         return None if timer is None else timer[1]
@@ -203,7 +194,7 @@ class Native(QuicConnection):
         """Says that the connection is over."""
         with _guarded():
             if self._core is not None:
-                self._core.close(code, None, reason.encode()[:200])
+                self._core.close(code, None, reason.encode()[:MAX_REASON])
 
     # streams; ValueError and RuntimeError of these mean that the stream is over
 
@@ -231,53 +222,51 @@ class Native(QuicConnection):
     # in place of qh3's own
 
     def _drain_core(self) -> None:
+        core = self._require_core()
+        if self.paused and core.state in ("draining", "terminated"):
+            # what ends the connection isn't left waiting behind data that nobody reads
+            self.paused = False
+            self._take(("ended", 0, "the connection was closed"))
         while not self.paused:
-            event = self._core.next_event()
+            event = core.next_event()
             if event is None:
                 break
             kind = event[0]
             if kind == "crypto_data":
-                self._receive_crypto(event)
+                self._receive_crypto(core, event)
             elif kind == "handshake_done":
                 self._handshake_confirmed = True
-                self._core.handshake_confirmed()
+                core.handshake_confirmed()
             else:
                 self._take(event)
                 if kind == "connection_terminated":
                     self._state = QuicConnectionState.TERMINATED
-                    self._end(event[1], event[3].decode("utf8", "replace"))
-        # what ends the connection isn't waited for behind data that nobody reads
-        if self.paused and self._core.state in ("draining", "terminated"):
-            self._end(0, "the peer closed the connection")
+                    self._terminated = True
 
-    def _receive_crypto(self, event: Event) -> None:
+    def _receive_crypto(self, core: QuicConnectionCore, event: Event) -> None:
+        assert self._tls is not None
         try:
-            self._tls.receive_crypto(tls.Epoch(event[1]), event[3], event[2], version=self._core.version)
+            self._tls.receive_crypto(tls.Epoch(event[1]), event[3], event[2], version=core.version)
             self._drain_tls()
         except QuicTlsBridgeError as error:
-            self._fail(int(error.error_code), error.reason_phrase)
+            self._fail(core, int(error.error_code), error.reason_phrase)
         except Exception as error:  # qh3's parsers raise all kinds on a stranger's bytes
-            self._fail(QuicErrorCode.CRYPTO_ERROR + int(tls.AlertDescription.decode_error), repr(error))
+            self._fail(core, QuicErrorCode.CRYPTO_ERROR + int(tls.AlertDescription.decode_error), repr(error))
         self._events.clear()
         if self._handshake_complete and not self._told_established:
             self._told_established = True
             if not self._is_client:
-                self._core.handshake_confirmed()
+                core.handshake_confirmed()
             self._take(("established",))
 
-    def _fail(self, code: int, reason: str) -> None:
-        self._core.close(code, 0x06, reason.encode()[:200])
-        self._end(code, reason)
-
-    def _end(self, code: int, reason: str) -> None:
-        if not self._told_ended:
-            self._take(("ended", code, reason))
-            self._told_ended = self._core.state == "terminated"
+    def _fail(self, core: QuicConnectionCore, code: int, reason: str) -> None:
+        core.close(code, CRYPTO_FRAME, reason.encode()[:MAX_REASON])
+        self._take(("ended", code, reason))
 
     def _create_tls(self, remote_source_cid: bytes | None) -> QuicTlsBridge:
         bridge = super()._create_tls(remote_source_cid)
-        context = bridge.tls
-        context.__class__ = _Client if self._is_client else _Server
+        context: Any = bridge.tls
+        context.__class__ = Client if self._is_client else Server
         context.verify = self._verify
         # one key share that everybody has: with more of them a client's first flight is two datagrams
         context._supported_groups = [tls.Group.X25519]
@@ -293,7 +282,7 @@ class Native(QuicConnection):
         configuration, limits = self._configuration, self._limits
         self._core = QuicConnectionCore(
             is_client=self._is_client,
-            version=self._version,
+            version=self._version or int(QuicProtocolVersion.VERSION_1),
             local_addr=("0.0.0.0", 0),
             remote_addr=remote_addr,
             source_cid=self.host_cid,
@@ -343,111 +332,6 @@ def _parameters(bridge: QuicTlsBridge, limits: Limits) -> bytes:
 def _chain(context: tls.Context) -> list[bytes]:
     first = context.peer_certificate
     return [] if first is None else [c.public_bytes() for c in (first, *context.peer_certificate_chain)]
-
-
-class _Client(tls.Context):
-    """TLS that looks at the other side's certificate as soon as it has it."""
-
-    verify: Verify
-
-    def _process_certificate(self, certificate: tls.Certificate) -> None:
-        if not certificate.certificates:
-            raise tls.AlertBadCertificate("expected a certificate, got none")
-        try:
-            self.verify([bytes(entry[0]) for entry in certificate.certificates])
-        except ProtocolError as error:
-            raise tls.AlertBadCertificate(str(error)) from None
-        super()._process_certificate(certificate)
-
-
-class _Server(_Client):
-    """TLS that asks for the client's certificate: qh3's server doesn't.
-
-        qh3:   ServerHello, EncryptedExtensions, [CertificateRequest], Certificate, CertificateVerify, Finished
-        ours:  [Certificate, CertificateVerify], Finished
-    """
-
-    _asked_in: Buffer | None
-    _step: int
-
-    def prepare(self) -> None:
-        self._asked_in = None
-        self._step = 0
-        # makes qh3 wait with its idea of the client's Finished until it comes: that covers the client's certificate
-        self._alps_negotiated = True
-
-    def _server_handle_hello(self, input_buf: Buffer, initial_buf: Buffer, handshake_buf: Buffer, onertt_buf: Buffer) -> None:
-        self._asked_in = handshake_buf
-        super()._server_handle_hello(input_buf, initial_buf, handshake_buf, onertt_buf)
-        if self._asked_in is not None:
-            raise tls.AlertInternalError("the client wasn't asked for its certificate")
-
-    @property
-    def certificate(self) -> Any:
-        # qh3 looks at it when it writes its own Certificate, which is where the request goes before
-        if self._asked_in is not None:
-            self._asked_in.push_bytes(_REQUEST)
-            self._asked_in = None
-        return self.__dict__["certificate"]
-
-    def handle_message(self, input_data: bytes, output_buf: dict[tls.Epoch, Buffer], epoch: int = -1) -> None:
-        if self.state != tls.State.SERVER_EXPECT_FINISHED:
-            super().handle_message(input_data, output_buf, epoch)
-            return
-        if epoch != tls.Epoch.HANDSHAKE or len(self._receive_buffer) + len(input_data) > MAX_FLIGHT:
-            raise tls.AlertUnexpectedMessage("expected the client's certificate")
-        self._receive_buffer += input_data
-        while self.state == tls.State.SERVER_EXPECT_FINISHED:
-            size = 4 + int.from_bytes(self._receive_buffer[1:4], "big")
-            if len(self._receive_buffer) < size:
-                return
-            message, self._receive_buffer = self._receive_buffer[:size], self._receive_buffer[size:]
-            self._handle_flight(message, output_buf)
-        if self._receive_buffer:
-            raise tls.AlertUnexpectedMessage("expected nothing behind the client's Finished")
-
-    def _handle_flight(self, message: bytes, output_buf: dict[tls.Epoch, Buffer]) -> None:
-        buffer = Buffer(data=message)
-        if message[0] != _FLIGHT[self._step]:
-            raise tls.AlertUnexpectedMessage(f"expected {_FLIGHT[self._step].name}, got message type {message[0]}")
-        if self._step == 0:
-            self._process_certificate(tls.pull_certificate(buffer))
-            self.key_schedule.update_hash(message)
-        elif self._step == 1:
-            self._check_signature(tls.pull_certificate_verify(buffer))
-            self.key_schedule.update_hash(message)
-        else:
-            self._server_handle_finished(buffer, output_buf[tls.Epoch.ONE_RTT])
-        if not buffer.eof():
-            raise tls.AlertDecodeError("expected nothing behind a message")
-        self._step += 1
-
-    def _check_signature(self, verify: tls.CertificateVerify) -> None:
-        if verify.algorithm not in SIGNATURES:
-            raise tls.AlertDecryptError(f"expected a signature that we have asked for, got algorithm {verify.algorithm}")
-        try:
-            verify_with_public_key(
-                self._peer_certificate.public_key(),
-                verify.algorithm,
-                self.key_schedule.certificate_verify_data(b"TLS 1.3, client CertificateVerify"),
-                verify.signature,
-            )
-        except SignatureError as error:
-            raise tls.AlertDecryptError(str(error)) from None
-
-
-def _certificate_request() -> bytes:
-    algorithms = b"".join(int(algorithm).to_bytes(2, "big") for algorithm in SIGNATURES)
-    extension = len(algorithms).to_bytes(2, "big") + algorithms
-    extensions = (
-        int(tls.ExtensionType.SIGNATURE_ALGORITHMS).to_bytes(2, "big") + len(extension).to_bytes(2, "big") + extension
-    )
-    body = b"\0" + len(extensions).to_bytes(2, "big") + extensions
-    return bytes([tls.HandshakeType.CERTIFICATE_REQUEST]) + len(body).to_bytes(3, "big") + body
-
-
-_REQUEST = _certificate_request()
-_FLIGHT = (tls.HandshakeType.CERTIFICATE, tls.HandshakeType.CERTIFICATE_VERIFY, tls.HandshakeType.FINISHED)
 
 
 @contextmanager

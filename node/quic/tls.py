@@ -52,9 +52,7 @@ def make_credentials(identity: KeyPair, now: datetime.datetime | None = None) ->
     """A new key, and the certificate that binds it to the identity."""
     key = ec.generate_private_key(ec.SECP256R1())
     now = now or datetime.datetime.now(datetime.UTC)
-    spki = key.public_key().public_bytes(
-        serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo
-    )
+    spki = key.public_key().public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
     proof = _der(
         SEQUENCE,
         _der(OCTETS, identity.public_key.serialize()) + _der(OCTETS, identity.private_key.sign(SIGNED + spki)),
@@ -74,9 +72,7 @@ def make_credentials(identity: KeyPair, now: datetime.datetime | None = None) ->
     )
     return Credentials(
         certificate.public_bytes(serialization.Encoding.PEM),
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        ),
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()),
     )
 
 
