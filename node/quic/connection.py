@@ -382,10 +382,10 @@ class QuicConnection(IMuxedConn):
                 tell(stream.stream_id, NO_ERROR)
 
     def forget_gone(self, stream: QuicStream) -> None:
-        if stream.finished and stream.closed_at < math.inf:
-            self.streams.pop(stream.stream_id, None)
-            if stream.was_reset:
-                self._accepted.pop(stream.stream_id, None)
+        if stream.finished:
+            self.streams.pop(stream.stream_id, None)  # what has come can still be read
+        if stream.was_reset:
+            self._accepted.pop(stream.stream_id, None)
 
     # events
 
