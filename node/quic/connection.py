@@ -394,12 +394,16 @@ class QuicConnection(IMuxedConn):
         if kind == "stream_data":
             self._take_data(event[1], event[2], event[3])
         elif kind == "stream_reset":
-            stream = self._stream(event[1])
+            stream = self.streams.get(event[1])
             if stream is not None:
                 stream.reset_by_peer = True
                 stream.wake()
+            elif self._native is not None:
+                # one of which nothing else has come, and nothing will; or one that is over
+                with suppress(ValueError, RuntimeError):
+                    self._native.reset(event[1], NO_ERROR)
         elif kind == "stop_sending":
-            stream = self._stream(event[1])
+            stream = self.streams.get(event[1])
             if stream is not None:
                 stream.stopped = True
                 stream.wake_writer()

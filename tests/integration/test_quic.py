@@ -249,17 +249,28 @@ async def test_an_answer_can_be_read_by_one_that_reads_no_more_of_ours():
         await eventually(lambda: seen == [b"answer"])
 
 
-async def test_one_that_does_not_read_is_not_flooded_and_others_go_on():
+async def test_what_nobody_reads_is_bounded():
     async with two(max_connection_window=24 * MIB) as (a, b), b.stream(a.peer_id, BYTES) as stream:
         pattern = Pattern(0, 64 * MIB)
+
+        async def stall_and_receive():
+            await trio.sleep(1.5)
+            for here, there in ((a, b), (b, a)):
+                assert sum(stream.size for stream in muxed(here, there).streams.values()) <= 24 * MIB
+            await receive_pattern(stream, pattern)
+
+        await at_once([partial(send_pattern, stream, pattern), stall_and_receive])
+
+
+async def test_others_go_on_while_one_does_not_read():
+    async with two() as (a, b), b.stream(a.peer_id, BYTES) as stream:
+        pattern = Pattern(0, 24 * MIB)
 
         async def stall_and_receive():
             await trio.sleep(0.2)
             with trio.fail_after(5):
                 await echo_pattern(b, a.peer_id, 100_000)
-            await trio.sleep(2)
-            waiting = [stream.size for stream in muxed(b, a).streams.values()]
-            assert sum(waiting) <= 24 * MIB
+                await echo_pattern(a, b.peer_id, 100_000)
             await receive_pattern(stream, pattern)
 
         await at_once([partial(send_pattern, stream, pattern), stall_and_receive])
