@@ -5,10 +5,7 @@
 The endpoint brings datagrams and time (`receive`, `tick`) and takes datagrams (`flush`); nothing here waits for a
 socket. When the connection is lost every stream is reset.
 
-Credit follows the readers. qh3 gives it when bytes are taken from it, in the order in which they came, so one stream's
-can't be held back alone: when SOME bytes wait for their readers nothing is taken, until some of them have been read or
-for PATIENCE. So a slow reader slows its sender, and a stream that nobody reads delays the others a little each time it
-has grown by SOME. When `max_unread` bytes wait, nothing is taken until some have been read.
+How much of what the peer sends is taken, and with that its credit, is up to `Credit`.
 """
 
 from __future__ import annotations
@@ -26,6 +23,7 @@ from libp2p.stream_muxer.exceptions import MuxedConnUnavailable, MuxedStreamErro
 from multiaddr import Multiaddr
 
 from node.log import get_logger
+from node.quic.credit import Credit
 from node.quic.native import Address, Configurations, Event, Native, QuicError
 from node.quic.stream import MAX_UNSENT, QuicStream
 from node.quic.tls import peer_key
@@ -39,8 +37,6 @@ FLUSH_TIMEOUT = 0.2
 LINGER = 60.0
 # of so many parts of the idle timeout each begins with a ping, if the peer has been silent
 BEATS = 3
-SOME = 2 << 20
-PATIENCE = 0.05
 MAX_EARLY = 4  # datagrams that are kept while a connection waits for its place
 
 log = get_logger("quic")
@@ -92,7 +88,7 @@ class QuicConnection(IMuxedConn):
         self.on_close: Callable[[], Awaitable[None]] | None = None
         self.streams: dict[int, QuicStream] = {}
         self._is_initiator = is_initiator
-        self._max_streams, self._max_unread, self._max_unsent = max_streams, max_unread, max_unsent
+        self._max_streams, self._max_unsent = max_streams, max_unsent
         self._native: Native | None = None
         self._expected: ID | None = None
         self._early: list[bytes] = []
@@ -102,9 +98,7 @@ class QuicConnection(IMuxedConn):
         self._changed = trio.Event()  # established, lost, a stream has arrived, or one more may be opened
         self._established = False
         self._held: int | None = 0  # bytes received before admission
-        self._unread = 0
-        self._pause_at = min(SOME, max_unread)
-        self._resume_at = math.inf
+        self._credit = Credit(max_unread)
         self._heard = True
         beat = owner.configurations.limits.idle_timeout / BEATS
         self._beat = beat
@@ -172,7 +166,7 @@ class QuicConnection(IMuxedConn):
                     native.receive(data, len(data), self.addr, now)
                 self._early.clear()
         except QuicError as error:
-            self._lose(str(error))
+            self._fail(error)
         self.flush()
         while not self._established and not self.lost:
             await self._changed.wait()
@@ -268,7 +262,7 @@ class QuicConnection(IMuxedConn):
         native = self._native.deadline if self._native is not None else None
         if self.lost or not self._established:
             return math.inf if native is None else native
-        return min(self._next_beat, self._resume_at, math.inf if native is None else native)
+        return min(self._next_beat, self._credit.resume_at, math.inf if native is None else native)
 
     def receive(self, data: bytes, segment: int, addr: Address, now: float) -> None:
         """Datagrams for this connection, `segment` bytes each; what to answer is for `flush`."""
@@ -291,9 +285,9 @@ class QuicConnection(IMuxedConn):
         if native is None:
             return
         try:
-            if now >= self._resume_at:
-                self._pause_at = min(self._unread + SOME, self._max_unread)
-                self._resume(native)
+            if now >= self._credit.resume_at:
+                self._credit.give_in()
+                native.drain()
             native.tick(now)
             if now >= self._next_beat and not self.lost:
                 if not self._heard:
@@ -350,22 +344,13 @@ class QuicConnection(IMuxedConn):
             raise MuxedStreamReset(f"the stream is over: {error}") from error
 
     def has_read(self, count: int) -> None:
-        self._unread -= count
         native = self._native
-        if self._unread > self._pause_at - SOME // 2 or native is None or self.lost:
-            return
-        self._pause_at = min(max(SOME, self._unread + SOME // 2), self._max_unread)
-        if native.paused:
+        if self._credit.read(count) and native is not None and native.paused:
             try:
-                self._resume(native)
+                native.drain()
             except QuicError as error:
                 self._fail(error)
             self.flush_soon()
-
-    def _resume(self, native: Native) -> None:
-        native.paused = False
-        self._resume_at = math.inf
-        native.drain()
 
     def say_reset(self, stream: QuicStream) -> None:
         self._tell_over(stream, reset=True)
@@ -398,6 +383,8 @@ class QuicConnection(IMuxedConn):
             if stream is not None:
                 stream.reset_by_peer = True
                 stream.wake()
+                if event[1] in self._accepted:
+                    stream.reset_nowait()  # before anybody has taken it
             elif self._native is not None:
                 # one of which nothing else has come, and nothing will; or one that is over
                 with suppress(ValueError, RuntimeError):
@@ -446,12 +433,8 @@ class QuicConnection(IMuxedConn):
                 self._lose(self.fault)
                 return
         kept = stream.feed(data, fin)
-        if kept:
-            self._unread += kept
-            if self._unread > self._pause_at and self._native is not None:
-                self._native.paused = True
-                if self._unread < self._max_unread:
-                    self._resume_at = trio.current_time() + PATIENCE
+        if kept and self._native is not None:
+            self._native.paused = self._credit.came(kept, trio.current_time())
 
     def _stream(self, number: int) -> QuicStream | None:
         """The stream of that number, made if the peer opens it now; None for one that is over."""
@@ -476,7 +459,7 @@ class QuicConnection(IMuxedConn):
             return
         self.lost = True
         self.reason = reason
-        self._resume_at = math.inf
+        self._credit.resume_at = math.inf
         if self._native is not None:
             self._native.paused = False
         for stream in list(self.streams.values()):

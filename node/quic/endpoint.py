@@ -37,6 +37,8 @@ MAX_WAITING = 64
 # reads in one turn of the event loop, each of up to 64 datagrams, and datagrams that one connection sends in one
 READS = 16
 SENDS = 512
+# seconds that lie between two ticks of one connection
+GRAIN = 0.001
 # answers to strangers in one turn of the event loop
 ANSWERS = 64
 
@@ -251,7 +253,9 @@ class Endpoint:
     # time
 
     def arm(self, conn: QuicConnection) -> None:
-        deadline = conn.deadline
+        self._arm(conn, conn.deadline)
+
+    def _arm(self, conn: QuicConnection, deadline: float) -> None:
         if deadline < conn.armed_at and conn in self.connections:
             conn.armed_at = deadline
             heapq.heappush(self._heap, (deadline, next(self._count), conn))
@@ -275,7 +279,8 @@ class Endpoint:
                 conn.armed_at = math.inf
                 if conn.deadline <= now:
                     conn.tick(now)
-                self.arm(conn)
+                # whatever it says: it isn't served for ever in one turn
+                self._arm(conn, max(conn.deadline, now + GRAIN))
             self._waiting_until = self._heap[0][0] if self._heap else math.inf
             with trio.move_on_at(self._waiting_until):
                 await self._sooner.wait()

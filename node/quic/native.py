@@ -154,7 +154,8 @@ class Native(QuicConnection):
                 self._drain_core()
 
     def drain(self) -> None:
-        """Takes the events that are left from a pause."""
+        """Ends a pause: takes the events that are left from it."""
+        self.paused = False
         with _guarded():
             if self._core is not None:
                 self._drain_core()

@@ -148,6 +148,8 @@ def test_a_token_is_good_for_its_address_and_time():
     assert other is not None
     assert tokens.check(other, ADDR, 105.0) is None
     for at in range(len(token)):
-        spoiled = parse_initial(initial(token[:at] + bytes([token[at] ^ 1]) + token[at + 1 :]).replace(b"D" * 8, ours, 1))
+        spoiled = parse_initial(
+            initial(token[:at] + bytes([token[at] ^ 1]) + token[at + 1 :]).replace(b"D" * 8, ours, 1)
+        )
         assert spoiled is not None
         assert tokens.check(spoiled, ADDR, 105.0) is None
