@@ -1,6 +1,6 @@
 """When to take from qh3 what a peer has sent, so that its credit follows the readers. Rules only, no I/O.
 
-qh3 gives credit when bytes are taken from it, in the order in which they came, so one stream's can't be held back alone:
+qh3 gives credit when bytes are taken from it, in the order in which they came: one stream's can't be held back alone.
 
     taking --SOME bytes wait for their readers--> paused --half of SOME has been read, or PATIENCE is over--> taking
                                                         (when `most` wait, only reading helps)

@@ -1,4 +1,4 @@
-"""qh3 as libp2p needs it: with `node.quic.mutual` the one place that knows its insides. pyproject.toml pins its version.
+"""qh3 as libp2p needs it: with `node.quic.mutual` the one place that knows its insides, so its version is pinned.
 
 qh3's packets, streams, recovery and keys are Rust and are used as they are. Its TLS is Python, and what it lacks for
 libp2p is added there, all of it outside qh3's documented surface (`tests/node/quic/test_native.py` fails when a new

@@ -123,6 +123,14 @@ async def test_another_peer_at_that_address_is_refused(here, built):
             await go.call("connect", local.addr.rpartition("/")[0] + "/" + other)
 
 
+async def test_go_shows_that_it_is_where_it_says(joined, monkeypatch):
+    monkeypatch.setattr("node.quic.endpoint.MAX_UNPROVEN", 0)
+    async with joined(dialler="go") as (local, go):
+        (listener,) = local.node.swarm.listeners.values()
+        assert listener._endpoint.retries > 0
+        await echo("go", local, go, 1000)
+
+
 # many bytes, many streams
 
 
