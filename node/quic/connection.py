@@ -11,7 +11,6 @@ How much of what the peer sends is taken, and with that its credit, is up to `Cr
 from __future__ import annotations
 
 import math
-import typing
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
@@ -24,7 +23,8 @@ from multiaddr import Multiaddr
 
 from node.log import get_logger
 from node.quic.credit import Credit
-from node.quic.native import Address, Configurations, Event, Native, QuicError
+from node.quic.native import Address, Event, Native, QuicError
+from node.quic.owners import ConnectionOwner
 from node.quic.stream import MAX_UNSENT, QuicStream
 from node.quic.tls import peer_key
 from protocols import ProtocolError
@@ -42,40 +42,20 @@ MAX_EARLY = 4  # datagrams that are kept while a connection waits for its place
 log = get_logger("quic")
 
 
-class Owner(typing.Protocol):
-    """What a connection needs of its endpoint."""
-
-    configurations: Configurations
-
-    def transmit(self, conn: QuicConnection, native: Native) -> bool:
-        """Sends what there is. Whether there may be more. Raises QuicError."""
-
-    def flush_soon(self, conn: QuicConnection) -> None:
-        """Calls `flush` in this turn of the event loop or the next."""
-
-    def arm(self, conn: QuicConnection) -> None:
-        """Calls `tick` when `deadline` has come."""
-
-    def register(self, cid: bytes, conn: QuicConnection) -> None:
-        """Datagrams for that ID are for `conn`."""
-
-    def unregister(self, cid: bytes) -> None:
-        """They aren't any more."""
-
-    def proven(self, conn: QuicConnection) -> None:
-        """The client has shown that it is where it says."""
-
-    def forget(self, conn: QuicConnection) -> None:
-        """It is over: nothing more is sent or taken."""
-
-
 class QuicConnection(IMuxedConn):
     """A connection: a muxer already. `handshake` secures it, `start` runs as long as it lives."""
 
     peer_id: ID
 
     def __init__(
-        self, owner: Owner, addr: Address, *, is_initiator: bool, max_streams: int, max_unread: int, max_unsent: int
+        self,
+        owner: ConnectionOwner,
+        addr: Address,
+        *,
+        is_initiator: bool,
+        max_streams: int,
+        max_unread: int,
+        max_unsent: int,
     ) -> None:
         self.owner = owner
         self.addr = addr
@@ -105,7 +85,7 @@ class QuicConnection(IMuxedConn):
         self._next_beat = trio.current_time() + beat
 
     @classmethod
-    def dialled(cls, owner: Owner, addr: Address, peer: ID, **limits: int) -> QuicConnection:
+    def dialled(cls, owner: ConnectionOwner, addr: Address, peer: ID, **limits: int) -> QuicConnection:
         """A connection that we open."""
         conn = cls(owner, addr, is_initiator=True, **limits)
         conn._expected = peer
@@ -113,7 +93,7 @@ class QuicConnection(IMuxedConn):
 
     @classmethod
     def accepted(
-        cls, owner: Owner, addr: Address, original: bytes, retried: bytes | None, first: bytes, **limits: int
+        cls, owner: ConnectionOwner, addr: Address, original: bytes, retried: bytes | None, first: bytes, **limits: int
     ) -> QuicConnection:
         """One that a client opens with its `first` datagram, on which no work is spent before `handshake`."""
         conn = cls(owner, addr, is_initiator=False, **limits)

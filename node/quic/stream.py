@@ -19,6 +19,7 @@ import trio
 from libp2p.abc import IMuxedConn, IMuxedStream
 from libp2p.stream_muxer.exceptions import MuxedStreamClosed, MuxedStreamEOF, MuxedStreamReset
 
+from node.quic.owners import StreamOwner
 from node.upgrade.chunks import Chunk, join
 
 # what is queued of one stream; a window of the peer's is sent from it without a pause
@@ -30,42 +31,10 @@ CHUNK = 4096
 AT_ONCE = 16 * 1024
 
 
-class Owner(typing.Protocol):
-    """What a stream needs of its connection, a `QuicConnection`."""
-
-    lost: bool
-
-    def get_remote_address(self) -> tuple[str, int] | None: ...
-
-    def queue(self, stream: QuicStream, data: bytes | memoryview, *, fin: bool = False) -> None:
-        """Sends `data` when it can. Raises MuxedStreamReset if the stream is over."""
-
-    def room(self, stream: QuicStream) -> bool:
-        """Whether a write needn't wait."""
-
-    def flush(self) -> None:
-        """Sends what can be sent."""
-
-    def flush_soon(self) -> None:
-        """The same, after whatever else happens in this turn of the event loop."""
-
-    def has_read(self, count: int) -> None:
-        """So many bytes don't wait any more."""
-
-    def say_reset(self, stream: QuicStream) -> None:
-        """Ends both sides at once."""
-
-    def say_stop(self, stream: QuicStream) -> None:
-        """Reads no more of it."""
-
-    def forget_gone(self, stream: QuicStream) -> None:
-        """The stream may be over on both sides."""
-
-
 class QuicStream(IMuxedStream):
     """One stream. One task may read while another writes; writers take turns."""
 
-    def __init__(self, conn: Owner, number: int) -> None:
+    def __init__(self, conn: StreamOwner, number: int) -> None:
         self.muxed_conn = typing.cast("IMuxedConn", conn)
         self.conn = conn
         self.stream_id = number
