@@ -64,8 +64,8 @@ class Node:
         gossip_params: GossipParams | None = None,
     ) -> None:
         """Puts the parts together; nothing runs yet. Without `identity` the key of the data directory is used (and made
-        at first start), without `transports` TCP. `gossip_params` are the gossip router's; what a message may be old is
-        how long it remembers messages at least.
+        at first start), without `transports` TCP and QUIC. `gossip_params` are the gossip router's; what a message may
+        be old is how long it remembers messages at least.
         """
         self.config = config
         self.identity = identity or load_or_make_key(config.key_path)[0]

@@ -213,6 +213,8 @@ class QuicConnection(IMuxedConn):
         """The same without waiting for anything."""
         native = self._native
         if native is None:
+            if self._server is not None and not self.lost:
+                self.owner.refuse(self._early[0], self.addr, *self._server)
             self._lose("closed")
             self.owner.forget(self)
         elif not self.lost:

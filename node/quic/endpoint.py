@@ -25,7 +25,7 @@ from node.log import get_logger
 from node.peers.limits import ip_group
 from node.quic.connection import QuicConnection
 from node.quic.datagrams import MAX_RUN, Address, Datagrams
-from node.quic.native import Configurations, Native
+from node.quic.native import Configurations, Native, QuicError, refusal
 from node.quic.packets import Tokens, destination, other_version, parse_initial
 from node.tasks import TaskStatus
 
@@ -308,6 +308,15 @@ class Endpoint:
             self._unproven_by_group[group] -= 1
             if not self._unproven_by_group[group]:
                 del self._unproven_by_group[group]
+
+    def refuse(self, first: bytes, addr: Address, original: bytes, retried: bytes | None) -> None:
+        try:
+            answer = refusal(self.configurations, first, addr, original, retried, trio.current_time())
+        except QuicError as error:
+            log.debug("refusal_failed", addr=str(addr), error=str(error))
+            return
+        if answer is not None and not self._kept:
+            self.socket.send([answer], addr)
 
     def forget(self, conn: QuicConnection) -> None:
         if conn not in self.connections:

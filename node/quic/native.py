@@ -34,7 +34,7 @@ from qh3.quic.packet import (
 from qh3.quic.tls_bridge import QuicTlsBridge, QuicTlsBridgeError
 
 from node.quic.mutual import SIGNATURES, Client, Server, Verify
-from node.quic.packets import CID_LENGTH
+from node.quic.packets import CID_LENGTH, destination
 from node.quic.tls import Credentials
 
 ALPN = "libp2p"
@@ -313,6 +313,25 @@ class Native(QuicConnection):
         )
         self._applied_transport_parameters = None
         self._pre_handshake_state_replayed = False
+
+
+def refusal(
+    configurations: Configurations, first: bytes, addr: Address, original: bytes, retried: bytes | None, now: float
+) -> bytes | None:
+    """The datagram that tells a client, from its `first`, that there is no place for it. No TLS is spent on it."""
+    native = Native.server(configurations, _unasked, _unasked, original, retried)
+    with _guarded():
+        native._version = int(QuicProtocolVersion.VERSION_1)
+        native._create_core(addr, destination(first), now)
+        core = native._require_core()
+        core.receive_datagram(first, addr, now, len(first))
+        core.close(QuicErrorCode.CONNECTION_REFUSED, 0, b"")
+        transmit = core.poll_transmit(now)
+    return None if transmit is None else transmit[0]
+
+
+def _unasked(_: object) -> None:
+    raise AssertionError("a connection that is refused has no TLS and no events")
 
 
 def _parameters(bridge: QuicTlsBridge, limits: Limits) -> bytes:

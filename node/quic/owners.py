@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typing
 
-from node.quic.native import Configurations, Native
+from node.quic.native import Address, Configurations, Native
 
 if typing.TYPE_CHECKING:
     from node.quic.connection import QuicConnection
@@ -65,6 +65,9 @@ class ConnectionOwner(typing.Protocol):
 
     def proven(self, conn: QuicConnection) -> None:
         """The client has shown that it is where it says."""
+
+    def refuse(self, first: bytes, addr: Address, original: bytes, retried: bytes | None) -> None:
+        """Tells a client that there is no place for it."""
 
     def forget(self, conn: QuicConnection) -> None:
         """It is over: nothing more is sent or taken."""

@@ -101,6 +101,15 @@ async def test_another_network_is_refused_both_ways(here, built):
         assert local.node.connected_peers() == []
 
 
+async def test_go_is_told_at_once_that_there_is_no_place(here, built):
+    built("go")
+    async with here(listen=(QUIC,), dht="off", max_inbound=1) as local, Peer.go("--listen", QUIC) as one:
+        await one.call("connect", local.addr)
+        async with Peer.go("--listen", QUIC) as other:
+            with trio.fail_after(2), pytest.raises(PeerError, match=r"(?i)refused"):
+                await other.call("connect", local.addr)
+
+
 async def test_plain_libp2p_peers_are_admitted_where_the_network_is_open(joined):
     async with joined("--handshake=false", admission="open") as (local, go):
         await echo("go", local, go, 1000)
