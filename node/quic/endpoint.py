@@ -25,6 +25,7 @@ from node.log import get_logger
 from node.peers.limits import ip_group
 from node.quic.connection import QuicConnection
 from node.quic.datagrams import MAX_RUN, Address, Datagrams
+from node.quic.link import Link
 from node.quic.native import Configurations, Native, QuicError, refusal
 from node.quic.packets import Tokens, destination, other_version, parse_initial
 from node.tasks import TaskStatus
@@ -59,18 +60,18 @@ class Endpoint:
         self.configurations = configurations
         self.limits = limits
         self.accept = accept
-        self.connections: set[QuicConnection] = set()
+        self.connections: set[Link] = set()
         self.retries = 0
-        self._by_cid: dict[bytes, QuicConnection] = {}
-        self._cids: dict[QuicConnection, set[bytes]] = {}
+        self._by_cid: dict[bytes, Link] = {}
+        self._cids: dict[Link, set[bytes]] = {}
         self._tokens = Tokens()
-        self._unproven: dict[QuicConnection, str] = {}
+        self._unproven: dict[Link, str] = {}
         self._unproven_by_group: Counter[str] = Counter()
         self._answers = 0
-        self._dirty: dict[QuicConnection, None] = {}
+        self._dirty: dict[Link, None] = {}
         self._work = trio.Event()
         self._kept: list[tuple[list[bytes], Address]] = []  # runs that the socket didn't take
-        self._heap: list[tuple[float, int, QuicConnection]] = []
+        self._heap: list[tuple[float, int, Link]] = []
         self._count = itertools.count()
         self._sooner = trio.Event()
         self._waiting_until = math.inf
@@ -121,7 +122,7 @@ class Endpoint:
         while True:
             await self.socket.wait_readable()
             now = trio.current_time()
-            touched: dict[QuicConnection, None] = {}
+            touched: dict[Link, None] = {}
             self._answers = ANSWERS
             for _ in range(READS):
                 try:
@@ -135,9 +136,7 @@ class Endpoint:
             for conn in touched:
                 conn.flush()
 
-    def _deliver(
-        self, data: bytes, segment: int, addr: Address, now: float, touched: dict[QuicConnection, None]
-    ) -> None:
+    def _deliver(self, data: bytes, segment: int, addr: Address, now: float, touched: dict[Link, None]) -> None:
         cid = destination(data)
         if len(data) > segment and not all(
             destination(data[at : at + 32]) == cid for at in range(segment, len(data), segment)
@@ -191,7 +190,7 @@ class Endpoint:
 
     # what goes
 
-    def transmit(self, conn: QuicConnection, native: Native) -> bool:
+    def transmit(self, conn: Link, native: Native) -> bool:
         if self._kept:
             return True
         now = trio.current_time()
@@ -231,7 +230,7 @@ class Endpoint:
             self._kept.append((run, addr))
             self._work.set()
 
-    def flush_soon(self, conn: QuicConnection) -> None:
+    def flush_soon(self, conn: Link) -> None:
         self._dirty[conn] = None
         self._work.set()
 
@@ -252,10 +251,10 @@ class Endpoint:
 
     # time
 
-    def arm(self, conn: QuicConnection) -> None:
+    def arm(self, conn: Link) -> None:
         self._arm(conn, conn.deadline)
 
-    def _arm(self, conn: QuicConnection, deadline: float) -> None:
+    def _arm(self, conn: Link, deadline: float) -> None:
         if deadline < conn.armed_at and conn in self.connections:
             conn.armed_at = deadline
             heapq.heappush(self._heap, (deadline, next(self._count), conn))
@@ -288,11 +287,11 @@ class Endpoint:
 
     # connections
 
-    def _add(self, conn: QuicConnection) -> None:
+    def _add(self, conn: Link) -> None:
         self.connections.add(conn)
         self._cids[conn] = set()
 
-    def register(self, cid: bytes, conn: QuicConnection) -> None:
+    def register(self, cid: bytes, conn: Link) -> None:
         if conn in self.connections:
             self._by_cid[cid] = conn
             self._cids[conn].add(cid)
@@ -302,7 +301,7 @@ class Endpoint:
         if conn is not None:
             self._cids[conn].discard(cid)
 
-    def proven(self, conn: QuicConnection) -> None:
+    def proven(self, conn: Link) -> None:
         group = self._unproven.pop(conn, None)
         if group is not None:
             self._unproven_by_group[group] -= 1
@@ -318,7 +317,7 @@ class Endpoint:
         if answer is not None and not self._kept:
             self.socket.send([answer], addr)
 
-    def forget(self, conn: QuicConnection) -> None:
+    def forget(self, conn: Link) -> None:
         if conn not in self.connections:
             return
         self.connections.discard(conn)

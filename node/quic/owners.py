@@ -7,7 +7,7 @@ import typing
 from node.quic.native import Address, Configurations, Native
 
 if typing.TYPE_CHECKING:
-    from node.quic.connection import QuicConnection
+    from node.quic.link import Link
     from node.quic.stream import QuicStream
 
 
@@ -48,26 +48,26 @@ class ConnectionOwner(typing.Protocol):
 
     configurations: Configurations
 
-    def transmit(self, conn: QuicConnection, native: Native) -> bool:
+    def transmit(self, conn: Link, native: Native) -> bool:
         """Sends what there is. Whether there may be more. Raises QuicError."""
 
-    def flush_soon(self, conn: QuicConnection) -> None:
+    def flush_soon(self, conn: Link) -> None:
         """Calls `flush` in this turn of the event loop or the next."""
 
-    def arm(self, conn: QuicConnection) -> None:
+    def arm(self, conn: Link) -> None:
         """Calls `tick` when `deadline` has come."""
 
-    def register(self, cid: bytes, conn: QuicConnection) -> None:
+    def register(self, cid: bytes, conn: Link) -> None:
         """Datagrams for that ID are for `conn`."""
 
     def unregister(self, cid: bytes) -> None:
         """They aren't any more."""
 
-    def proven(self, conn: QuicConnection) -> None:
+    def proven(self, conn: Link) -> None:
         """The client has shown that it is where it says."""
 
     def refuse(self, first: bytes, addr: Address, original: bytes, retried: bytes | None) -> None:
         """Tells a client that there is no place for it."""
 
-    def forget(self, conn: QuicConnection) -> None:
+    def forget(self, conn: Link) -> None:
         """It is over: nothing more is sent or taken."""

@@ -179,7 +179,7 @@ class QuicStream(IMuxedStream):
                 self._partial = False
 
     def _need_open(self) -> None:
-        if self.stopped or self.was_reset or self.conn.lost:
+        if self.stopped or self.was_reset or self.conn.lost or (self.finished and not self.end_wanted):
             raise MuxedStreamReset("the stream was reset, the peer reads no more of it, or its connection is lost")
         if self.end_wanted or self._hole:
             raise MuxedStreamClosed("the stream is closed for writing, or a write to it was cut off")
