@@ -79,7 +79,7 @@ async def echo(asker, local, go, length, streams=1):
 
 
 @both_ways
-async def test_admitted_and_identified(joined, dialler, eventually):
+async def test_admitted_and_identified(joined, dialler):
     async with joined(dialler=dialler) as (local, go):
         connection = local.node.swarm.connection(parse_peer_id(go.peer_id))
         assert connection.hello is not None
@@ -154,10 +154,10 @@ async def test_echo_of_a_hundred_mebibytes_in_constant_memory(joined, dialler, a
 
 
 @either_asks
-async def test_a_thousand_streams_at_once(joined, asker):
+async def test_as_many_streams_at_once_as_the_other_takes(joined, asker):
     async with joined(max_streams=1024) as (local, go):
-        await echo(asker, local, go, 64, 200)
-        await echo(asker, local, go, 64, 1000) if asker == "go" else None
+        # Go takes 256 of ours at a time, and these are all open before the first is used
+        await echo(asker, local, go, 64, 1000 if asker == "go" else 250)
         await echo(asker, local, go, 64)
 
 
