@@ -1,8 +1,8 @@
 """A process that writes into an address book and says what was acknowledged, for tests/bars/test_crash.py.
 
     python -m tests.bars.crashing record FOLDER STEPS PRAGMA...   one run; acknowledges into FOLDER/acknowledged
-    python -m tests.bars.crashing fork                            a run, in a child, for each line FOLDER FIRST; the child
-                                                                  prints its process ID, then the steps acknowledged
+    python -m tests.bars.crashing fork                            for each line FOLDER FIRST a run in a child, which
+                                                                  prints its process ID and the steps acknowledged
 
 Every step is deterministic, so that its number says what must be in the book from then on (`missing`).
 """
@@ -29,6 +29,10 @@ def addr(step: int) -> str:
     return f"/ip4/192.0.2.{step % 250}/tcp/{1024 + step}"
 
 
+def network(step: int) -> str:
+    return f"10.{step >> 8}.{step & 255}"
+
+
 async def one_step(book: AddressBook, step: int) -> None:
     for number in range(3):
         book.learn(f"p{step}x{number}", [addr(step), addr(step + 1)], "exchange")
@@ -36,9 +40,9 @@ async def one_step(book: AddressBook, step: int) -> None:
     book.remove(f"p{step - 2}x2")
     book.learn("counter", [addr(0)], "manual")
     book.describe("counter", agent=str(step), protocols=[f"/p/{number}" for number in range(step % 40)])
-    if step % 3 == 0:
-        await book.unban(f"10.0.{step - 1}.0/24")
-    await book.ban(f"10.0.{step}.0/24", f"step {step}")
+    if step and step % 3 == 0:
+        await book.unban(f"{network(step - 1)}.0/24")
+    await book.ban(f"{network(step)}.0/24", f"step {step}")
     await book.flush()
 
 
@@ -51,7 +55,7 @@ def missing(book: AddressBook, last: int, first: int = 0) -> str:
                 return f"peer {number} of step {step}: {entry}"
         if step <= last - 2 and f"p{step}x2" in book:
             return f"peer 2 of step {step} is back"
-        banned = book.ban_of(ip=f"10.0.{step}.7") is not None
+        banned = book.ban_of(ip=f"{network(step)}.7") is not None
         if step < last and banned != ((step + 1) % 3 != 0):
             return f"the ban of step {step}: {banned}"
         if step == last and not banned and (step + 1) % 3:
