@@ -16,7 +16,7 @@ import msgspec
 import trio.to_thread
 
 from node.errors import UsageError
-from node.peers.book import (
+from node.peers.entry import (
     MAX_ADDR,
     MAX_ADDRS,
     MAX_PROTOCOLS,

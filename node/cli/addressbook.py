@@ -24,8 +24,9 @@ from node.cli.parser import settings_from
 from node.config import Config
 from node.datadir import locked
 from node.errors import UsageError, VouchError
-from node.peers.book import Book, Entry
+from node.peers.book import Book
 from node.peers.bookfile import BookFile
+from node.peers.entry import Entry
 
 T = TypeVar("T")
 

@@ -26,7 +26,7 @@ import msgspec
 from node.datadir import locked
 from node.errors import UsageError
 from node.peers.bans import Ban
-from node.peers.book import Entry, KnownAddr
+from node.peers.entry import Entry, KnownAddr
 
 MAX_DAMAGED = 8
 WAL_LIMIT = 4 << 20  # bytes that the log is cut to once its content is in the file

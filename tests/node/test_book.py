@@ -13,13 +13,12 @@ from hypothesis import strategies as st
 
 from node.errors import LimitError, UsageError
 from node.peers.bans import Ban, Bans
-from node.peers.book import (
-    FIRST_WAIT,
+from node.peers.book import FIRST_WAIT, Book
+from node.peers.entry import (
     JITTER,
     LONGEST_WAIT,
     MAX_ADDRS,
     MAX_RECORD,
-    Book,
     Entry,
     KnownAddr,
     plain_addr,
