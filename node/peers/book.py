@@ -96,17 +96,18 @@ class Book:
 
         Whether the peer is in the book now. Raises ProtocolError for a record that isn't one, or another peer's.
         """
+        source = bounded_text(source)[:MAX_SOURCE]
         seq = record_seq(record, peer) if record is not None else -1
         entry = self._entries.get(peer)
         if entry is None:
             if not self._make_room(peer):
                 self.refused += 1
                 return False
-            entry = Entry(peer, source=source[:MAX_SOURCE], added=now)
+            entry = Entry(peer, source=source, added=now)
         changed = entry
         if record is not None and seq > entry.record_seq and len(record) <= MAX_RECORD:
             changed = replace(changed, record=record, record_seq=seq)
-        changed = replace(changed, addrs=with_addrs(changed, addrs, source[:MAX_SOURCE]))
+        changed = replace(changed, addrs=with_addrs(changed, addrs, source))
         self._put(changed)
         return True
 
@@ -159,13 +160,13 @@ class Book:
         """What a known peer says of itself."""
         entry = self._entries.get(peer)
         if entry is not None:
-            kept = tuple(protocol for protocol in protocols if len(protocol) <= MAX_TEXT)[:MAX_PROTOCOLS]
+            kept = tuple(bounded_text(protocol) for protocol in protocols if len(protocol) <= MAX_TEXT)[:MAX_PROTOCOLS]
             self._put(replace(entry, protocols=kept, agent=bounded_text(agent)))
 
     def tag(self, peer: str, tag: str) -> bool:
         """Marks a known peer, at most MAX_TAGS times; whether it is marked so now."""
-        entry = self._entries.get(peer)
-        if entry is None or (tag not in entry.tags and len(entry.tags) >= MAX_TAGS) or len(tag) > MAX_TEXT:
+        entry, tag = self._entries.get(peer), bounded_text(tag)
+        if entry is None or (tag not in entry.tags and len(entry.tags) >= MAX_TAGS):
             return False
         self._put(replace(entry, tags=entry.tags | {tag}))
         return True
@@ -259,7 +260,7 @@ class Book:
 
     def _make_room(self, peer: str) -> bool:
         """Whether there is a place for a peer that isn't known."""
-        if not peer or len(peer) > MAX_PEER:
+        if not peer or len(peer) > MAX_PEER or not peer.isascii():
             return False
         if len(self._entries) < self.max_peers:
             return True

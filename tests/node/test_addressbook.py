@@ -417,6 +417,19 @@ async def test_a_file_that_turns_out_to_be_damaged_gives_way_to_all_that_is_know
         assert book.ban_of(ip="10.0.0.1")
 
 
+async def test_text_that_utf_8_cannot_hold_stops_no_write(path):
+    stray = "\udc80"
+    async with opened(path) as book:
+        assert not book.learn(stray, [addr(0)], "dht")
+        assert book.learn("a", [addr(0), f"/dns/{stray}"], stray)
+        book.describe("a", protocols=[stray], agent=stray)
+        book.tag("a", stray)
+        await book.ban("a", stray)
+        await book.flush()
+    async with opened(path) as book:
+        assert book.get("a").agent == "?"
+
+
 async def test_a_flush_that_is_cancelled_harms_nobody(path):
     async with opened(path) as book:
         book.learn("a", [addr(0)], "dht")
