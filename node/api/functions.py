@@ -14,7 +14,7 @@ import msgspec
 import trio
 from libp2p.peer.id import ID
 
-from node.api import gossip
+from node.api import addressbook, gossip
 from node.errors import NotConnectedError, UsageError, VouchError
 from node.node import Node, parse_peer_addr, parse_peer_id
 from protocols import ProtocolError, StreamError
@@ -230,6 +230,8 @@ CALLS: dict[str, Call] = {
     "find_peer": Call(find_peer, PeerName),
     "publish": Call(gossip.publish, gossip.Publish),
     "gossip": Call(gossip.state, gossip.GossipQuery),
+    "addressbook": Call(addressbook.addressbook, addressbook.AddressBookQuery),
+    "addressbook_import": Call(addressbook.addressbook_import, addressbook.ImportFile),
 }
 
 STREAMS: dict[str, Call] = {
