@@ -8,8 +8,8 @@
              tag: under the point's own key, over the peer that was given the cookie, the namespace it asked, the number
 
 A row that is registered again is found again: its TTL has changed. The first eight bytes of a cookie are free and the
-others are text, for rust-libp2p takes no other cookies. A cookie costs the point no memory; in another peer's hands, for
-another namespace, or of another point it is refused.
+others are text, for rust-libp2p takes no other cookies. A cookie costs the point no memory; in another peer's hands,
+for another namespace, or of another point it is refused.
 
 There are two forms of signed peer records (node.envelopes). A peer's two are two rows, of which a reader of both is
 given the standard one.
@@ -142,8 +142,8 @@ class Registrations:
     """The registrations of one point."""
 
     def __init__(self, limits: Limits, key: bytes, rows: Iterable[Row] = (), next_number: int = 1) -> None:
-        """`rows` are those that were kept, and `next_number` was kept with them: numbers are never used twice. More rows
-        than the limits now allow stay until they expire."""
+        """`rows` are those that were kept, and `next_number` was kept with them: numbers are never used twice. Rows
+        beyond what the limits now allow stay until they expire."""
         if len(key) != KEY_BYTES:
             raise ValueError(f"expected a key of {KEY_BYTES} bytes, got {len(key)}")
         self.limits = limits
@@ -201,7 +201,7 @@ class Registrations:
     def discover(self, peer: str, asked: Discover, now: float, forms: Collection[Form] = BOTH) -> Discovered:
         """The answer to `peer`, which can read records of these forms. Raises Refused."""
         number = self._number(peer, asked)
-        limit = self.limits.max_found if asked.limit is None else min(asked.limit, self.limits.max_found)
+        limit = min(asked.limit or self.limits.max_found, self.limits.max_found)
         room = self.limits.max_answer
         found: list[Register] = []
         rows = self._all if asked.namespace is None else self._by_namespace.get(asked.namespace, _Order())

@@ -73,7 +73,7 @@ class Unregister:
 
 @dataclass(frozen=True)
 class Discover:
-    """A question: all namespaces without one, as many as the point likes without a limit."""
+    """A question: all namespaces without one, as many as the point likes without a limit, or 0."""
 
     namespace: str | None = None
     cookie: bytes = b""
