@@ -136,6 +136,20 @@ class Config:
     kad_protocol: str = advanced("", "protocol ID of the hash table", shown="/vouch/HEX OF THE NETWORK ID/kad/1.0.0")
     dht_refresh_interval: float = advanced(600.0, "seconds between refreshes of the hash table")
 
+    # Rendezvous
+    rendezvous: tuple[str, ...] = setting(
+        (), "rendezvous point to register at and find peers through; the address ends in /p2p/PEERID"
+    )
+    rendezvous_namespace: str = setting(
+        "", "what to register under, and look for; 255 bytes at most", shown="vouch/ and the network ID"
+    )
+    rendezvous_ttl: int = advanced(7200, "seconds that a registration is to hold, 7200 to 259200 for most points")
+    rendezvous_point: Literal["on", "off"] = setting("off", "whether the node is a rendezvous point for others")
+    rendezvous_rate: float = advanced(2.0, "questions a second that a rendezvous point answers each peer")
+    max_registrations: int = advanced(10_000, "registrations at a rendezvous point")
+    max_registrations_per_peer: int = advanced(32, "of them, one peer's")
+    max_registrations_per_namespace: int = advanced(5000, "of them, those in one namespace")
+
     def __post_init__(self) -> None:
         for row in SETTINGS.values():
             row.check(getattr(self, row.name))
@@ -154,6 +168,8 @@ class Config:
             _check_multiaddr("listen", address)
         for address in self.bootstrap:
             _check_multiaddr("bootstrap", address, with_peer=True)
+        for address in self.rendezvous:
+            _check_multiaddr("rendezvous", address, with_peer=True)
 
     @property
     def network_id_bytes(self) -> bytes:
@@ -169,6 +185,11 @@ class Config:
     def control_socket(self) -> Path:
         """Where the running node answers `vouch status` and its kin."""
         return self.data_dir / "control.sock"
+
+    @property
+    def rendezvous_namespace_or_default(self) -> str:
+        """What to register under at rendezvous points."""
+        return self.rendezvous_namespace or f"vouch/{self.network_id}"
 
     @property
     def kademlia_protocol(self) -> str:
@@ -213,6 +234,9 @@ def _check_text(config: Config) -> None:
     for name, version in config.min_versions.items():
         if not re.fullmatch(_NAME, name) or not re.fullmatch(_VERSION, version):
             raise SettingError(f"expected NAME=N.N.N, got {f'{name}={version}'!r}", "min_versions")
+    if len(config.rendezvous_namespace.encode()) > 255:
+        text = f"expected at most 255 bytes of UTF-8, got {len(config.rendezvous_namespace.encode())}"
+        raise SettingError(text, "rendezvous_namespace")
     if config.topic and config.gossip == "off":
         raise SettingError('expected gossip to be "on" for topics, got "off"', "topic", "gossip")
     if not re.fullmatch(r"(/[!-~]+)?", config.kad_protocol):

@@ -15,6 +15,8 @@ from node.events import (
     PeerLost,
     PeerSteady,
     Refused,
+    Registered,
+    Unregistered,
 )
 from node.log import get_logger
 
@@ -38,6 +40,10 @@ def log_event(event: Event) -> None:
             log.info("peer_steady", peer=peer)
         case PeerLost(peer, silent):
             log.info("peer_lost", peer=peer, silent=round(silent, 1))
+        case Registered(peer, namespace, ttl):
+            log.debug("peer_registered", peer=peer, namespace=namespace, ttl=ttl)
+        case Unregistered(peer, namespace, reason):
+            log.debug("peer_unregistered", peer=peer, namespace=namespace, reason=reason)
         case Connected(peer, addr, direction):
             log.debug("connected", peer=peer, addr=addr, direction=direction)
         case Identified(peer, agent, _):

@@ -130,6 +130,24 @@ class PeerLost:
     silent: float
 
 
+@dataclass(frozen=True)
+class Registered:
+    """A peer has registered, or registered again, at this rendezvous point, for `ttl` seconds."""
+
+    peer: str
+    namespace: str
+    ttl: float
+
+
+@dataclass(frozen=True)
+class Unregistered:
+    """A peer's registration at this rendezvous point has ended. `reason`: unregistered (by itself), expired."""
+
+    peer: str
+    namespace: str
+    reason: str
+
+
 Event = (
     Connected
     | Admitted
@@ -142,6 +160,8 @@ Event = (
     | PeerFlaky
     | PeerSteady
     | PeerLost
+    | Registered
+    | Unregistered
 )
 Listener = Callable[[Event], None]
 

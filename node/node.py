@@ -26,6 +26,7 @@ from node.config import Config
 from node.connection import Connection
 from node.discovery.bootstrap import Bootstrap
 from node.discovery.dht import Dht
+from node.discovery.rendezvous import Rendezvous
 from node.errors import NotConnectedError, UsageError
 from node.eventlog import log_event
 from node.events import Events, Listening, MessageRejected
@@ -33,6 +34,7 @@ from node.gossip import NodeGossip
 from node.identify import IdentifyService
 from node.identity import Identity, load_or_make_key
 from node.log import get_logger
+from node.point import RendezvousPoint
 from node.registry import Registry
 from node.tasks import TaskStatus
 from node.topics import Topics
@@ -95,6 +97,12 @@ class Node:
             self.registry.add(protocol)
         self.dht = Dht(self.host, self.identify, config) if config.dht != "off" else None
         self.bootstrap = Bootstrap(self.swarm, self.dialer, config)
+        self.point = (
+            RendezvousPoint(self.registry, self.identify, self.events, config)
+            if config.rendezvous_point == "on"
+            else None
+        )
+        self.rendezvous = Rendezvous(self, self.host, self.identity.key_pair(), config) if config.rendezvous else None
         self.watch = Watch(self, self.swarm, _heartbeat(config)) if config.heartbeat == "on" else None
         self.started_at = 0.0
         self._life: AbstractAsyncContextManager[None] | None = None
@@ -145,12 +153,16 @@ class Node:
         await nursery.start(self.messages.run)
         if self._gossip is not None:
             await nursery.start(self._gossip.run)
+        if self.point is not None:
+            await nursery.start(self.point.run)
         for text in self.config.listen:
             await self._listen(text)
         self.started_at = trio.current_time()
         nursery.start_soon(self.bootstrap.run)
         if self.dht is not None:
             nursery.start_soon(self.dht.run)
+        if self.rendezvous is not None:
+            nursery.start_soon(self.rendezvous.keep)
         config = self.config
         log.info("started", peer=self.peer_id, network_id=config.network_id, client_version=config.client_version)
         if not config.bootstrap:

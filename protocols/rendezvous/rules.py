@@ -153,7 +153,7 @@ class Registrations:
         self._rows: dict[tuple[str, str, Form], Row] = {}
         self._all = _Order()
         self._by_namespace: dict[str, _Order] = {}
-        self._per_peer: Counter[str] = Counter()
+        self._per_peer: Counter[tuple[str, Form]] = Counter()
         self._ends: list[tuple[float, int, tuple[str, str, Form]]] = []
         for row in sorted(rows, key=lambda row: row.number):
             self._drop(row.key)
@@ -170,6 +170,10 @@ class Registrations:
     def namespaces(self) -> dict[str, int]:
         """How many rows each namespace has."""
         return {namespace: len(rows) for namespace, rows in self._by_namespace.items()}
+
+    def forms(self, peer: str) -> frozenset[Form]:
+        """The forms of a peer's records that are registered."""
+        return frozenset(form for form in Form if (peer, form) in self._per_peer)
 
     def register(self, peer: str, asked: Register, signed: SignedRecord, now: float) -> tuple[Row, Registered]:
         """The row that is to be kept, and the answer. Raises Refused."""
@@ -237,15 +241,14 @@ class Registrations:
         limits = self.limits
         if old is None:
             namespace = len(self._by_namespace.get(row.namespace, ()))
+            peers = sum(self._per_peer.get((row.peer, form), 0) for form in Form)
             for used, most, what in (
-                (self._per_peer[row.peer], limits.max_per_peer, "registrations of one peer"),
+                (peers, limits.max_per_peer, "registrations of one peer"),
                 (namespace, limits.max_per_namespace, "registrations in one namespace"),
                 (len(self._rows), limits.max_registrations, "registrations"),
             ):
                 if used >= most:
                     raise Refused(Status.UNAVAILABLE, f"this point takes {most} {what}, and has them")
-            if not self._per_peer[row.peer]:
-                del self._per_peer[row.peer]
         if self.bytes + row.size - (old.size if old else 0) > limits.max_bytes:
             raise Refused(Status.UNAVAILABLE, f"this point takes {limits.max_bytes} bytes of records, and has them")
 
@@ -253,7 +256,7 @@ class Registrations:
         self._rows[row.key] = row
         self._all.append(row)
         self._by_namespace.setdefault(row.namespace, _Order()).append(row)
-        self._per_peer[row.peer] += 1
+        self._per_peer[row.peer, row.form] += 1
         self.bytes += row.size
         heappush(self._ends, (row.expires, row.number, row.key))
         if len(self._ends) > 2 * len(self._rows) + 64:  # of rows that were registered again before their end
@@ -269,9 +272,9 @@ class Registrations:
         rows.remove(row)
         if not rows:
             del self._by_namespace[row.namespace]
-        self._per_peer[row.peer] -= 1
-        if not self._per_peer[row.peer]:
-            del self._per_peer[row.peer]
+        self._per_peer[row.peer, row.form] -= 1
+        if not self._per_peer[row.peer, row.form]:
+            del self._per_peer[row.peer, row.form]
         self.bytes -= row.size
         return row
 
