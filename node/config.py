@@ -144,7 +144,9 @@ class Config:
         "", "what to register under, and look for; 255 bytes at most", shown="vouch/ and the network ID"
     )
     rendezvous_ttl: int = advanced(7200, "seconds that a registration is to hold, 7200 to 259200 for most points")
-    rendezvous_point: Literal["on", "off"] = setting("off", "whether the node is a rendezvous point for others")
+    rendezvous_point: Literal["on", "memory", "off"] = setting(
+        "off", "whether the node is a rendezvous point for others; memory: one that forgets when it stops"
+    )
     rendezvous_rate: float = advanced(2.0, "questions a second that a rendezvous point answers each peer")
     max_registrations: int = advanced(10_000, "registrations at a rendezvous point")
     max_registrations_per_peer: int = advanced(32, "of them, one peer's")

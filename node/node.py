@@ -99,7 +99,7 @@ class Node:
         self.bootstrap = Bootstrap(self.swarm, self.dialer, config)
         self.point = (
             RendezvousPoint(self.registry, self.identify, self.events, config)
-            if config.rendezvous_point == "on"
+            if config.rendezvous_point != "off"
             else None
         )
         self.rendezvous = Rendezvous(self, self.host, self.identity.key_pair(), config) if config.rendezvous else None

@@ -9,6 +9,7 @@ known by what it calls itself, by telling no signed record where others do, or b
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Collection
 
@@ -23,7 +24,7 @@ from node.log import get_logger
 from node.registrations import FILE, RegistrationFile
 from node.registry import Registry
 from node.tasks import TaskStatus
-from protocols.rendezvous.rules import BOTH, Form, Limits, Rates, Registrations, Row
+from protocols.rendezvous.rules import BOTH, KEY_BYTES, Form, Limits, Rates, Registrations, Row
 from protocols.rendezvous.service import Change, Point
 
 # a peer that comes with a namespace for each of its parts registers them all at once
@@ -69,9 +70,13 @@ class RendezvousPoint:
             max_per_peer=config.max_registrations_per_peer,
             max_per_namespace=config.max_registrations_per_namespace,
         )
-        file = RegistrationFile(config.data_dir / FILE)
-        await trio.to_thread.run_sync(file.open)
-        registrations = Registrations(limits, file.key, file.rows, file.next_number)
+        file = None
+        if config.rendezvous_point == "on":
+            file = RegistrationFile(config.data_dir / FILE)
+            await trio.to_thread.run_sync(file.open)
+            registrations = Registrations(limits, file.key, file.rows, file.next_number)
+        else:
+            registrations = Registrations(limits, secrets.token_bytes(KEY_BYTES))
         self._point = point = Point(
             registrations,
             open_record=open_record,
@@ -82,10 +87,11 @@ class RendezvousPoint:
             clock=self.clock,
         )
         self._registry.add(point.protocol)
-        log.info("rendezvous_point", registrations=len(registrations), file=str(file.path))
+        log.info("rendezvous_point", registrations=len(registrations), file=str(file.path) if file is not None else "")
         try:
             async with trio.open_nursery() as nursery:
-                await nursery.start(file.run)
+                if file is not None:
+                    await nursery.start(file.run)
                 nursery.start_soon(point.run)
                 task_status.started()
         finally:
