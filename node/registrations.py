@@ -115,7 +115,8 @@ class RegistrationFile:
         self._batch += 1  # who comes from now on waits for the next one
         error: Exception | None = None
         try:
-            await trio.to_thread.run_sync(self._commit, batch)
+            with trio.CancelScope(shield=True):  # else a batch is lost that was taken and not begun
+                await trio.to_thread.run_sync(self._commit, batch)
         except (OSError, sqlite3.Error) as caught:
             error = caught
             self._waiting = batch | self._waiting
