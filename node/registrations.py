@@ -26,6 +26,7 @@ from protocols.rendezvous.service import StoreError
 FILE = "rendezvous.db"
 VERSION = 1
 RETRY_AFTER = 5.0
+WAL_LIMIT = 4 << 20  # bytes that the log is cut to once its content is in the file
 # numbers that a crash may have made known before they were on disk
 GAP = 1 << 20
 
@@ -132,8 +133,10 @@ class RegistrationFile:
         self._db = db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=1.0)
         if new:
             self.path.chmod(0o600)
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")  # before the first access: the log's index is kept in memory
         db.execute("PRAGMA journal_mode = WAL")
         db.execute("PRAGMA synchronous = FULL")
+        db.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT}")
         (version,) = db.execute("PRAGMA user_version").fetchone()
         if version > VERSION:
             raise UsageError(f"{self.path} is of version {version}, which is newer than this vouch's {VERSION}")

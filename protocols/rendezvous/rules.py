@@ -165,11 +165,12 @@ class Registrations:
 
     def __iter__(self) -> Iterator[Row]:
         """All rows, oldest first."""
-        return self._all.after(0)
+        return self.after(0)
 
-    def namespaces(self) -> dict[str, int]:
-        """How many rows each namespace has."""
-        return {namespace: len(rows) for namespace, rows in self._by_namespace.items()}
+    def after(self, number: int, namespace: str | None = None) -> Iterator[Row]:
+        """The rows with higher numbers, of all namespaces or one, oldest first."""
+        rows = self._all if namespace is None else self._by_namespace.get(namespace, _Order())
+        return rows.after(number)
 
     def forms(self, peer: str) -> frozenset[Form]:
         """The forms of a peer's records that are registered."""
@@ -208,8 +209,7 @@ class Registrations:
         limit = min(asked.limit or self.limits.max_found, self.limits.max_found)
         room = self.limits.max_answer
         found: list[Register] = []
-        rows = self._all if asked.namespace is None else self._by_namespace.get(asked.namespace, _Order())
-        for row in rows.after(number):
+        for row in self.after(number, asked.namespace):
             if len(found) >= limit or row.size > room:
                 break
             number = row.number
