@@ -27,17 +27,19 @@ LOST_MIN, LOST_MAX = 60.0, 600.0
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds. `ttl` is what we ask for; `interval` the least between two questions of a hungry node, which grows to
-    `longest` while nothing new comes; `retry_*` are the pauses after a failure."""
+    """Seconds. `ttl` is what we ask for. Questions of a hungry node are `first` apart at the start, `interval` after one
+    that found somebody, and twice as far each time, up to `longest`, while nothing new comes. `retry_*` are the pauses
+    after a registration that failed."""
 
     ttl: int = DEFAULT_TTL
+    first: float = 2.0
     interval: float = 30.0
     longest: float = 300.0
     retry_min: float = 5.0
     retry_max: float = 600.0
 
     def __post_init__(self) -> None:
-        if not 0 < self.interval <= self.longest or not 0 < self.retry_min <= self.retry_max:
+        if not 0 < self.first <= self.interval <= self.longest or not 0 < self.retry_min <= self.retry_max:
             raise ValueError(f"expected pauses above 0 that don't shrink, got {self}")
         if not 0 < self.ttl <= MAX_TTL:
             raise ValueError(f"expected a TTL of 1 to {MAX_TTL} seconds, got {self.ttl}")
@@ -108,19 +110,20 @@ class Asking:
         self.next_at = now
         self._pace = pace
         self._rng = rng
-        self._pause = pace.interval
+        self._pause = pace.first
 
     def found(self, new: int, cookie: bytes, now: float) -> None:
         """So many registrations came with this cookie."""
-        self._pause = self._pace.interval if new else min(2 * self._pause, self._pace.longest)
+        if new:
+            self._pause = self._pace.interval
         self.cookie = cookie if new else b""
         self._wait(now)
 
     def failed(self, now: float) -> None:
         """No answer, or none that helps; a cookie may be the reason."""
-        self._pause = min(2 * self._pause, self._pace.longest)
         self.cookie = b""
         self._wait(now)
 
     def _wait(self, now: float) -> None:
         self.next_at = now + self._pause * self._rng.uniform(0.75, 1.25)
+        self._pause = min(2 * self._pause, self._pace.longest)

@@ -288,3 +288,86 @@ async def test_a_thousand_questions_on_one_stream_are_answered_in_order(autojump
                 await stream.send_eof()
                 data = b"".join([part async for part in stream])
             assert data.count(b"\x08\x04") >= 1000
+
+
+# hostile points
+
+
+def lying_point(net: MemNet, ip: str, answers) -> tuple[Node, str, list[bytes]]:
+    """A node that answers each question with the next of `answers`, again and again; what it was asked."""
+    asked: list[bytes] = []
+    lying = Protocol(PROTOCOL_ID, max_frame=1 << 20, timeout=30)
+
+    @lying.serve
+    async def lie(stream):
+        async for frame in stream:
+            asked.append(frame)
+            answer = answers[(len(asked) - 1) % len(answers)]
+            if answer is None:
+                await trio.sleep_forever()
+            await stream.send(answer)
+
+    node = mem_node(net, ip, dht="off", gossip="off", protocols=[lying])
+    return node, f"/ip4/{ip}/tcp/4001/p2p/{node.peer_id}", asked
+
+
+def found_message(*records: bytes) -> bytes:
+    rows = [pb.Register(ns=b"vouch/vouch-local", signed_peer_record=record, ttl=7200) for record in records]
+    return pb.Message(
+        type=4, discover_response=pb.DiscoverResponse(registrations=rows, cookie=b"12345678")
+    ).SerializeToString()
+
+
+async def test_what_a_point_makes_up_reaches_nobody(autojump_clock):
+    async with MemNet() as net:
+        honest, ours = Identity.generate(), Identity.generate()
+        addrs = [Multiaddr("/ip4/10.1.1.1/tcp/1")]
+        good, own = (seal_record(peer.key_pair(), addrs, 1, Form.STANDARD) for peer in (honest, ours))
+        spoiled = good[:-1] + bytes([good[-1] ^ 1])
+        point, addr, asked = lying_point(net, POINT, [found_message(spoiled, b"nonsense", own, good)])
+        a = make(net, A, rendezvous=(addr,), listen=(), identity=ours)
+        pool = Pool(wants=1000)
+        async with point, a, trio.open_nursery() as nursery:
+            nursery.start_soon(a.rendezvous.run, pool)
+            await trio.sleep(3600)
+            assert pool.peers == {honest.peer_id: ("/ip4/10.1.1.1/tcp/1",)}
+            assert len(asked) <= 3600 / 22 + 5
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_point_with_endless_pages_is_asked_now_and_then(autojump_clock):
+    async with MemNet() as net:
+        page = found_message(*[b"r"] * 1000)
+        point, addr, asked = lying_point(net, POINT, [page])
+        pool = Pool(wants=1000)
+        async with point, make(net, A, rendezvous=(addr,), listen=()) as a, trio.open_nursery() as nursery:
+            nursery.start_soon(a.rendezvous.run, pool)
+            await trio.sleep(600)
+            assert pool.peers == {}
+            assert len(asked) <= 10 * (600 / 22 + 5)
+            nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        b"",
+        b"\xff\xff",
+        pb.Message(type=1, register_response=pb.RegisterResponse(status=0)).SerializeToString(),
+        pb.Message(type=1, register_response=pb.RegisterResponse(status=400, status_text=b"\xff")).SerializeToString(),
+        pb.Message(type=1, register_response=pb.RegisterResponse(ttl=2**64 - 1)).SerializeToString(),
+        pb.Message(type=1, register_response=pb.RegisterResponse(ttl=0)).SerializeToString(),
+        found_message(),
+    ],
+    ids=["silence", "nothing", "garbage", "no TTL", "an error", "for ever", "no time", "another answer"],
+)
+async def test_whatever_a_point_answers_it_is_asked_with_pauses(answer, autojump_clock):
+    async with MemNet() as net:
+        point, addr, asked = lying_point(net, POINT, [answer])
+        async with point, make(net, A, rendezvous=(addr,)) as a, trio.open_nursery() as nursery:
+            nursery.start_soon(a.rendezvous.run, Pool())
+            await trio.sleep(1200)
+            assert 1 <= len(asked) <= 1200 / 22 + 60
+            assert point.peer_id in a.connected_peers()
+            nursery.cancel_scope.cancel()

@@ -361,6 +361,8 @@ def test_a_point_is_offered_what_it_has_taken():
 
 def test_questions_slow_down_and_begin_anew_when_nothing_is_new():
     asking = Asking(Pace(), random.Random(1), 0.0)
+    asking.found(0, b"cookie", 0.0)
+    assert 1.5 <= asking.next_at <= 2.5
     asking.found(5, b"cookie", 0.0)
     assert asking.cookie == b"cookie"
     assert 22 <= asking.next_at <= 38
