@@ -79,7 +79,7 @@ class Rendezvous:
         self._rng = rng or random.Random()
         self._pace = pace or Pace(ttl=min(config.rendezvous_ttl, MAX_TTL))
         self._every_form = config.admission == "open"
-        self._sealed: tuple[tuple[Multiaddr, ...], bytes] = ((), b"")
+        self._sealed: tuple[tuple[int, tuple[str, ...]], bytes] = ((0, ()), b"")
         self._points: list[tuple[ID, list[Multiaddr]]] = []
         named: dict[ID, list[Multiaddr]] = {}
         for text in config.rendezvous:
@@ -187,10 +187,10 @@ class Rendezvous:
     def _record(self, form: Form) -> bytes:
         if form is Form.STANDARD:
             return self._host.signed_record()
-        addrs = tuple(self._host.listen_addrs)
-        if self._sealed[0] != addrs:
-            seq = open_record(self._host.signed_record()).seq
-            self._sealed = addrs, seal_record(self._key_pair, list(addrs), seq, form)
+        signed = open_record(self._host.signed_record())
+        if self._sealed[0] != (signed.seq, signed.addrs):
+            record = seal_record(self._key_pair, list(map(Multiaddr, signed.addrs)), signed.seq, form)
+            self._sealed = (signed.seq, signed.addrs), record
         return self._sealed[1]
 
     def _on_event(self, event: Event) -> None:

@@ -27,9 +27,9 @@ LOST_MIN, LOST_MAX = 60.0, 600.0
 
 @dataclass(frozen=True)
 class Pace:
-    """Seconds. `ttl` is what we ask for. Questions of a hungry node are `first` apart at the start, `interval` after one
-    that found somebody, and twice as far each time, up to `longest`, while nothing new comes. `retry_*` are the pauses
-    after a registration that failed."""
+    """Seconds. `ttl` is what we ask for. Questions of a hungry node are `first` apart at the start, `interval` after
+    one that found somebody, and twice as far each time, up to `longest`, while nothing new comes. `retry_*` are the
+    pauses after a registration that failed."""
 
     ttl: int = DEFAULT_TTL
     first: float = 2.0
