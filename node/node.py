@@ -75,8 +75,15 @@ class Node:
         self.messages = Messages(self, message_rules, on_rejected=self._message_rejected, on_failed=_handler_failed)
         self.registry = Registry([PING, HEARTBEAT, *map(self._as_protocol, protocols)])
         self.host = hosts.build(
-            config, self.identity.key_pair(), _rules(config), self.registry, self.events, transports
+            config,
+            self.identity.key_pair(),
+            message_rules.signer,
+            _rules(config),
+            self.registry,
+            self.events,
+            transports,
         )
+        self.records = self.host.records
         self.swarm = self.host.swarm
         self.dialer = self.host.dialer
         self.identify = IdentifyService(
@@ -84,7 +91,7 @@ class Node:
             agent=config.client_version,
             public_key=self.host.get_public_key().serialize(),
             addrs=self.host.get_transport_addrs,
-            signed_record=self.host.signed_record,
+            records=self.host.records,
         )
         self._gossip = (
             NodeGossip(self, config, message_rules, self.host, self.identify, gossip_params)

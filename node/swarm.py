@@ -162,6 +162,10 @@ class Swarm(LibP2PSwarm):
         secured = await self.upgrader.upgrade_security(RawConnection(accepted, False), False)
         return await self.upgrader.upgrade_connection(secured, secured.get_remote_peer())
 
+    def can_dial(self, addr: Multiaddr) -> bool:
+        """Whether a transport of this node dials such an address."""
+        return self.transport_manager.transport_for_dialing(addr) is not None
+
     async def dial_address(self, addr: Multiaddr, peer_id: ID) -> Connection:
         """Dials one address, to the verdict. The deadline is the caller's.
 
