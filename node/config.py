@@ -136,6 +136,12 @@ class Config:
     kad_protocol: str = advanced("", "protocol ID of the hash table", shown="/vouch/HEX OF THE NETWORK ID/kad/1.0.0")
     dht_refresh_interval: float = advanced(600.0, "seconds between refreshes of the hash table")
 
+    # Peer exchange
+    exchange: Literal["on", "off"] = setting("on", "whether peers are told of other peers, and asked for them")
+    exchange_interval: float = advanced(600.0, "seconds before a peer is asked for others again")
+    exchange_at_once: int = advanced(4, "peers that are asked at once")
+    exchange_window: float = advanced(3600.0, "seconds in which one network learns of a bounded part of our peers only")
+
     def __post_init__(self) -> None:
         for row in SETTINGS.values():
             row.check(getattr(self, row.name))
