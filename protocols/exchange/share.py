@@ -6,8 +6,8 @@
 
 A group (the asker's subnet, say) may learn of no more peers in an interval than its window holds, however often it asks
 and however many peers it is: nobody reads the whole book quickly. A window is filled when it is first asked for, and
-filled up while peers become known, up to `share` of them all, `least` at least, `most` at most; who is in it stays there
-until the interval ends. Drawing favours the recently seen: the weight halves with each `half_life`, down to
+filled up while peers become known, up to `share` of them all, `least` at least, `most` at most; who is in it stays
+there until the interval ends. Drawing favours the recently seen: the weight halves with each `half_life`, down to
 `least_weight`.
 
 A peer is told of only to those for whom it is of use: `Candidate.reach` says how far away its tested addresses can be
