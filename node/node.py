@@ -36,6 +36,7 @@ from node.identity import Identity, load_or_make_key
 from node.log import get_logger
 from node.peers.addressbook import AddressBook
 from node.registry import Registry
+from node.remember import Remember, book_path
 from node.tasks import TaskStatus
 from node.topics import Topics
 from node.watch import Watch
@@ -95,6 +96,14 @@ class Node:
             addrs=self.host.get_transport_addrs,
             records=self.host.records,
         )
+        self.addressbook = AddressBook(
+            book_path(config, self.identity),
+            max_peers=config.max_known_peers,
+            max_bans=config.max_bans,
+            first_wait=config.redial_backoff_min,
+            longest_wait=config.redial_backoff_max,
+        )
+        self.remember = Remember(self.addressbook, self.events, self.dialer, self.identify)
         self._gossip = (
             NodeGossip(self, config, message_rules, self.host, self.identify, gossip_params)
             if config.gossip == "on"
@@ -164,7 +173,9 @@ class Node:
             raise failure
 
     async def _start(self, nursery: trio.Nursery) -> None:
+        await nursery.start(self.addressbook.run)
         await nursery.start(self.swarm.serve)
+        nursery.start_soon(self.remember.run)
         if self.watch is not None:
             await nursery.start(self.watch.run)
         await nursery.start(self.messages.run)
