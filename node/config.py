@@ -59,7 +59,7 @@ class Config:
     # Files
     data_dir: Path = setting(  # noqa: RUF009
         default_data_dir,
-        "folder of the key, the lock and the control socket",
+        "folder of the key, the address book, the lock and the control socket",
         shown="$XDG_DATA_HOME/vouch or ~/.local/share/vouch",
     )
     key: Path | None = setting(None, "key file, made if missing", shown="node.key in the data folder")  # noqa: RUF009
@@ -94,7 +94,7 @@ class Config:
     max_stream_window: int = advanced(16 << 20, "bytes that a peer may send ahead on one stream", shown="16 MiB")
     max_connection_window: int = advanced(64 << 20, "the same on all streams of a connection", shown="64 MiB")
     max_unsent: int = advanced(8 << 20, "bytes that wait to be sent on one connection", shown="8 MiB")
-    max_known_peers: int = advanced(10_000, "peers that are remembered while the node runs")
+    max_known_peers: int = advanced(10_000, "peers that are remembered")
     max_control_clients: int = advanced(16, "clients of the control socket at once")
 
     # Messages
@@ -124,6 +124,16 @@ class Config:
     refused_backoff_min: float = advanced(5.0, "seconds before a peer that refused us is first dialled again")
     refused_backoff_max: float = advanced(600.0, "seconds that this pause grows to")
 
+    # Address book
+    addressbook: Literal["auto", "file", "memory"] = advanced(
+        "auto",
+        "where known peers and bans are kept: in the data folder, or until the node ends",
+        shown="file, for a node whose key is the data folder's",
+    )
+    max_bans: int = advanced(10_000, "peers, addresses and networks that are banned at once")
+    redial_backoff_min: float = advanced(5.0, "seconds before an address that failed is first dialled again")
+    redial_backoff_max: float = advanced(600.0, "seconds that this pause grows to")
+
     # Heartbeat
     heartbeat: Literal["on", "off"] = setting("on", "whether connected peers are watched; beats are answered anyway")
     heartbeat_interval: float = advanced(15.0, "seconds between beats, 0.5 to 300; a dead link is noticed within three")
@@ -135,6 +145,12 @@ class Config:
     dht: Literal["server", "client", "off"] = setting("server", "part played in the distributed hash table")
     kad_protocol: str = advanced("", "protocol ID of the hash table", shown="/vouch/HEX OF THE NETWORK ID/kad/1.0.0")
     dht_refresh_interval: float = advanced(600.0, "seconds between refreshes of the hash table")
+
+    # Peer exchange
+    exchange: Literal["on", "off"] = setting("on", "whether peers are told of other peers, and asked for them")
+    exchange_interval: float = advanced(600.0, "seconds before a peer is asked for others again")
+    exchange_at_once: int = advanced(4, "peers that are asked at once")
+    exchange_window: float = advanced(3600.0, "seconds in which one network learns of a bounded part of our peers only")
 
     def __post_init__(self) -> None:
         for row in SETTINGS.values():
@@ -171,6 +187,11 @@ class Config:
         return self.data_dir / "control.sock"
 
     @property
+    def addressbook_path(self) -> Path:
+        """The address book's file, where there is one."""
+        return self.data_dir / "addressbook.db"
+
+    @property
     def kademlia_protocol(self) -> str:
         """The hash table's protocol ID; networks don't share one unless told to."""
         return self.kad_protocol or f"/vouch/{self.network_id_bytes.hex()}/kad/1.0.0"
@@ -179,6 +200,7 @@ class Config:
 _AT_MOST = (
     ("bootstrap_retry_min", "bootstrap_retry_max"),
     ("refused_backoff_min", "refused_backoff_max"),
+    ("redial_backoff_min", "redial_backoff_max"),
     ("max_stream_window", "max_connection_window"),
     ("heartbeat_flaky", "heartbeat_window"),
 )

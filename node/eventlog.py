@@ -11,6 +11,7 @@ from node.events import (
     Identified,
     Listening,
     MessageRejected,
+    Misbehaved,
     PeerFlaky,
     PeerLost,
     PeerSteady,
@@ -42,6 +43,8 @@ def log_event(event: Event) -> None:
             log.debug("connected", peer=peer, addr=addr, direction=direction)
         case Identified(peer, agent, _):
             log.debug("identified", peer=peer, agent=agent)
+        case Misbehaved(peer, protocol, reason, detail):
+            log.info("misbehaved", peer=peer, protocol=protocol, reason=reason, detail=detail)
         case GossipRejected(peer, topic, reason, detail, _):
             log.debug("gossip_rejected", peer=peer, topic=topic, reason=reason, detail=detail)
         case MessageRejected(peer, protocol, reason, detail, dropped):

@@ -107,6 +107,17 @@ class GossipRejected:
 
 
 @dataclass(frozen=True)
+class Misbehaved:
+    """A peer broke a protocol's rules, and its stream ended: who keeps count of peers makes it pay. `reason` is a fixed
+    word: protocol, flood, bad_record."""
+
+    peer: str
+    protocol: str
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
 class PeerFlaky:
     """`missed` of the last `window` heartbeats weren't answered in time."""
 
@@ -139,6 +150,7 @@ Event = (
     | Identified
     | Listening
     | MessageRejected
+    | Misbehaved
     | PeerFlaky
     | PeerSteady
     | PeerLost

@@ -26,6 +26,7 @@ from node.config import Config
 from node.connection import Connection
 from node.discovery.bootstrap import Bootstrap
 from node.discovery.dht import Dht
+from node.discovery.exchange import NodeExchange
 from node.errors import NotConnectedError, UsageError
 from node.eventlog import log_event
 from node.events import Events, Listening, MessageRejected
@@ -33,7 +34,9 @@ from node.gossip import NodeGossip
 from node.identify import IdentifyService
 from node.identity import Identity, load_or_make_key
 from node.log import get_logger
+from node.peers.addressbook import AddressBook
 from node.registry import Registry
+from node.remember import Remember, book_path
 from node.tasks import TaskStatus
 from node.topics import Topics
 from node.watch import Watch
@@ -93,6 +96,14 @@ class Node:
             addrs=self.host.get_transport_addrs,
             records=self.host.records,
         )
+        self.addressbook = AddressBook(
+            book_path(config, self.identity),
+            max_peers=config.max_known_peers,
+            max_bans=config.max_bans,
+            first_wait=config.redial_backoff_min,
+            longest_wait=config.redial_backoff_max,
+        )
+        self.remember = Remember(self.addressbook, self.events, self.dialer, self.identify)
         self._gossip = (
             NodeGossip(self, config, message_rules, self.host, self.identify, gossip_params)
             if config.gossip == "on"
@@ -100,6 +111,22 @@ class Node:
         )
         for protocol in self._gossip.router.protocols if self._gossip is not None else ():
             self.registry.add(protocol)
+        self.addressbook = AddressBook(None, max_peers=config.max_known_peers)
+        self.exchange = (
+            NodeExchange(
+                self,
+                self.swarm,
+                self.identify,
+                self.records,
+                self.addressbook,
+                config,
+                own_addrs=self.host.get_transport_addrs,
+            )
+            if config.exchange == "on"
+            else None
+        )
+        if self.exchange is not None:
+            self.registry.add(self.exchange.protocol)
         self.dht = Dht(self.host, self.identify, config) if config.dht != "off" else None
         self.bootstrap = Bootstrap(self.swarm, self.dialer, config)
         self.watch = Watch(self, self.swarm, _heartbeat(config)) if config.heartbeat == "on" else None
@@ -146,7 +173,9 @@ class Node:
             raise failure
 
     async def _start(self, nursery: trio.Nursery) -> None:
+        await nursery.start(self.addressbook.run)
         await nursery.start(self.swarm.serve)
+        nursery.start_soon(self.remember.run)
         if self.watch is not None:
             await nursery.start(self.watch.run)
         await nursery.start(self.messages.run)

@@ -158,6 +158,10 @@ class AddressBook:
         """That address failed; without one (""), the peer as a whole did."""
         self.book.failed(peer, addr, self.clock())
 
+    def forgive(self, since: float) -> None:
+        """Ends the backoffs of what failed at `since` (wall time) or later: it was our own network that was away."""
+        self.book.forgive(since)
+
     def seen(self, peer: str) -> None:
         """The peer is connected now, or was heard of by itself."""
         self.book.seen(peer, self.clock())

@@ -207,6 +207,13 @@ class Book:
         self._put(entry)
         self._heard.worse(peer)
 
+    def forgive(self, since: float) -> None:
+        """Ends the backoffs of what failed at `since` or later: it was our own network that was away."""
+        for entry in self.entries():
+            if any(known.not_before and known.last_failure >= since for known in entry.addrs):
+                addrs = tuple(replace(a, not_before=0.0) if a.last_failure >= since else a for a in entry.addrs)
+                self._put(replace(entry, addrs=addrs, not_before=0.0))
+
     def seen(self, peer: str, now: float, source: str = "inbound") -> None:
         """The peer is connected now, or was heard of by itself."""
         if self._known_or_taken(peer, now, source):

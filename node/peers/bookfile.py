@@ -28,8 +28,6 @@ from node.errors import UsageError
 from node.peers.bans import Ban
 from node.peers.book import Entry, KnownAddr
 
-FILE = "addressbook.db"
-LOCK = "addressbook.lock"
 MAX_DAMAGED = 8
 WAL_LIMIT = 4 << 20  # bytes that the log is cut to once its content is in the file
 

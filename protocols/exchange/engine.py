@@ -10,8 +10,8 @@
     Asker     PINGED --pong--> ASKED --addresses--> DONE        Answerer     NEW --ping--> ALIVE --get_addresses--> DONE
 
 Whatever else comes, or comes elsewhere in this order, is a `ProtocolError`, from then on for every further call: the
-stream is to be ended. Either side may end it properly after the pong. The caller moves the bytes, keeps the deadline, and
-judges the records. Which records are told is `share`'s.
+stream is to be ended. Either side may end it properly after the pong. The caller moves the bytes, keeps the deadline,
+and judges the records. Which records are told is `share`'s.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The exchange's trio shell: `Exchange` answers on a node's streams, and asks. What is said is `engine`'s and `share`'s.
+"""The exchange's trio shell: `Exchange` answers on a node's streams, and asks. The rules are `engine`'s and `share`'s.
 
     ask(peer) --stream--> ping, pong, get_addresses, addresses --> records, unchecked, and where the peer can be dialled
     a peer's stream ----> the same, from the other side; DEADLINE seconds for all of it
@@ -66,8 +66,8 @@ class Exchange:
         on_fault: Callable[[str, str, str], None] = lambda _peer, _reason, _detail: None,
         rng: random.Random | None = None,
     ) -> None:
-        """`on_heard(peer, alive)`: a peer that asks has said where it can be dialled. `on_fault(peer, reason, detail)`: a
-        peer has broken the rules; `reason` is "flood" or "protocol".
+        """`on_heard(peer, alive)`: a peer that asks has said where it can be dialled. `on_fault(peer, reason, detail)`:
+        a peer has broken the rules; `reason` is "flood" or "protocol".
         """
         self.share = Share(params, rng=rng)
         self.protocol = Protocol(
@@ -150,8 +150,3 @@ class Exchange:
             await stream.send(answerer.receive(frame))
             if told is None and answerer.heard is not None:
                 self._on_heard(peer, answerer.heard)
-        try:
-            await stream.receive()
-        except EndOfStream:
-            return
-        raise ProtocolError("expected the end of peer exchange, got another frame")

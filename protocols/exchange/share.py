@@ -6,12 +6,12 @@
 
 A group (the asker's subnet, say) may learn of no more peers in an interval than its window holds, however often it asks
 and however many peers it is: nobody reads the whole book quickly. A window is filled when it is first asked for, and
-filled up while peers become known, up to `share` of them all, `least` at least, `most` at most; whom it has told of stays
-in it until the interval ends. Drawing favours the recently seen: the weight halves with each `half_life`, down to
+filled up while peers become known, up to `share` of them all, `least` at least, `most` at most; who is in it stays
+there until the interval ends. Drawing favours the recently seen: the weight halves with each `half_life`, down to
 `least_weight`.
 
 A peer is told of only to those for whom it is of use: `Candidate.reach` says how far away its tested addresses can be
-dialled from, `Candidate.near` the reach of the nearest address in its record, which is not for those farther away. Reach
+dialled from, `Candidate.near` the reach of the nearest address in its record, which isn't for those farther off. Reach
 is a number, the greater the further (1 is an own network, 2 the world). All tables are bounded; whoever asked longest
 ago is forgotten first.
 """
@@ -44,7 +44,7 @@ class ShareParams:
     least_weight: float = 1 / 64
     pause: float = 10.0
     burst: int = 5
-    # refusals in a row, faster than one a pause, that make a flood
+    # refusals between two answers that make a flood
     flood_after: int = 10
     max_groups: int = 256
     max_askers: int = 4096
@@ -83,7 +83,7 @@ class Directory(typing.Protocol):
 
 
 class Refusal(typing.NamedTuple):
-    """A question that isn't answered. `flood`: once for each flood, the peer is to pay."""
+    """A question that isn't answered. `flood`: told once between two answers, the peer is to pay."""
 
     wait: float
     flood: bool
@@ -129,7 +129,7 @@ class Share:
         asker.bucket.give_back()
         self.refused += 1
         asker.refused += 1
-        return Refusal(wait, asker.refused % params.flood_after == 0)
+        return Refusal(wait, asker.refused == params.flood_after)
 
     def draw(
         self, limit: int, directory: Directory, *, asker: str, group: str, reach: int, now: float
@@ -137,7 +137,7 @@ class Share:
         """At most `limit` records for an asker seen at `reach`, of `group`; as many as fit into one frame."""
         window = self._window(group, now)
         self._fill(window, directory, asker, reach, now)
-        drawn = []
+        drawn: list[bytes] = []
         for peer in self._rng.sample(list(window.peers), len(window.peers)):
             if len(drawn) >= limit:
                 break
@@ -177,4 +177,4 @@ class Share:
 
     def _weight(self, candidate: Candidate, now: float) -> float:
         age = max(0.0, now - candidate.last_seen) / self.params.half_life
-        return max(self.params.least_weight, 2.0 ** -min(age, 64.0))
+        return max(self.params.least_weight, math.exp2(-min(age, 64.0)))

@@ -3,8 +3,8 @@
     frame = varint length (at most 64 KiB), ExchangeMessage { one of Ping, Pong, GetAddresses, Addresses }
                                                                on /vouch/peer-exchange/1.0.0, see docs/wire.md
 
-Decoding gives one of them within its bounds, or a `ProtocolError`; nothing else, whatever the bytes. Multiaddrs and records
-are bytes here: whether they can be read is for whoever uses them. Which message is due is `engine`'s to say.
+Decoding gives one of them within its bounds, or a `ProtocolError`; nothing else, whatever the bytes. Multiaddrs and
+records are bytes here: whether they can be read is for whoever uses them. Which message is due is `engine`'s to say.
 """
 
 from __future__ import annotations
