@@ -8,15 +8,15 @@ hasn't chosen our neighbours. Inbound peers may take `high - outbound` places.
 
 Whom to dial, in this order:
     static peers, always, with a backoff of their own
-    the address book's candidates: those that worked, last connected first (the anchors of a restart), then those heard of
+    the address book's candidates: those that worked, last connected first (the anchors of a restart), then the others
     the reserve (bootstrap peers) when nothing else answers: see `_reserve_due`
 Dials under way are at most `max_dials`, those begun at most `dial_rate` a second on average. A subnet has at most
 `subnet_share` of the outbound places; a source at most `source_share` of those that were never reached, as long as
 others have candidates. Below `low`, when nobody else can be dialled, subnets may have more: those don't count
 (`standing.extras`), so that better ones are still looked for, and go when these have come.
 
-Isolation. With nobody connected, failures are more likely ours than everybody's: the best RETRIED peers are dialled again
-and again with short waits, whatever their backoff, and once one answers, the others at once.
+Isolation. With nobody connected, failures are more likely ours than everybody's: the best RETRIED peers are dialled
+again and again with short waits, whatever their backoff, and once one answers, the others at once.
 
 Feelers. Every `feeler_interval` one address that nobody has tested is dialled, so that the book fills with such as
 worked; unless the peer is needed it is dropped at once.
@@ -25,15 +25,14 @@ worked; unless the peer is needed it is dropped at once.
 from __future__ import annotations
 
 import random
-import typing
-from collections import Counter
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from node.peers.backoff import Backoff
 from node.peers.book import Entry
 from node.peers.budget import DialBudget
-from node.peers.standing import Peer, Score, extras, inbound_victim, outbound_victim, subnet
+from node.peers.choice import Candidates, Choice, Dial, Targets, host
+from node.peers.standing import Peer, Score, extras, inbound_victim, outbound_victim
 from protocols.rate import TokenBucket
 
 RETRIED = 32
@@ -49,45 +48,6 @@ STEADY = 30.0
 LOOK_FIRST, LOOK_LONGEST_LOW, LOOK_LONGEST = 0.5, 2.0, 10.0
 MAX_RESERVE = 256
 JITTER = 0.25
-
-
-@dataclass(frozen=True, kw_only=True)
-class Targets:
-    """The pool's settings; their defaults are `Config`'s. Times in seconds, shares of 1."""
-
-    low: int = 20
-    target: int = 40
-    high: int = 100
-    outbound: int = 20
-    max_dials: int = 16
-    dial_rate: float = 2.0
-    grace: float = 30.0
-    subnet_share: float = 0.125
-    source_share: float = 0.5
-    feeler_interval: float = 60.0
-    retry_min: float = 1.0
-    retry_max: float = 60.0
-
-
-class Candidates(typing.Protocol):
-    """What the pool needs of the address book."""
-
-    def get(self, peer: str) -> Entry | None: ...
-    def entries(self) -> Iterator[Entry]: ...
-    def __len__(self) -> int: ...
-    def candidates(self, limit: int, *, exclude: Container[str] = ()) -> list[Entry]: ...
-    def untested(self, limit: int, *, exclude: Container[str] = ()) -> list[Entry]: ...
-    def dialable(self, entry: Entry) -> list[str]: ...
-
-
-@dataclass(frozen=True)
-class Dial:
-    """Dial a peer. `why`: pool, static, reserve, feeler. The outcome is told by `connected` or `failed`."""
-
-    peer: str
-    addrs: tuple[str, ...]
-    why: str
-    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -166,7 +126,7 @@ class Pool:
         source = chosen.source if chosen else ""
         self.peers[peer] = Peer(peer, addr, outbound, now, asked, chosen is not None, kept, source)
         if source:
-            self.budget.succeeded(_host(addr), now)
+            self.budget.succeeded(host(addr), now)
         if self._alone_since is not None:
             self._alone_since = None
             self._recovering_until = now + RECOVERY
@@ -195,8 +155,8 @@ class Pool:
         self._look_again(now)
 
     def failed(self, now: float, peer: str, *, answered: bool = False) -> float:
-        """A `Dial` has failed. `answered`: somebody said no (refused, not admitted), so the network is there. For static
-        and reserve peers the seconds until the next one.
+        """A `Dial` has failed. `answered`: somebody said no (refused, not admitted), so the network is there. For
+        static and reserve peers the seconds until the next one.
         """
         dial = self.dialling.pop(peer, None)
         if dial is None:
@@ -204,7 +164,7 @@ class Pool:
         self._answered += answered
         self._retry.failed(peer, now)
         if dial.source and dial.addrs:
-            self.budget.failed(_host(dial.addrs[0]), now)
+            self.budget.failed(host(dial.addrs[0]), now)
         self._look_again(now)
         return self._kept_retry.failed(peer, now) if dial.why in ("static", "reserve") else 0.0
 
@@ -390,14 +350,14 @@ class Pool:
 
     def _candidates(self, now: float, limit: int) -> list[tuple[Entry, list[str]]]:
         """Whom to dial now: those that the book gives, in its order, as far as diversity lets them."""
-        choice = Choice(self, now, limit)
+        choice = self._choice(now, limit)
         choice.take_from_book()
         choice.any_source = True
         choice.take_from_book()
         if self._alone_since is not None or now < self._recovering_until:
             for entry in self._best_known():
                 if not self._retry.remaining(entry.peer, now):
-                    choice.take(entry, [known.addr for known in entry.addrs if known.worked])
+                    choice.take(entry, [known.addr for known in entry.addrs if known.last_success])
         if self.is_low():
             choice.any_subnet = True
             choice.take_from_book()
@@ -412,15 +372,28 @@ class Pool:
             and not self._left.remaining(peer, now)
         )
 
+    def _choice(self, now: float, limit: int) -> Choice:
+        return Choice(
+            self.book,
+            limit,
+            per_subnet=self.places(),
+            per_source=max(1, int(self.targets.source_share * self.targets.outbound)),
+            peers=self.peers.values(),
+            dials=self.dialling.values(),
+            may_dial=lambda peer: self._may_dial(peer, now),
+            may_try=lambda addr: not self.budget.wait(host(addr), now),
+            banned=self._banned,
+        )
+
     def _best_known(self) -> list[Entry]:
         worked = [entry for entry in self.book.entries() if entry.worked]
         worked.sort(key=lambda entry: -entry.last_seen)
         return worked[:RETRIED]
 
     def _reserve_due(self, now: float) -> bool:
-        """Whether the reserve may be dialled, nobody else being left to dial now. With few peers known: at once. With as
-        many as `low` that have worked, only when these don't answer for a while; longer when there is no answer from
-        anybody at all, for then it is us who are cut off, and the others will be there when we are back.
+        """Whether the reserve may be dialled, nobody else being left to dial now. With few peers known: at once. With
+        as many as `low` that have worked, only when these don't answer for a while; longer when there is no answer
+        from anybody at all, for then it is us who are cut off, and the others will be there when we are back.
         """
         if not self._reserve:
             return False
@@ -438,7 +411,7 @@ class Pool:
         self._feel_at = now + self.targets.feeler_interval * (1 + JITTER * (2 * self._rng.random() - 1))
         if (self.is_low() and not self.shortage) or now < self._rate_at:
             return  # there are dials enough
-        choice = Choice(self, now, 1)
+        choice = self._choice(now, 1)
         choice.any_subnet = choice.any_source = True
         for entry in self.book.untested(1, exclude=choice):
             choice.take(entry, self.book.dialable(entry))
@@ -456,7 +429,7 @@ class Pool:
         """Within the rate; of a peer that was never reached one address at a time, within the budget of its IP."""
         if not entry.worked:
             addrs = addrs[:1]
-            if not self.budget.take(_host(addrs[0]), now):
+            if not self.budget.take(host(addrs[0]), now):
                 return
         self._dial(actions, entry.peer, addrs, why, "" if entry.worked else entry.source)
         self._rate_at = now + self._rate.take(now)
@@ -464,67 +437,3 @@ class Pool:
     def _look_again(self, now: float) -> None:
         self._look = LOOK_FIRST
         self._look_at = now
-
-
-class Choice:
-    """Candidates for one look, and what there is of each subnet and source. As a container: who is out of the question."""
-
-    def __init__(self, pool: Pool, now: float, limit: int) -> None:
-        self.found: list[tuple[Entry, list[str]]] = []
-        self.any_subnet = False
-        self.any_source = False
-        self._pool = pool
-        self._now = now
-        self._limit = limit
-        self._taken: set[str] = set()
-        outbound = [peer for peer in pool.peers.values() if peer.outbound]
-        self._subnets = Counter(peer.subnet for peer in outbound)
-        self._subnets.update({subnet(addr) for dial in pool.dialling.values() for addr in dial.addrs})
-        self._sources = Counter(peer.source for peer in outbound)
-        self._sources.update(dial.source for dial in pool.dialling.values())
-        self._per_source = max(1, int(pool.targets.source_share * pool.targets.outbound))
-
-    def __contains__(self, peer: object) -> bool:
-        entry = self._pool.book.get(str(peer))
-        return entry is None or not self._usable(entry, [known.addr for known in entry.addrs])
-
-    def take_from_book(self) -> None:
-        """The book's best, until there are enough."""
-        while len(self.found) < self._limit:
-            batch = self._pool.book.candidates(self._limit - len(self.found), exclude=self)
-            if not [entry for entry in batch if self.take(entry, self._pool.book.dialable(entry))]:
-                return
-
-    def take(self, entry: Entry, addrs: Sequence[str]) -> bool:
-        """Adds a candidate if it is one, with those of its addresses that may be dialled."""
-        usable = self._usable(entry, addrs)
-        if not usable or len(self.found) >= self._limit:
-            return False
-        self.found.append((entry, usable))
-        self._taken.add(entry.peer)
-        self._subnets.update({subnet(addr) for addr in (usable if entry.worked else usable[:1])})
-        self._sources[_source(entry)] += 1
-        return True
-
-    def _usable(self, entry: Entry, addrs: Sequence[str]) -> list[str]:
-        pool, now = self._pool, self._now
-        if entry.peer in self._taken or not pool._may_dial(entry.peer, now):
-            return []
-        if not entry.worked and not self.any_source and self._sources[entry.source] >= self._per_source:
-            return []
-        return [addr for addr in addrs if self._open(addr) and (entry.worked or not pool.budget.wait(_host(addr), now))]
-
-    def _open(self, addr: str) -> bool:
-        group = subnet(addr)
-        if group is not None and not self.any_subnet and self._subnets[group] >= self._pool.places():
-            return False
-        return not self._pool._banned(addr)
-
-
-def _source(entry: Entry) -> str:
-    return "" if entry.worked else entry.source
-
-
-def _host(addr: str) -> str:
-    parts = addr.split("/", 3)
-    return parts[2] if len(parts) > 2 else addr

@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from node.peers.reach import Reach, reach_of, subnet_of
 
@@ -47,6 +48,7 @@ class Peer:
         return subnet(self.addr)
 
 
+@lru_cache(maxsize=8192)
 def subnet(addr: str) -> str | None:
     """What an address counts with, None where nothing is counted: private networks, loopback, names."""
     parts = addr.split("/", 3)
