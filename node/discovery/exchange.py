@@ -218,7 +218,7 @@ class NodeExchange:
         else:
             log.debug("exchanged", peer=peer, peers=len(found))
             for other, (addrs, record) in found.items():
-                feed.found(other, addrs, record=record)
+                feed.found(other, addrs, record=record, told_by=peer)
         finally:
             self._rounds.ended(peer, trio.current_time())
             limiter.release()

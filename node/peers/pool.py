@@ -261,12 +261,13 @@ class Pool:
 
     # rules
 
-    def _extras(self) -> set[str]:
-        return extras(self.peers.values(), self.places(), self.targets.target)
+    def extras(self) -> set[str]:
+        """Who of the outbound peers doesn't count."""
+        return extras(self.peers.values(), self.places(), self.targets.target or self.targets.high)
 
     def places(self) -> int:
         """How many outbound peers one subnet may have."""
-        return max(1, int(self.targets.subnet_share * self.targets.outbound))
+        return max(1, int(self.targets.subnet_share * (self.targets.outbound or self.targets.high)))
 
     def _count(self) -> int:
         return len(self.peers)
@@ -274,11 +275,11 @@ class Pool:
     def _crowded(self) -> bool:
         targets = self.targets
         inbound = sum(not peer.outbound for peer in self.peers.values())
-        return len(self.peers) > targets.high or inbound > targets.high - targets.outbound or bool(self._extras())
+        return len(self.peers) > targets.high or inbound > targets.high - targets.outbound or bool(self.extras())
 
     def _wanted_outbound(self, *, without: str = "") -> int:
         """How many more peers the pool wants to dial; `without` isn't counted."""
-        targets, surplus = self.targets, self._extras()
+        targets, surplus = self.targets, self.extras()
         counted = [peer for peer in self.peers.values() if peer.peer not in surplus and peer.peer != without]
         outbound = sum(peer.outbound for peer in counted)
         return max(targets.target - len(counted), targets.outbound - outbound, 0)
@@ -311,7 +312,7 @@ class Pool:
                 inbound_victim(left(), self._score, now, targets.grace, hard=number > most + targets.high // 4)
             ):
                 break
-        surplus = self._extras()
+        surplus = self.extras()
         enough = len(self.peers) - len(surplus) >= targets.low
         for peer in left():
             if peer.peer in surplus and enough and now - peer.since >= targets.grace:
