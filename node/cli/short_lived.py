@@ -29,7 +29,15 @@ def run(config: Config, command: Callable[[Ask], int]) -> int:
     configure(form="text", level="error", stream=sys.stderr)
     return trio.run(
         _run,
-        dataclasses.replace(config, listen=(), bootstrap=(), rendezvous=(), rendezvous_point="off", dht="off"),
+        dataclasses.replace(
+            config,
+            listen=(),
+            bootstrap=(),
+            rendezvous=(),
+            rendezvous_point="off",
+            dht="off",
+            addressbook="memory",
+        ),
         command,
     )
 

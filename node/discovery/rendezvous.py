@@ -45,12 +45,11 @@ log = get_logger("rendezvous")
 class _At:
     """One point, and how we stand with it."""
 
-    def __init__(self, peer_id: ID, addrs: list[Multiaddr], upkeep: Upkeep, asking: Asking) -> None:
+    def __init__(self, peer_id: ID, addrs: list[Multiaddr], upkeep: Upkeep) -> None:
         self.peer_id = peer_id
         self.peer = str(peer_id)
         self.addrs = addrs
         self.upkeep = upkeep
-        self.asking = asking
         self.woken = trio.Event()
 
     def wake(self) -> None:
@@ -111,14 +110,15 @@ class Rendezvous:
         points = self._here()
         if not points:
             await trio.sleep_forever()
+        asked = [(at, Asking(self._pace, self._rng, trio.current_time())) for at in points]
         while True:
-            at = min(points, key=lambda at: at.asking.next_at)
-            await trio.sleep_until(at.asking.next_at)
+            at, asking = min(asked, key=lambda pair: pair[1].next_at)
+            await trio.sleep_until(asking.next_at)
             wanted = await feed.wanted()
             try:
-                await self._ask(at, wanted, feed)
+                await self._ask(at, asking, wanted, feed)
             except (VouchError, Refused, StreamError, ProtocolError) as error:
-                at.asking.failed(trio.current_time())
+                asking.failed(trio.current_time())
                 log.info("not_discovered", point=at.peer, error=str(error))
 
     def _here(self) -> list[_At]:
@@ -129,7 +129,6 @@ class Rendezvous:
                     peer_id,
                     addrs,
                     Upkeep(self._pace, self._rng, now, every_form=self._every_form),
-                    Asking(self._pace, self._rng, now),
                 )
                 for peer_id, addrs in self._points
             ]
@@ -207,20 +206,20 @@ class Rendezvous:
 
     # others'
 
-    async def _ask(self, at: _At, wanted: int, feed: Feed) -> None:
+    async def _ask(self, at: _At, asking: Asking, wanted: int, feed: Feed) -> None:
         """Raises VouchError, Refused, StreamError, ProtocolError."""
         await self._dialer.dial(at.peer_id, at.addrs)
         told = 0
         for _ in range(MAX_PAGES):
-            answer = await service.discover(self._network, at.peer, self.namespace, cookie=at.asking.cookie, limit=PAGE)
-            told += await self._tell([found.record for found in answer.registrations], feed)
+            answer = await service.discover(self._network, at.peer, self.namespace, cookie=asking.cookie, limit=PAGE)
+            told += await self._tell(at.peer, [found.record for found in answer.registrations], feed)
             count = len(answer.registrations)
-            at.asking.found(count, answer.cookie, trio.current_time())
+            asking.found(count, answer.cookie, trio.current_time())
             if told >= wanted or count < PAGE:
                 break
         log.debug("discovered", point=at.peer, peers=told)
 
-    async def _tell(self, records: Sequence[bytes], feed: Feed) -> int:
+    async def _tell(self, point: str, records: Sequence[bytes], feed: Feed) -> int:
         told = 0
         self._rng.shuffle(order := list(records[:PAGE]))
         for index, record in enumerate(order):
@@ -233,6 +232,7 @@ class Rendezvous:
                 continue
             if signed.peer != self._network.peer_id and signed.addrs:
                 # the book verifies records in the standard's form, and knows no other
-                feed.found(signed.peer, signed.addrs, record=record if signed.form is Form.STANDARD else None)
+                known = record if signed.form is Form.STANDARD else None
+                feed.found(signed.peer, signed.addrs, record=known, told_by=point)
                 told += 1
         return told
