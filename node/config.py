@@ -121,6 +121,24 @@ class Config:
     )
     max_gossip_queue: int = advanced(16 << 20, "bytes of messages that wait for one slow peer", shown="16 MiB")
 
+    # Pool
+    pool: Literal["on", "off"] = setting("on", "whether the node finds and drops peers by itself")
+    low_peers: int = setting(20, "peers below which the node hurries to find others")
+    target_peers: int = setting(40, "peers that it looks for")
+    high_peers: int = setting(100, "peers above which the worst are dropped")
+    outbound_peers: int = setting(20, "peers, at least, that the node chooses itself, however many others come in")
+    pool_dials: int = advanced(16, "dials that the pool has under way at once")
+    pool_dial_rate: float = advanced(2.0, "dials a second that it begins, on average", form="RATE")
+    peer_grace: float = advanced(30.0, "seconds that a new peer isn't judged")
+    subnet_share: float = advanced(
+        0.125, "part of the outbound peers, at most, in one IPv4 /16 or IPv6 /32", form="PART"
+    )
+    source_share: float = advanced(
+        0.5, "part of them that are new to us and known by one source, if there are others", form="PART"
+    )
+    feeler_interval: float = advanced(60.0, "seconds between dials that only test an address")
+    fault_ban: float = advanced(3600.0, "seconds that a peer is banned for breaking rules again and again")
+
     # Retries
     bootstrap_retry_min: float = advanced(1.0, "seconds before a bootstrap peer is first dialled again")
     bootstrap_retry_max: float = advanced(60.0, "seconds that this pause grows to")
@@ -149,6 +167,28 @@ class Config:
     kad_protocol: str = advanced("", "protocol ID of the hash table", shown="/vouch/HEX OF THE NETWORK ID/kad/1.0.0")
     dht_refresh_interval: float = advanced(600.0, "seconds between refreshes of the hash table")
 
+    # Rendezvous
+    rendezvous: tuple[str, ...] = setting(
+        (), "rendezvous point to register at and find peers through; the address ends in /p2p/PEERID"
+    )
+    rendezvous_namespace: str = setting(
+        "", "what to register under, and look for; 255 bytes at most", shown="vouch/ and the network ID"
+    )
+    rendezvous_ttl: int = advanced(7200, "seconds that a registration is to hold, 7200 to 259200 for most points")
+    rendezvous_point: Literal["on", "memory", "off"] = setting(
+        "off", "whether the node is a rendezvous point for others; memory: one that forgets when it stops"
+    )
+    rendezvous_rate: float = advanced(2.0, "questions a second that a rendezvous point answers each peer")
+    max_registrations: int = advanced(10_000, "registrations at a rendezvous point")
+    max_registrations_per_peer: int = advanced(32, "of them, one peer's")
+    max_registrations_per_namespace: int = advanced(5000, "of them, those in one namespace")
+
+    # Peer exchange
+    exchange: Literal["on", "off"] = setting("on", "whether peers are told of other peers, and asked for them")
+    exchange_interval: float = advanced(600.0, "seconds before a peer is asked for others again")
+    exchange_at_once: int = advanced(4, "peers that are asked at once")
+    exchange_window: float = advanced(3600.0, "seconds in which one network learns of a bounded part of our peers only")
+
     def __post_init__(self) -> None:
         for row in SETTINGS.values():
             row.check(getattr(self, row.name))
@@ -161,6 +201,9 @@ class Config:
                 f"expected at least {_LEAST_WINDOW}, the window that a stream begins with, got {self.max_stream_window}"
             )
             raise SettingError(text, "max_stream_window")
+        for name in ("subnet_share", "source_share"):
+            if getattr(self, name) > 1:
+                raise SettingError(f"expected a part of 1, got {getattr(self, name):g}", name)
         _check_heartbeat(self)
         _check_text(self)
         for address in self.listen:
@@ -169,6 +212,8 @@ class Config:
             _check_multiaddr("bootstrap", address, with_peer=True)
         for address in self.gossip_direct:
             _check_multiaddr("gossip_direct", address, with_peer=True)
+        for address in self.rendezvous:
+            _check_multiaddr("rendezvous", address, with_peer=True)
 
     @property
     def network_id_bytes(self) -> bytes:
@@ -186,6 +231,11 @@ class Config:
         return self.data_dir / "control.sock"
 
     @property
+    def rendezvous_namespace_or_default(self) -> str:
+        """What to register under at rendezvous points."""
+        return self.rendezvous_namespace or f"vouch/{self.network_id}"
+
+    @property
     def addressbook_path(self) -> Path:
         """The address book's file, where there is one."""
         return self.data_dir / "addressbook.db"
@@ -197,6 +247,9 @@ class Config:
 
 
 _AT_MOST = (
+    ("low_peers", "target_peers"),
+    ("target_peers", "high_peers"),
+    ("outbound_peers", "target_peers"),
     ("bootstrap_retry_min", "bootstrap_retry_max"),
     ("refused_backoff_min", "refused_backoff_max"),
     ("redial_backoff_min", "redial_backoff_max"),
@@ -234,6 +287,9 @@ def _check_text(config: Config) -> None:
     for name, version in config.min_versions.items():
         if not re.fullmatch(_NAME, name) or not re.fullmatch(_VERSION, version):
             raise SettingError(f"expected NAME=N.N.N, got {f'{name}={version}'!r}", "min_versions")
+    if len(config.rendezvous_namespace.encode()) > 255:
+        text = f"expected at most 255 bytes of UTF-8, got {len(config.rendezvous_namespace.encode())}"
+        raise SettingError(text, "rendezvous_namespace")
     if config.topic and config.gossip == "off":
         raise SettingError('expected gossip to be "on" for topics, got "off"', "topic", "gossip")
     if not re.fullmatch(r"(/[!-~]+)?", config.kad_protocol):

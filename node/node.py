@@ -26,6 +26,8 @@ from node.config import Config
 from node.connection import Connection
 from node.discovery.bootstrap import Bootstrap
 from node.discovery.dht import Dht
+from node.discovery.exchange import NodeExchange
+from node.discovery.rendezvous import Rendezvous
 from node.errors import NotConnectedError, UsageError
 from node.eventlog import log_event
 from node.events import Events, Listening, MessageRejected
@@ -34,6 +36,8 @@ from node.identify import IdentifyService
 from node.identity import Identity, load_or_make_key
 from node.log import get_logger
 from node.peers.addressbook import AddressBook
+from node.peers.service import Peers
+from node.point import RendezvousPoint
 from node.registry import Registry
 from node.remember import Remember, book_path
 from node.tasks import TaskStatus
@@ -51,6 +55,9 @@ from protocols.messages.authors import Ed25519Signer
 from protocols.ping import PING, ping
 
 log = get_logger("node")
+
+# what a peer that misses heartbeats is worth less, in points of its gossip score
+FLAKY = 10.0
 
 
 class Node:
@@ -77,8 +84,15 @@ class Node:
         self.messages = Messages(self, message_rules, on_rejected=self._message_rejected, on_failed=_handler_failed)
         self.registry = Registry([PING, HEARTBEAT, *map(self._as_protocol, protocols)])
         self.host = hosts.build(
-            config, self.identity.key_pair(), _rules(config), self.registry, self.events, transports
+            config,
+            self.identity.key_pair(),
+            message_rules.signer,
+            _rules(config),
+            self.registry,
+            self.events,
+            transports,
         )
+        self.records = self.host.records
         self.swarm = self.host.swarm
         self.dialer = self.host.dialer
         self.identify = IdentifyService(
@@ -86,7 +100,7 @@ class Node:
             agent=config.client_version,
             public_key=self.host.get_public_key().serialize(),
             addrs=self.host.get_transport_addrs,
-            signed_record=self.host.signed_record,
+            records=self.host.records,
         )
         self.addressbook = AddressBook(
             book_path(config, self.identity),
@@ -103,8 +117,35 @@ class Node:
         )
         for protocol in self._gossip.router.protocols if self._gossip is not None else ():
             self.registry.add(protocol)
+        self.exchange = (
+            NodeExchange(
+                self,
+                self.swarm,
+                self.identify,
+                self.records,
+                self.addressbook,
+                config,
+                own_addrs=self.host.get_transport_addrs,
+            )
+            if config.exchange == "on"
+            else None
+        )
+        if self.exchange is not None:
+            self.registry.add(self.exchange.protocol)
         self.dht = Dht(self.host, self.identify, config) if config.dht != "off" else None
-        self.bootstrap = Bootstrap(self.swarm, self.dialer, config)
+        self.point = (
+            RendezvousPoint(self.registry, self.identify, self.events, config)
+            if config.rendezvous_point != "off"
+            else None
+        )
+        self.rendezvous = Rendezvous(self, self.host, self.identity.key_pair(), config) if config.rendezvous else None
+        self.bootstrap = Bootstrap(self.swarm, config)
+        self.peers = Peers(self.swarm, self.dialer, self.addressbook, config, score=self._score)
+        self.peers.sources.append(self.bootstrap)
+        if self.exchange is not None:
+            self.peers.sources.append(self.exchange)
+        if self.rendezvous is not None:
+            self.peers.sources.append(self.rendezvous)
         self.watch = Watch(self, self.swarm, _heartbeat(config)) if config.heartbeat == "on" else None
         self.started_at = 0.0
         self._life: AbstractAsyncContextManager[None] | None = None
@@ -157,12 +198,16 @@ class Node:
         await nursery.start(self.messages.run)
         if self._gossip is not None:
             await nursery.start(self._gossip.run)
+        if self.point is not None:
+            await nursery.start(self.point.run)
         for text in self.config.listen:
             await self._listen(text)
         self.started_at = trio.current_time()
-        nursery.start_soon(self.bootstrap.run)
+        await nursery.start(self.peers.run)
         if self.dht is not None:
             nursery.start_soon(self.dht.run)
+        if self.rendezvous is not None:
+            nursery.start_soon(self.rendezvous.keep)
         config = self.config
         log.info("started", peer=self.peer_id, network_id=config.network_id, client_version=config.client_version)
         if not config.bootstrap:
@@ -220,7 +265,14 @@ class Node:
         Raises UsageError for a bad address, RefusedError, BackoffError, LimitError, DialError.
         """
         peer_id, multiaddr = parse_peer_addr(addr)
-        return await self.dialer.dial(peer_id, [multiaddr])
+        peer = str(peer_id)
+        self.peers.user_dials(peer, begins=True)
+        try:
+            connection = await self.dialer.dial(peer_id, [multiaddr])
+            self.peers.asked(peer)
+        finally:
+            self.peers.user_dials(peer, begins=False)
+        return connection
 
     async def disconnect(self, peer: str) -> None:
         """Closes every connection to a peer. Raises NotConnectedError."""
@@ -301,6 +353,11 @@ class Node:
         """Answers one more protocol from now on, and tells the peers. Raises UsageError."""
         self.registry.add(self._as_protocol(protocol))
         await self.identify.push_all()
+
+    def _score(self, peer: str) -> float:
+        """What heartbeats and gossip say of a peer: its gossip score, less FLAKY if it misses heartbeats."""
+        gossip = self._gossip.score(peer) if self._gossip is not None else 0.0
+        return gossip - (FLAKY if self.is_flaky(peer) else 0.0)
 
     def _as_protocol(self, protocol: Protocol | SubProtocol) -> Protocol:
         if isinstance(protocol, Protocol):

@@ -14,7 +14,7 @@ import msgspec
 import trio
 from libp2p.peer.id import ID
 
-from node.api import addressbook, gossip
+from node.api import addressbook, gossip, rendezvous
 from node.errors import NotConnectedError, UsageError, VouchError
 from node.node import Node, parse_peer_addr, parse_peer_id
 from protocols import ProtocolError, StreamError
@@ -228,6 +228,8 @@ CALLS: dict[str, Call] = {
     "disconnect": Call(disconnect, PeerName),
     "ping": Call(ping, PingWhom),
     "find_peer": Call(find_peer, PeerName),
+    "registrations": Call(rendezvous.registrations, rendezvous.RegistrationQuery),
+    "discover": Call(rendezvous.discover, rendezvous.DiscoverWhere),
     "publish": Call(gossip.publish, gossip.Publish),
     "gossip": Call(gossip.state, gossip.GossipQuery),
     "addressbook": Call(addressbook.addressbook, addressbook.AddressBookQuery),

@@ -12,6 +12,8 @@ A handler takes the parsed arguments and returns an exit status. Beside the sett
               interval             key inspect    file (Path)
     publish   topic, file, type    subscribe      topic, count (or None), raw
     addressbook list, export       addressbook import  file
+    tracker   (see run)                 rendezvous discover  address, namespace, all, limit
+                                        rendezvous list      namespace
     measure propagation            nodes, messages, size, rate, seed, full_mesh, out (Path or None)
     all but run: json (bool)       run, config show and those that ask a running node: config (Path or None)
 """
@@ -117,6 +119,19 @@ def _build() -> _Parser:
     _add_settings(run, SETTINGS)
     run.usage = f"{run.prog} [--profile FILE] [--config FILE] [--SETTING VALUE ...]"
 
+    tracker = _command(
+        commands,
+        "tracker",
+        "node.cli.tracker:tracker",
+        "run a node that is a rendezvous point: peers register there and find each other",
+        "vouch tracker --network-id harbour --listen /ip4/0.0.0.0/tcp/4002 --data-dir ./tracker",
+        after="Registrations are kept in the data folder. Name the point to others with --rendezvous. Peers of other\n"
+        "libp2p networks need --admission open.\n\n" + _LAYERS,
+    )
+    tracker.add_argument("--json", action="store_true", help="print who registers as JSON; the log to standard error")
+    _add_settings(tracker, SETTINGS)
+    tracker.usage = f"{tracker.prog} [--json] [--config FILE] [--SETTING VALUE ...]"
+
     status = _command(
         commands, "status", "node.cli.remote:status", "tell how the running node is doing", "vouch status --json"
     )
@@ -189,6 +204,34 @@ def _build() -> _Parser:
     for parser in (status, peers, connect, ping, publish, subscribe, listed, exported, imported):
         _add_json(parser)
         _add_settings(parser, REMOTE_SETTINGS)
+
+    rendezvous = _group(
+        commands, "rendezvous", "look at who is registered at a rendezvous point", "vouch rendezvous list"
+    )
+    listed = _command(
+        rendezvous,
+        "list",
+        "node.cli.tracker:listed",
+        "list who is registered at the running node",
+        "vouch rendezvous list --data-dir ./tracker",
+    )
+    discover = _command(
+        rendezvous,
+        "discover",
+        "node.cli.tracker:discover",
+        "ask a rendezvous point who is registered there",
+        "vouch rendezvous discover /ip4/192.0.2.7/tcp/4002/p2p/12D3KooW...",
+    )
+    discover.add_argument("address", metavar="MULTIADDR", help="address of the point, ending in /p2p/PEERID")
+    discover.add_argument("--all", action="store_true", help="of every namespace")
+    discover.add_argument(
+        "--limit", metavar="N", type=_count, default=1000, help="registrations, at most 1000 (default: %(default)s)"
+    )
+    for parser, whose in ((listed, "every namespace"), (discover, "the network's")):
+        parser.add_argument("--namespace", metavar="NAME", help=f"registrations of this one (default: {whose})")
+        _add_json(parser)
+        # a point of another network can be asked by a short-lived node that is open
+        _add_settings(parser, (*REMOTE_SETTINGS, "admission") if parser is discover else REMOTE_SETTINGS)
 
     demo = _command(
         commands,

@@ -246,9 +246,8 @@ async def test_unknown_call(node):
     with pytest.raises(UsageError) as error:
         await ask(node, "halt")
     assert str(error.value) == (
-        "expected one of the calls addressbook, addressbook_import, connect, disconnect, find_peer, gossip, peers, "
-        "ping, publish, status, subscribe, "
-        "got 'halt'"
+        "expected one of the calls addressbook, addressbook_import, connect, disconnect, discover, find_peer, gossip, "
+        "peers, ping, publish, registrations, status, subscribe, got 'halt'"
     )
 
 
