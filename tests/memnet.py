@@ -184,8 +184,8 @@ def scheduling(seed: int) -> Iterator[None]:
 def mem_node(
     net: MemNet, ip: str, *, protocols: Iterable[Protocol] = (), identity: Identity | None = None, **config: Any
 ) -> Node:
-    """A `Node` on the host, listening on port 4001, without heartbeats and pool, unless `config` says otherwise. Run it with
-    `async with`.
+    """A `Node` on the host, listening on port 4001, without heartbeats and pool, unless `config` says otherwise. Run it
+    with `async with`.
     """
     settings = {
         "listen": (f"/ip4/{ip}/tcp/{PORT}",),

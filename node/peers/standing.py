@@ -30,7 +30,7 @@ Score = Callable[[str], float]
 class Peer:
     """A connected peer. `asked`: a user wanted this connection; `chosen`: the pool did (else others did, or a lookup in
     passing); `kept`: static or protected; `source`: whose word the pool took, "" if the peer had worked before;
-    `since`: seconds of the pool's clock.
+    `since`: seconds of the pool's clock; `tests_left`: addresses that may still be tested, of one that dialled us.
     """
 
     peer: str
@@ -41,6 +41,7 @@ class Peer:
     chosen: bool = False
     kept: bool = False
     source: str = ""
+    tests_left: int = 3
 
     @property
     def subnet(self) -> str | None:
