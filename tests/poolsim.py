@@ -66,6 +66,7 @@ class SimNode:
         self.network = network
         self.ip = ip
         self.id = f"P{ip}"
+        self.subnet = subnet_of(ip)
         self.addr = f"/ip4/{ip}/tcp/4001"
         self.alive = True
         self.born = network.now
@@ -124,9 +125,11 @@ class SimNode:
         now, other = self.network.now, self.network.nodes.get(peer)
         self.asking -= 1
         if other is not None and other in self.links and self.alive:
+            source = f"exchange/{other.subnet}"
             for told in other.tell(self):
-                if told != self.id and (known := self.network.nodes.get(told)) is not None:
-                    self.found(told, known.addr, f"exchange/{subnet_of(other.ip)}")
+                # what is known already changes nothing
+                if told != self.id and told not in self.book and (known := self.network.nodes.get(told)) is not None:
+                    self.found(told, known.addr, source)
         self.rounds.ended(peer, now)
         self.wake()
 
@@ -136,7 +139,7 @@ class SimNode:
         if self.share.ask(asker.id, now) is not None:
             return []
         records = self.share.draw(
-            100, self.directory, asker=asker.id, group=subnet_of(asker.ip), reach=2, now=self.book.clock()
+            100, self.directory, asker=asker.id, group=asker.subnet, reach=2, now=self.book.clock()
         )
         return [record[: -len(RECORD)].decode() for record in records]
 

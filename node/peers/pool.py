@@ -48,6 +48,8 @@ STEADY = 30.0
 # looking for candidates in vain: again after these seconds
 LOOK_FIRST, LOOK_LONGEST_LOW, LOOK_LONGEST = 0.5, 2.0, 10.0
 MAX_RESERVE = 256
+# so many inbound peers of one subnet are no crowd
+LEAST_CROWD = 4
 # seconds after which it is looked whether those that dialled us have named an address by now
 TEST_PAUSE = 2.0
 JITTER = 0.25
@@ -346,11 +348,11 @@ class Pool:
 
         most = targets.high - targets.outbound
         inbound = [peer for peer in left() if not peer.outbound]
+        crowd = max(LEAST_CROWD, int(targets.subnet_share * most))
         for number in range(len(inbound), most, -1):
             # newcomers alone may be a quarter more than there are places for
-            if not drop(
-                inbound_victim(left(), self._score, now, targets.grace, hard=number > most + targets.high // 4)
-            ):
+            hard = number > most + targets.high // 4
+            if not drop(inbound_victim(left(), self._score, now, targets.grace, crowd, hard=hard)):
                 break
         surplus = self.extras()
         enough = len(self.peers) - len(surplus) >= targets.low
@@ -358,7 +360,7 @@ class Pool:
             if peer.peer in surplus and enough and now - peer.since >= targets.grace:
                 drop(peer)
         for _ in range(len(left()) - targets.high):
-            if not drop(outbound_victim(left(), surplus, self._score, now, targets.grace)):
+            if not drop(outbound_victim(left(), surplus, self._score, now, targets.grace, self.places())):
                 break
 
     def _fill(self, now: float, actions: list[Action]) -> None:
