@@ -207,6 +207,31 @@ class Swarm(LibP2PSwarm):
             elif not connection.admitted.is_set():
                 await connection.close("dial_cancelled")
 
+    async def probe(self, addr: Multiaddr, peer_id: ID) -> None:
+        """Sees whether that peer answers at an address: connects, lets it prove its ID, and leaves.
+
+        Takes `dial_timeout` at most. Raises DialError.
+        """
+        transport = self.transport_manager.transport_for_dialing(addr)
+        if transport is None:
+            raise DialError(f"{addr}: no transport of this node dials it")
+        raw: Any = None
+        secured: Any = None
+        try:
+            with trio.fail_after(self.config.dial_timeout):
+                raw = await transport.dial(addr)
+                if not isinstance(raw, IMuxedConn):
+                    secured = await self.upgrader.upgrade_security(raw, True, peer_id)
+                elif raw.peer_id != peer_id:
+                    raise DialError(f"{addr}: expected {peer_id}, got {raw.peer_id}")
+        except trio.TooSlowError:
+            raise DialError(f"{addr}: no answer within {self.config.dial_timeout:g} s") from None
+        except Exception as error:  # transports and security raise errors of their own
+            raise DialError(f"{addr}: {_innermost(error)}") from error
+        finally:
+            if secured is not None or raw is not None:
+                await _close_quietly(secured or raw)
+
     async def _upgrade_outbound(self, raw: IRawConnection, peer_id: ID) -> IMuxedConn:
         secured = await self.upgrader.upgrade_security(raw, True, peer_id)
         return await self.upgrader.upgrade_connection(secured, peer_id)

@@ -19,7 +19,8 @@ Isolation. With nobody connected, failures are more likely ours than everybody's
 again and again with short waits, whatever their backoff, and once one answers, the others at once.
 
 Feelers. Every `feeler_interval` one address that nobody has tested is dialled, so that the book fills with such as
-worked; unless the peer is needed it is dropped at once.
+worked; unless the peer is needed it is dropped at once. Who has dialled us is tested by the address that it names,
+without a second connection: only tested addresses are passed on to others, and a bootstrap node dials nobody else.
 """
 
 from __future__ import annotations
@@ -47,6 +48,10 @@ STEADY = 30.0
 # looking for candidates in vain: again after these seconds
 LOOK_FIRST, LOOK_LONGEST_LOW, LOOK_LONGEST = 0.5, 2.0, 10.0
 MAX_RESERVE = 256
+# so many inbound peers of one subnet are no crowd
+LEAST_CROWD = 4
+# seconds after which it is looked whether those that dialled us have named an address by now
+TEST_PAUSE = 2.0
 JITTER = 0.25
 
 
@@ -65,7 +70,15 @@ class Low:
     peers: int
 
 
-Action = Dial | Drop | Low
+@dataclass(frozen=True)
+class Test:
+    """See whether a connected peer answers at an address, and leave again. The outcome is told by `tested`."""
+
+    peer: str
+    addr: str
+
+
+Action = Dial | Drop | Low | Test
 
 
 class Pool:
@@ -100,8 +113,12 @@ class Pool:
         self._retry = Backoff(targets.retry_min, RETRY_LONGEST, capacity=4096, rng=self._rng)
         self._left = Backoff(STEADY, 20 * STEADY, capacity=4096, rng=self._rng)
         self._dropping: dict[str, str] = {}
+        self._surplus: set[str] | None = None
         self._rate = TokenBucket(targets.dial_rate, max(1, targets.max_dials), now)
         self._rate_at = now
+        self._test_rate = TokenBucket(targets.dial_rate, max(1, targets.max_dials), now)
+        self._test_at = now
+        self._testing: set[str] = set()
         self._look_at = now
         self._look = LOOK_FIRST
         self._feel_at = now + targets.feeler_interval * self._rng.random()
@@ -119,8 +136,11 @@ class Pool:
         dial = self.dialling.get(peer)
         known = self.peers.get(peer)
         if known is not None:
-            known.outbound, known.addr, known.asked = outbound, addr, known.asked or asked
+            if known.outbound != outbound or known.addr != addr:
+                known.outbound, known.addr = outbound, addr
+                self._surplus = None
             return
+        self._surplus = None
         kept = peer in self._static or peer in self.protected
         chosen = dial if outbound else None
         source = chosen.source if chosen else ""
@@ -140,6 +160,7 @@ class Pool:
         reason = self._dropping.pop(peer, "")
         if known is None:
             return
+        self._surplus = None
         if peer in self._static or peer in self._reserve:
             if now - known.since >= STEADY:
                 self._kept_retry.succeeded(peer)
@@ -180,6 +201,14 @@ class Pool:
         self._dropping[peer] = "tested"
         return Drop(peer, "tested")
 
+    def tested(self, now: float, peer: str, addr: str, *, ok: bool) -> None:
+        """A `Test` has its outcome."""
+        self._testing.discard(peer)
+        (self.budget.succeeded if ok else self.budget.failed)(host(addr), now)
+        known = self.peers.get(peer)
+        if known is not None:
+            known.tests_left = 0 if ok else known.tests_left - 1
+
     def learned(self, now: float) -> None:
         """There are new candidates."""
         if self.shortage:
@@ -217,7 +246,14 @@ class Pool:
     def is_reserve(self, peer: str) -> bool:
         return peer in self._reserve
 
+    def asked(self, peer: str) -> None:
+        """A user wants the connection to that peer."""
+        if peer in self.peers:
+            self.peers[peer].asked = True
+            self._surplus = None
+
     def _mark(self, peer: str) -> None:
+        self._surplus = None
         if peer in self.peers:
             self.peers[peer].kept = peer in self._static or peer in self.protected
 
@@ -234,6 +270,8 @@ class Pool:
             self._fill(now, actions)
         if now >= self._feel_at:
             self._feel(now, actions)
+        if now >= self._test_at:
+            self._test(now, actions)
         low = self._count() < self.targets.low
         if low and not self._was_low:
             actions.append(Low(self._count()))
@@ -246,6 +284,8 @@ class Pool:
         if self._missing() > 0:
             times.append(max(self._look_at, self._rate_at))
         times += [now + self._kept_retry.remaining(peer, now) for peer in self._static if self._free(peer)]
+        if any(not peer.outbound and peer.tests_left for peer in self.peers.values()):
+            times.append(max(self._test_at, now + TEST_PAUSE))
         if self._crowded():
             times += [peer.since + self.targets.grace for peer in self.peers.values()]
         return max(now + 0.01, min((at for at in times if at > now), default=now + 0.01))
@@ -263,7 +303,9 @@ class Pool:
 
     def extras(self) -> set[str]:
         """Who of the outbound peers doesn't count."""
-        return extras(self.peers.values(), self.places(), self.targets.target or self.targets.high)
+        if self._surplus is None:
+            self._surplus = extras(self.peers.values(), self.places(), self.targets.target or self.targets.high)
+        return self._surplus
 
     def places(self) -> int:
         """How many outbound peers one subnet may have."""
@@ -306,11 +348,11 @@ class Pool:
 
         most = targets.high - targets.outbound
         inbound = [peer for peer in left() if not peer.outbound]
+        crowd = max(LEAST_CROWD, int(targets.subnet_share * most))
         for number in range(len(inbound), most, -1):
             # newcomers alone may be a quarter more than there are places for
-            if not drop(
-                inbound_victim(left(), self._score, now, targets.grace, hard=number > most + targets.high // 4)
-            ):
+            hard = number > most + targets.high // 4
+            if not drop(inbound_victim(left(), self._score, now, targets.grace, crowd, hard=hard)):
                 break
         surplus = self.extras()
         enough = len(self.peers) - len(surplus) >= targets.low
@@ -318,7 +360,7 @@ class Pool:
             if peer.peer in surplus and enough and now - peer.since >= targets.grace:
                 drop(peer)
         for _ in range(len(left()) - targets.high):
-            if not drop(outbound_victim(left(), surplus, self._score, now, targets.grace)):
+            if not drop(outbound_victim(left(), surplus, self._score, now, targets.grace, self.places())):
                 break
 
     def _fill(self, now: float, actions: list[Action]) -> None:
@@ -418,6 +460,22 @@ class Pool:
             choice.take(entry, self.book.dialable(entry))
         for entry, addrs in choice.found:
             self._dial_tested(now, actions, entry, addrs, "feeler")
+
+    def _test(self, now: float, actions: list[Action]) -> None:
+        for known in self.peers.values():
+            if known.outbound or known.tests_left <= 0 or known.peer in self._testing or now < self._test_at:
+                continue
+            entry = self.book.get(known.peer)
+            if entry is not None and any(addr.worked for addr in entry.addrs):
+                known.tests_left = 0
+            elif entry is not None and len(self._testing) < self.targets.max_dials:
+                addrs = [addr for addr in self.book.dialable(entry) if not self._banned(addr)]
+                # where it comes from first: that it can be dialled there is most likely
+                addrs.sort(key=lambda addr: host(addr) != host(known.addr))
+                if addrs and self.budget.take(host(addrs[0]), now):
+                    self._testing.add(known.peer)
+                    self._test_at = now + self._test_rate.take(now)
+                    actions.append(Test(known.peer, addrs[0]))
 
     def _free(self, peer: str) -> bool:
         return peer != self.us and peer not in self.peers and peer not in self.dialling

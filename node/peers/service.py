@@ -41,7 +41,7 @@ from node.peers.bans import parse_target
 from node.peers.choice import Dial, Targets, host
 from node.peers.entry import plain_addr
 from node.peers.faults import Faults
-from node.peers.pool import Drop, Low, Pool
+from node.peers.pool import Drop, Low, Pool, Test
 from node.peers.standing import subnet
 from node.swarm import Swarm
 from node.tasks import TaskStatus
@@ -99,6 +99,7 @@ class Peers:
         self._static: dict[str, list[str]] = {}
         self._protected: dict[str, set[str]] = {}
         self._asked: dict[str, int] = {}
+        self._bootstraps: set[str] = set()
         self._changed = trio.Event()
         self._nursery: trio.Nursery | None = None
         swarm.banned = self._ban_reason
@@ -148,6 +149,8 @@ class Peers:
                         nursery.start_soon(self._dial, pool, action)
                     case Drop(peer, reason):
                         nursery.start_soon(self._drop, peer, reason)
+                    case Test():
+                        nursery.start_soon(self._test, pool, action)
                     case Low(peers):
                         self.swarm.events.emit(PoolLow(peers, pool.targets.low))
             with trio.move_on_at(pool.next_wakeup(now)):
@@ -165,7 +168,7 @@ class Peers:
             now = trio.current_time()
             wait = pool.failed(now, dial.peer, answered=_answered(error))
             wait = max(wait, self.dialer.refused.remaining(dial.peer, now))
-            if dial.why == "reserve":
+            if dial.peer in self._bootstraps:
                 log.warning("bootstrap_unreachable", peer=dial.peer, error=str(error), retry_in=round(wait, 1))
             elif dial.why == "static":
                 log.warning("static_peer_unreachable", peer=dial.peer, error=str(error), retry_in=round(wait, 1))
@@ -174,6 +177,18 @@ class Peers:
             if drop is not None:
                 await trio.sleep(FEELER_STAY)
                 await self._drop(drop.peer, drop.reason)
+        self._wake()
+
+    async def _test(self, pool: Pool, test: Test) -> None:
+        try:
+            await self.swarm.probe(Multiaddr(test.addr), ID.from_base58(test.peer))
+        except DialError as error:
+            log.debug("address_failed", peer=test.peer, addr=test.addr, error=str(error))
+            self.book.failed(test.peer, test.addr)
+            pool.tested(trio.current_time(), test.peer, test.addr, ok=False)
+        else:
+            self.book.succeeded(test.peer, test.addr)
+            pool.tested(trio.current_time(), test.peer, test.addr, ok=True)
         self._wake()
 
     async def _drop(self, peer: str, reason: str) -> None:
@@ -295,8 +310,8 @@ class Peers:
 
     def asked(self, peer: str) -> None:
         """A user wants the connection that comes about now, so the pool's diversity leaves it alone."""
-        if self._pool is not None and peer in self._pool.peers:
-            self._pool.peers[peer].asked = True
+        if self._pool is not None:
+            self._pool.asked(peer)
 
     # sources
 
@@ -317,6 +332,7 @@ class Peers:
         plain = (plain_addr(addr, peer) for addr in addrs[:MAX_ADDRS])
         usable = [addr for addr in plain if addr and self._dialable(addr) and not self.book.ban_of(ip=host(addr))]
         if name == "bootstrap":
+            self._bootstraps.add(peer)
             if self.on:
                 pool.add_reserve(now, peer, usable)
             else:

@@ -7,7 +7,7 @@ private networks and of this machine have no subnet: what is limited here is wha
 
 Who goes, of those that came from outside (`inbound_victim`):
     who misbehaves: a score below 0, the lowest first, once its grace is over
-    else of the subnet with most inbound peers, two at least: the lowest score, then the youngest, grace or not
+    else of the subnet with most inbound peers, more than `crowd`: the lowest score, then the youngest, grace or not
     else the lowest score, then the youngest, of those whose grace is over
     else, when even newcomers alone are too many, the youngest
 So who floods inbound slots from few networks pushes out its own; who has stayed stays. Static and protected peers never
@@ -30,7 +30,7 @@ Score = Callable[[str], float]
 class Peer:
     """A connected peer. `asked`: a user wanted this connection; `chosen`: the pool did (else others did, or a lookup in
     passing); `kept`: static or protected; `source`: whose word the pool took, "" if the peer had worked before;
-    `since`: seconds of the pool's clock.
+    `since`: seconds of the pool's clock; `tests_left`: addresses that may still be tested, of one that dialled us.
     """
 
     peer: str
@@ -41,6 +41,7 @@ class Peer:
     chosen: bool = False
     kept: bool = False
     source: str = ""
+    tests_left: int = 3
 
     @property
     def subnet(self) -> str | None:
@@ -74,27 +75,31 @@ def extras(peers: Iterable[Peer], share: int, most: int) -> set[str]:
     return found
 
 
-def inbound_victim(peers: Iterable[Peer], score: Score, now: float, grace: float, *, hard: bool = False) -> Peer | None:
+def inbound_victim(
+    peers: Iterable[Peer], score: Score, now: float, grace: float, crowd: int, *, hard: bool = False
+) -> Peer | None:
     """Who of the inbound peers goes, None if nobody may. `hard`: newcomers may, if nobody else."""
-    return _victim([p for p in peers if not p.outbound and not p.kept], score, now, grace, hard=hard)
+    return _victim([p for p in peers if not p.outbound and not p.kept], score, now, grace, crowd, hard=hard)
 
 
 def outbound_victim(
-    peers: Iterable[Peer], surplus: set[str], score: Score, now: float, grace: float, *, hard: bool = False
+    peers: Iterable[Peer], surplus: set[str], score: Score, now: float, grace: float, crowd: int
 ) -> Peer | None:
     """Who of the outbound peers goes: of `surplus` (see `extras`) first."""
     outbound = [p for p in peers if p.outbound and not p.kept]
-    first = _victim([p for p in outbound if p.peer in surplus], score, now, grace, hard=hard)
-    return first or _victim(outbound, score, now, grace, hard=hard)
+    first = _victim([p for p in outbound if p.peer in surplus], score, now, grace, crowd)
+    return first or _victim(outbound, score, now, grace, crowd)
 
 
-def _victim(peers: list[Peer], score: Score, now: float, grace: float, *, hard: bool) -> Peer | None:
+def _victim(
+    peers: list[Peer], score: Score, now: float, grace: float, crowd: int, *, hard: bool = False
+) -> Peer | None:
     settled = [p for p in peers if now - p.since >= grace]
     bad = [p for p in settled if score(p.peer) < 0]
     if bad:
         return min(bad, key=lambda p: score(p.peer))
     sizes = Counter(group for p in peers if (group := p.subnet) is not None)
-    if sizes and (largest := max(sizes.values())) > 1:
+    if sizes and (largest := max(sizes.values())) > crowd:
         crowded = {group for group, size in sizes.items() if size == largest}
         return min((p for p in peers if p.subnet in crowded), key=lambda p: (score(p.peer), -p.since))
     if settled or hard:
