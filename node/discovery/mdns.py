@@ -4,8 +4,8 @@
                                              --go----> the link ends;  other addresses: told anew
 
 Port 5353 is shared with whatever else speaks mDNS on the machine. A link's socket is bound to the group and to its
-interface: it hears nothing that was sent to another's address or on another link. An interface on which the node listens
-at no address is left alone, unless the node listens nowhere, and then it only asks. Loopback is always left alone.
+interface: it hears nothing that was sent to another's address or on another link. An interface on which the node
+listens at no address is left alone, unless it listens nowhere, and then it only asks. Loopback is always left alone.
 
 By default the service's name is the network's own, the form that the specification keeps for private networks: other
 networks' nodes neither hear of us nor we of them. Rules: `protocols/mdns`, `node/discovery/interfaces.py`.
@@ -14,6 +14,7 @@ networks' nodes neither hear of us nor we of them. Rules: `protocols/mdns`, `nod
 from __future__ import annotations
 
 import hashlib
+import os
 import random
 import socket
 import struct
@@ -108,7 +109,7 @@ class Mdns:
             now = trio.current_time()
             for link in self.links.values():
                 for found in link.engine.known(now):
-                    _offer(feed, found.peer, found.addrs)
+                    feed.found(found.peer, found.addrs)
                 link.engine.ask_now(now)
                 link.tell()
             await trio.sleep(ASK_PAUSE)
@@ -117,7 +118,7 @@ class Mdns:
         """Links for the interfaces that are there, none for others."""
         now = trio.current_time()
         there = {interface.name: interface for interface in self._usable()}
-        for key, link in self.links.items():
+        for link in self.links.values():
             current = there.get(link.interface.name)
             if current is None or current.index != link.interface.index or not current.has(link.version):
                 link.scope.cancel()
@@ -141,9 +142,7 @@ class Mdns:
         def ours() -> list[str]:
             return addrs_on(link.interface, self._listening())
 
-        engine = Engine(
-            self.service, self.peer, ours, now=trio.current_time(), params=self.params, rng=self._rng
-        )
+        engine = Engine(self.service, self.peer, ours, now=trio.current_time(), params=self.params, rng=self._rng)
         link = Link(interface, version, engine)
         self.links[interface.name, interface.index, version] = link
         return link
@@ -151,10 +150,9 @@ class Mdns:
     async def _keep(self, key: Key, link: Link, feed: Feed) -> None:
         about = {"interface": link.interface.name, "version": link.version}
         try:
-            with link.scope:
-                with open_socket(link.interface, link.version) as sock:
-                    log.info("mdns_link", service=self.service, **about)
-                    await self._serve(link, sock, feed)
+            with link.scope, open_socket(link.interface, link.version) as sock:
+                log.info("mdns_link", service=self.service, **about)
+                await self._serve(link, sock, feed)
         except OSError as error:
             # an interface that can't multicast, that has gone meanwhile, or whose port somebody keeps to themselves
             log.warning("mdns_link_failed", error=error.strerror or str(error), retry_in=RETRY, **about)
@@ -182,20 +180,16 @@ class Mdns:
         while True:
             data, sender = await sock.recvfrom(MAX_PACKET + 1)
             before = link.engine.next_wakeup
-            for found in link.engine.received(data, trio.current_time()):
-                self._found(link, found, sender[0].partition("%")[0], feed)
+            source = sender[0].partition("%")[0]
+
+            def usable(found: Found, source: str = source) -> list[str]:
+                return [addr for addr in near(link.interface, found.addrs, source) if _is_addr(addr)]
+
+            for found in link.engine.received(data, trio.current_time(), usable):
+                log.debug("mdns_found", peer=found.peer, addrs=found.addrs, interface=link.interface.name)
+                feed.found(found.peer, found.addrs)
             if link.engine.next_wakeup < before:
                 link.tell()
-
-    def _found(self, link: Link, found: Found, sender: str, feed: Feed) -> None:
-        addrs = [addr for addr in near(link.interface, found.addrs, sender) if _is_addr(addr)]
-        log.debug("mdns_found", peer=found.peer, addrs=addrs, interface=link.interface.name)
-        _offer(feed, found.peer, addrs)
-
-
-def _offer(feed: Feed, peer: str, addrs: Sequence[str]) -> None:
-    if addrs:
-        feed.found(peer, addrs)
 
 
 def _is_addr(text: str) -> bool:
@@ -266,6 +260,6 @@ def _set_up_6(sock: trio.socket.SocketType, interface: Interface) -> None:
 
 def _bound(version: int, interface: Interface) -> tuple[str | int, ...]:
     """The group itself, so that what was sent to the machine's own port 5353 stays with who else is there."""
-    if sys.platform != "win32":
+    if os.name != "nt":  # which binds no group
         return _group(interface, version)
     return ("", PORT) if version == 4 else ("::", PORT, 0, interface.index)

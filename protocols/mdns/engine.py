@@ -18,7 +18,7 @@ import math
 import random
 import string
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from protocols.mdns import wire
 from protocols.mdns.wire import Found, Known
@@ -37,6 +37,10 @@ OWN_QUESTIONS = 2
 ANNOUNCEMENTS = 2
 # a peer stays known for no longer than this, whatever it says
 MAX_TTL = 3600.0
+
+
+def _all(found: Found) -> Sequence[str]:
+    return found.addrs
 
 
 @dataclass(frozen=True)
@@ -127,8 +131,11 @@ class Engine:
             packets.append(wire.services(self.service, self.params.ttl))
         return packets
 
-    def received(self, data: bytes, now: float) -> list[Found]:
-        """The peers that a packet tells of, if they are new or have moved. Takes any bytes."""
+    def received(self, data: bytes, now: float, usable: Callable[[Found], Sequence[str]] = _all) -> list[Found]:
+        """The peers that a packet tells of, if they are new or have moved. Takes any bytes.
+
+        `usable` says which of a peer's addresses are worth remembering; without any it isn't.
+        """
         if not wire.concerns(data, self.service):
             return []
         if self._bucket.take(now):
@@ -139,7 +146,9 @@ class Engine:
         if isinstance(packet, wire.Query):
             self._asked_by_other(packet, now)
             return []
-        return [found for found in packet or () if found.peer != self.peer and self._learn(found, now)]
+        peers = (found for found in packet or () if found.peer != self.peer)
+        told = (replace(found, addrs=tuple(usable(found))) for found in peers)
+        return [found for found in told if self._learn(found, now)]
 
     def known(self, now: float) -> list[Found]:
         """The peers whose answers still hold."""
@@ -192,6 +201,8 @@ class Engine:
     def _learn(self, found: Found, now: float) -> bool:
         if not found.ttl:
             self._peers.pop(found.peer, None)
+            return False
+        if not found.addrs:
             return False
         known = self._peers.pop(found.peer, None)
         if known is None and len(self._peers) >= self.params.max_peers:

@@ -99,13 +99,13 @@ def answer(service: str, name: str, peer: str, addrs: Sequence[str], ttl: float)
     """
     addrs = list(addrs[:MAX_ADDRS])
     while True:
-        packet = _answer(service, name, peer, addrs, int(ttl))
-        if len(packet) <= MAX_ANSWER or not addrs:
-            return packet
+        first, *more = _answer(service, name, peer, addrs, int(ttl))
+        if (not more and len(first) <= MAX_ANSWER) or not addrs:
+            return first
         addrs.pop()
 
 
-def _answer(service: str, name: str, peer: str, addrs: Sequence[str], ttl: int) -> bytes:
+def _answer(service: str, name: str, peer: str, addrs: Sequence[str], ttl: int) -> list[bytes]:
     instance, host = f"{name}.{service}.", f"{name}.local."
     out = DNSOutgoing(_RESPONSE | _AUTHORITATIVE)
     out.add_answer_at_time(DNSPointer(f"{service}.", _PTR, _IN, ttl, instance), 0.0)
@@ -126,14 +126,14 @@ def _answer(service: str, name: str, peer: str, addrs: Sequence[str], ttl: int) 
         packed = ipaddress.ip_address(ip).packed
         kind = _A if len(packed) == 4 else _AAAA
         out.add_additional_answer(DNSAddress(host, kind, _IN | _UNIQUE, ttl, packed))
-    return b"".join(out.packets()[:1])
+    return out.packets()
 
 
 def services(service: str, ttl: float) -> bytes:
     """The packet that says which service this is, to whoever looks around."""
     out = DNSOutgoing(_RESPONSE | _AUTHORITATIVE)
     out.add_answer_at_time(DNSPointer(f"{META_SERVICE}.", _PTR, _IN, int(ttl), f"{service}."), 0.0)
-    return b"".join(out.packets()[:1])
+    return out.packets()[0]
 
 
 def concerns(data: bytes, service: str) -> bool:
