@@ -6,7 +6,7 @@ async with Lab() as lab:                        # a bridge, in a namespace of it
     peer = Peer.python("--mdns", "on", ...).within(a.enter)
 
 A namespace has no name; it lives while a process holds it, and that process ends when its input does: however a run
-ends, killed or not, nothing of it stays. The machine's own namespace isn't touched, and no route leads out of the lab or
+ends, killed or not, nothing of it stays. The machine's own namespace isn't touched, no route leads out of the lab or
 in. What still runs in a host when the lab ends is left to who started it.
 """
 
