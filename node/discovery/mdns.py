@@ -185,7 +185,7 @@ class Mdns:
             def usable(found: Found, source: str = source) -> list[str]:
                 return [addr for addr in near(link.interface, found.addrs, source) if _is_addr(addr)]
 
-            for found in link.engine.received(data, trio.current_time(), usable):
+            for found in link.engine.received(data, trio.current_time(), source, usable):
                 log.debug("mdns_found", peer=found.peer, addrs=found.addrs, interface=link.interface.name)
                 feed.found(found.peer, found.addrs)
             if link.engine.next_wakeup < before:

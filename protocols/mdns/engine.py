@@ -8,8 +8,8 @@
     received(bytes, now) -> peers that are new, or have other addresses than before
     wake(now)            -> packets to send;  next_wakeup: when to call it again
 
-Bounds: one question and two answers a second out; `packets_per_second` in, of those that look like ours; `max_peers`
-remembered, each until its time to live is over. Who sends more is not heard, and harms others on the link only.
+Bounds: one question and two answers a second out; `packets_per_second` in, of those that look like ours, a quarter of
+them of one sender; `max_peers` remembered, each until its time to live is over. Who sends more isn't heard.
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ OWN_QUESTIONS = 2
 ANNOUNCEMENTS = 2
 # a peer stays known for no longer than this, whatever it says
 MAX_TTL = 3600.0
+# of what is heard a second, what one sender may take; of how many senders that is known
+SENDERS_SHARE = 0.25
+MAX_SENDERS = 64
 
 
 def _all(found: Found) -> Sequence[str]:
@@ -100,6 +103,7 @@ class Engine:
         self._rng = rng or random.Random()
         self.name = "".join(self._rng.choices(string.ascii_lowercase + string.digits, k=self._rng.randint(32, 63)))
         self._bucket = TokenBucket(self.params.packets_per_second, self.params.burst, now)
+        self._senders: dict[str, TokenBucket] = {}
         self._ask, self._tell, self._list = _Turn(), _Turn(), _Turn()
         self._pause = FIRST_PAUSE
         self._asked = 0
@@ -131,15 +135,17 @@ class Engine:
             packets.append(wire.services(self.service, self.params.ttl))
         return packets
 
-    def received(self, data: bytes, now: float, usable: Callable[[Found], Sequence[str]] = _all) -> list[Found]:
+    def received(
+        self, data: bytes, now: float, sender: str = "", usable: Callable[[Found], Sequence[str]] = _all
+    ) -> list[Found]:
         """The peers that a packet tells of, if they are new or have moved. Takes any bytes.
 
-        `usable` says which of a peer's addresses are worth remembering; without any it isn't.
+        `sender` is the address that it came from. `usable` says which of a peer's addresses are worth remembering;
+        without any it isn't.
         """
         if not wire.concerns(data, self.service):
             return []
-        if self._bucket.take(now):
-            self._bucket.give_back()
+        if not self._is_heard(sender, now):
             self.ignored += 1
             return []
         packet = wire.decode(data, self.service)
@@ -173,6 +179,21 @@ class Engine:
     def _answer(self, ttl: float) -> list[bytes]:
         self._told = tuple(self._addrs())
         return [wire.answer(self.service, self.name, self.peer, self._told, ttl)] if self._told else []
+
+    def _is_heard(self, sender: str, now: float) -> bool:
+        """Whether there is room for one more packet of a sender, in its own share and in all."""
+        own = self._senders.pop(sender, None)
+        if own is None:
+            share = self.params.packets_per_second * SENDERS_SHARE
+            own = TokenBucket(share, max(1.0, self.params.burst * SENDERS_SHARE), now)
+            if len(self._senders) >= MAX_SENDERS:
+                del self._senders[next(iter(self._senders))]
+        self._senders[sender] = own  # last, as the one that was heard of last
+        for bucket in (own, self._bucket):
+            if bucket.take(now):
+                bucket.give_back()
+                return False
+        return True
 
     def _asked_by_other(self, query: wire.Query, now: float) -> None:
         if query.services:

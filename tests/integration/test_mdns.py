@@ -123,6 +123,7 @@ async def test_strangers_on_the_link_and_another_program_on_the_port():
             async with started(node(a, *flags), node(b, *flags)) as (here, there):
                 python = here._command[len(a.enter)]
                 await c.run([python, "-c", STRANGER, service, victim])
+                await here.event("mdns_found", peer=there.peer_id)
                 await here.event("admitted", peer=there.peer_id)
                 reply = await here.call("ping", there.peer_id, "1")
                 assert reply["ok"]

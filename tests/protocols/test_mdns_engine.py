@@ -36,6 +36,7 @@ class Clock:
         self.now = 0.0
         self.engine = Engine(SERVICE, ME, lambda: self.addrs, now=0.0, params=Params(**params), rng=random.Random(seed))
         self.sent = []
+        self.senders = 0
 
     def until(self, when):
         while self.engine.next_wakeup <= when:
@@ -45,8 +46,10 @@ class Clock:
             self.sent += [(self.now, *kind(packet)) for packet in packets]
         self.now = when
 
-    def hears(self, packet):
-        return self.engine.received(packet, self.now)
+    def hears(self, packet, sender=None):
+        """By default each packet comes from a sender of its own."""
+        self.senders += 1
+        return self.engine.received(packet, self.now, sender or f"sender {self.senders}")
 
     def times(self, wanted):
         return [when for when, what, _ in self.sent if what == wanted]
@@ -175,8 +178,10 @@ def test_we_are_no_news():
 
 def test_addresses_of_no_use_are_not_remembered():
     clock = Clock()
-    assert clock.engine.received(told(), 0.0, lambda found: []) == []
-    (found,) = clock.engine.received(told(addrs=[ADDR, "/ip4/10.0.0.1/tcp/1"]), 0.0, lambda found: found.addrs[1:])
+    assert clock.engine.received(told(), 0.0, usable=lambda found: []) == []
+    (found,) = clock.engine.received(
+        told(addrs=[ADDR, "/ip4/10.0.0.1/tcp/1"]), 0.0, usable=lambda found: found.addrs[1:]
+    )
     assert found.addrs == ("/ip4/10.0.0.1/tcp/1",)
 
 
@@ -234,6 +239,18 @@ def test_a_flood_is_heard_in_part_and_remembered_in_part():
         clock.hears(wire.query("_ipp._tcp.local")[0])
     clock.hears(wire.query(SERVICE)[0])
     assert clock.engine.next_wakeup <= clock.now + 1
+
+
+def test_one_who_floods_doesnt_drown_the_others():
+    clock = Clock()
+    clock.until(5)
+    for number in range(1000):
+        clock.hears(told(number % 40), "flooder")
+    assert len(clock.engine.known(clock.now)) == 25
+    assert len(clock.hears(told(777), "another")) == 1
+    for number in range(1000):
+        clock.hears(wire.query(SERVICE)[0], f"invented {number}")
+    assert len(clock.engine._senders) <= 64
 
 
 @settings(max_examples=150, deadline=None)
