@@ -59,7 +59,7 @@ class Config:
     # Files
     data_dir: Path = setting(  # noqa: RUF009
         default_data_dir,
-        "folder of the key, the lock and the control socket",
+        "folder of the key, the address book, the lock and the control socket",
         shown="$XDG_DATA_HOME/vouch or ~/.local/share/vouch",
     )
     key: Path | None = setting(None, "key file, made if missing", shown="node.key in the data folder")  # noqa: RUF009
@@ -94,7 +94,7 @@ class Config:
     max_stream_window: int = advanced(16 << 20, "bytes that a peer may send ahead on one stream", shown="16 MiB")
     max_connection_window: int = advanced(64 << 20, "the same on all streams of a connection", shown="64 MiB")
     max_unsent: int = advanced(8 << 20, "bytes that wait to be sent on one connection", shown="8 MiB")
-    max_known_peers: int = advanced(10_000, "peers that are remembered while the node runs")
+    max_known_peers: int = advanced(10_000, "peers that are remembered")
     max_control_clients: int = advanced(16, "clients of the control socket at once")
 
     # Messages
@@ -118,11 +118,39 @@ class Config:
     )
     max_gossip_queue: int = advanced(16 << 20, "bytes of messages that wait for one slow peer", shown="16 MiB")
 
+    # Pool
+    pool: Literal["on", "off"] = setting("on", "whether the node finds and drops peers by itself")
+    low_peers: int = setting(20, "peers below which the node hurries to find others")
+    target_peers: int = setting(40, "peers that it looks for")
+    high_peers: int = setting(100, "peers above which the worst are dropped")
+    outbound_peers: int = setting(20, "peers, at least, that the node chooses itself, however many others come in")
+    pool_dials: int = advanced(16, "dials that the pool has under way at once")
+    pool_dial_rate: float = advanced(2.0, "dials a second that it begins, on average", form="RATE")
+    peer_grace: float = advanced(30.0, "seconds that a new peer isn't judged")
+    subnet_share: float = advanced(
+        0.125, "part of the outbound peers, at most, in one IPv4 /16 or IPv6 /32", form="PART"
+    )
+    source_share: float = advanced(
+        0.5, "part of them that are new to us and known by one source, if there are others", form="PART"
+    )
+    feeler_interval: float = advanced(60.0, "seconds between dials that only test an address")
+    fault_ban: float = advanced(3600.0, "seconds that a peer is banned for breaking rules again and again")
+
     # Retries
     bootstrap_retry_min: float = advanced(1.0, "seconds before a bootstrap peer is first dialled again")
     bootstrap_retry_max: float = advanced(60.0, "seconds that this pause grows to")
     refused_backoff_min: float = advanced(5.0, "seconds before a peer that refused us is first dialled again")
     refused_backoff_max: float = advanced(600.0, "seconds that this pause grows to")
+
+    # Address book
+    addressbook: Literal["auto", "file", "memory"] = advanced(
+        "auto",
+        "where known peers and bans are kept: in the data folder, or until the node ends",
+        shown="file, for a node whose key is the data folder's",
+    )
+    max_bans: int = advanced(10_000, "peers, addresses and networks that are banned at once")
+    redial_backoff_min: float = advanced(5.0, "seconds before an address that failed is first dialled again")
+    redial_backoff_max: float = advanced(600.0, "seconds that this pause grows to")
 
     # Heartbeat
     heartbeat: Literal["on", "off"] = setting("on", "whether connected peers are watched; beats are answered anyway")
@@ -145,6 +173,12 @@ class Config:
     mdns_interval: float = advanced(60.0, "seconds between questions, when nobody else asks")
     mdns_max_peers: int = advanced(256, "peers that are remembered of one link")
 
+    # Peer exchange
+    exchange: Literal["on", "off"] = setting("on", "whether peers are told of other peers, and asked for them")
+    exchange_interval: float = advanced(600.0, "seconds before a peer is asked for others again")
+    exchange_at_once: int = advanced(4, "peers that are asked at once")
+    exchange_window: float = advanced(3600.0, "seconds in which one network learns of a bounded part of our peers only")
+
     def __post_init__(self) -> None:
         for row in SETTINGS.values():
             row.check(getattr(self, row.name))
@@ -157,6 +191,9 @@ class Config:
                 f"expected at least {_LEAST_WINDOW}, the window that a stream begins with, got {self.max_stream_window}"
             )
             raise SettingError(text, "max_stream_window")
+        for name in ("subnet_share", "source_share"):
+            if getattr(self, name) > 1:
+                raise SettingError(f"expected a part of 1, got {getattr(self, name):g}", name)
         _check_heartbeat(self)
         _check_text(self)
         for address in self.listen:
@@ -180,14 +217,23 @@ class Config:
         return self.data_dir / "control.sock"
 
     @property
+    def addressbook_path(self) -> Path:
+        """The address book's file, where there is one."""
+        return self.data_dir / "addressbook.db"
+
+    @property
     def kademlia_protocol(self) -> str:
         """The hash table's protocol ID; networks don't share one unless told to."""
         return self.kad_protocol or f"/vouch/{self.network_id_bytes.hex()}/kad/1.0.0"
 
 
 _AT_MOST = (
+    ("low_peers", "target_peers"),
+    ("target_peers", "high_peers"),
+    ("outbound_peers", "target_peers"),
     ("bootstrap_retry_min", "bootstrap_retry_max"),
     ("refused_backoff_min", "refused_backoff_max"),
+    ("redial_backoff_min", "redial_backoff_max"),
     ("max_stream_window", "max_connection_window"),
     ("heartbeat_flaky", "heartbeat_window"),
 )

@@ -13,7 +13,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import trio
-from libp2p.peer.envelope import consume_envelope
 from libp2p.peer.id import ID
 from multiaddr import Multiaddr
 
@@ -23,6 +22,7 @@ from node.events import Admitted, Disconnected, Event, GossipRejected, Identifie
 from node.host import Host
 from node.identify import IdentifyService
 from node.log import get_logger
+from node.records import RecordError, Records
 from node.tasks import TaskStatus
 from node.topics import Topics
 from protocols import Network
@@ -32,7 +32,6 @@ from protocols.gossip.rpc import PeerInfo
 from protocols.gossip.state import PROTOCOLS
 from protocols.messages import MessageDropped, MessageError, Rules
 
-RECORD_DOMAIN = "libp2p-peer-record"
 log = get_logger("gossip")
 
 
@@ -49,6 +48,7 @@ class NodeGossip:
         params: GossipParams | None = None,
     ) -> None:
         self._swarm, self._dialer, self._identify = host.swarm, host.dialer, identify
+        self._records = host.records
         window = config.message_max_age + config.message_max_ahead
         foreign = config.gossip_signing == "strict"
         params = params or GossipParams()
@@ -80,6 +80,11 @@ class NodeGossip:
             on_failed=_failed,
             on_rejected=self._rejected,
         )
+
+    def score(self, peer: str) -> float:
+        """A peer's gossip score; 0 where the router keeps none."""
+        engine = getattr(self.router, "engine", None)
+        return engine.scores.score(peer) if engine is not None else 0.0
 
     async def run(self, *, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
         """Runs until cancelled. Started before the node takes connections."""
@@ -130,8 +135,8 @@ class NodeGossip:
     async def _dial_named(self, named: trio.MemoryReceiveChannel[PeerInfo]) -> None:
         async for info in named:
             try:
-                peer_id, addrs = open_record(info)
-            except ValueError as error:
+                peer_id, addrs = named_peer(self._records, info)
+            except RecordError as error:
                 log.debug("bad_peer_record", error=str(error))
                 continue
             if self._swarm.connection(peer_id) is not None:
@@ -143,16 +148,12 @@ class NodeGossip:
                     log.debug("named_peer_not_dialled", peer=str(peer_id), error=str(error))
 
 
-def open_record(info: PeerInfo) -> tuple[ID, list[Multiaddr]]:
-    """Who a PRUNE has named, and where it is. Raises ValueError for a record that isn't the peer's own."""
-    try:
-        envelope, record = consume_envelope(info.record, RECORD_DOMAIN)
-        signer = ID.from_pubkey(envelope.public_key)
-    except Exception as error:  # py-libp2p on a stranger's bytes: whatever it raises, the record is bad
-        raise ValueError(f"expected a signed peer record, got {error!r}") from None
-    if record.peer_id != signer or signer.to_bytes() != info.peer_id:
-        raise ValueError(f"expected the record of {ID(info.peer_id)}, got that of {record.peer_id} signed by {signer}")
-    return signer, list(record.addrs)
+def named_peer(records: Records, info: PeerInfo) -> tuple[ID, list[Multiaddr]]:
+    """Who a PRUNE has named, and where it is. Raises RecordError for a record that isn't its own, or an old one."""
+    signer = ID.from_base58(records.verify(info.record).peer)
+    if signer.to_bytes() != info.peer_id:
+        raise RecordError("peer", f"expected the record of {info.peer_id[:64].hex()}, got that of {signer}")
+    return signer, [Multiaddr(addr) for addr in records.accept(info.record).addrs]
 
 
 def ip_of(addr: str) -> str | None:

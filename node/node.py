@@ -26,7 +26,7 @@ from node.config import Config
 from node.connection import Connection
 from node.discovery.bootstrap import Bootstrap
 from node.discovery.dht import Dht
-from node.discovery.direct import DialFeed
+from node.discovery.exchange import NodeExchange
 from node.discovery.mdns import Mdns
 from node.errors import NotConnectedError, UsageError
 from node.eventlog import log_event
@@ -35,7 +35,10 @@ from node.gossip import NodeGossip
 from node.identify import IdentifyService
 from node.identity import Identity, load_or_make_key
 from node.log import get_logger
+from node.peers.addressbook import AddressBook
+from node.peers.service import Peers
 from node.registry import Registry
+from node.remember import Remember, book_path
 from node.tasks import TaskStatus
 from node.topics import Topics
 from node.watch import Watch
@@ -51,6 +54,9 @@ from protocols.messages.authors import Ed25519Signer
 from protocols.ping import PING, ping
 
 log = get_logger("node")
+
+# what a peer that misses heartbeats is worth less, in points of its gossip score
+FLAKY = 10.0
 
 
 class Node:
@@ -77,8 +83,15 @@ class Node:
         self.messages = Messages(self, message_rules, on_rejected=self._message_rejected, on_failed=_handler_failed)
         self.registry = Registry([PING, HEARTBEAT, *map(self._as_protocol, protocols)])
         self.host = hosts.build(
-            config, self.identity.key_pair(), _rules(config), self.registry, self.events, transports
+            config,
+            self.identity.key_pair(),
+            message_rules.signer,
+            _rules(config),
+            self.registry,
+            self.events,
+            transports,
         )
+        self.records = self.host.records
         self.swarm = self.host.swarm
         self.dialer = self.host.dialer
         self.identify = IdentifyService(
@@ -86,8 +99,16 @@ class Node:
             agent=config.client_version,
             public_key=self.host.get_public_key().serialize(),
             addrs=self.host.get_transport_addrs,
-            signed_record=self.host.signed_record,
+            records=self.host.records,
         )
+        self.addressbook = AddressBook(
+            book_path(config, self.identity),
+            max_peers=config.max_known_peers,
+            max_bans=config.max_bans,
+            first_wait=config.redial_backoff_min,
+            longest_wait=config.redial_backoff_max,
+        )
+        self.remember = Remember(self.addressbook, self.events, self.dialer, self.identify)
         self._gossip = (
             NodeGossip(self, config, message_rules, self.host, self.identify, gossip_params)
             if config.gossip == "on"
@@ -95,9 +116,29 @@ class Node:
         )
         for protocol in self._gossip.router.protocols if self._gossip is not None else ():
             self.registry.add(protocol)
+        self.exchange = (
+            NodeExchange(
+                self,
+                self.swarm,
+                self.identify,
+                self.records,
+                self.addressbook,
+                config,
+                own_addrs=self.host.get_transport_addrs,
+            )
+            if config.exchange == "on"
+            else None
+        )
+        if self.exchange is not None:
+            self.registry.add(self.exchange.protocol)
         self.dht = Dht(self.host, self.identify, config) if config.dht != "off" else None
-        self.bootstrap = Bootstrap(self.swarm, self.dialer, config)
-        self.mdns = self._mdns(config) if config.mdns == "on" else None
+        self.bootstrap = Bootstrap(self.swarm, config)
+        self.peers = Peers(self.swarm, self.dialer, self.addressbook, config, score=self._score)
+        self.peers.sources.append(self.bootstrap)
+        if self.exchange is not None:
+            self.peers.sources.append(self.exchange)
+        if config.mdns == "on":
+            self.peers.sources.append(self._mdns(config))
         self.watch = Watch(self, self.swarm, _heartbeat(config)) if config.heartbeat == "on" else None
         self.started_at = 0.0
         self._life: AbstractAsyncContextManager[None] | None = None
@@ -142,7 +183,9 @@ class Node:
             raise failure
 
     async def _start(self, nursery: trio.Nursery) -> None:
+        await nursery.start(self.addressbook.run)
         await nursery.start(self.swarm.serve)
+        nursery.start_soon(self.remember.run)
         if self.watch is not None:
             await nursery.start(self.watch.run)
         await nursery.start(self.messages.run)
@@ -151,9 +194,7 @@ class Node:
         for text in self.config.listen:
             await self._listen(text)
         self.started_at = trio.current_time()
-        nursery.start_soon(self.bootstrap.run)
-        if self.mdns is not None:
-            nursery.start_soon(self.mdns.run, DialFeed(self.swarm, self.dialer, nursery))
+        await nursery.start(self.peers.run)
         if self.dht is not None:
             nursery.start_soon(self.dht.run)
         config = self.config
@@ -213,7 +254,14 @@ class Node:
         Raises UsageError for a bad address, RefusedError, BackoffError, LimitError, DialError.
         """
         peer_id, multiaddr = parse_peer_addr(addr)
-        return await self.dialer.dial(peer_id, [multiaddr])
+        peer = str(peer_id)
+        self.peers.user_dials(peer, begins=True)
+        try:
+            connection = await self.dialer.dial(peer_id, [multiaddr])
+            self.peers.asked(peer)
+        finally:
+            self.peers.user_dials(peer, begins=False)
+        return connection
 
     async def disconnect(self, peer: str) -> None:
         """Closes every connection to a peer. Raises NotConnectedError."""
@@ -297,6 +345,11 @@ class Node:
 
     def _mdns(self, config: Config) -> Mdns:
         return Mdns(self.peer_id, lambda: [str(addr) for addr in self.host.bound_addrs], config)
+
+    def _score(self, peer: str) -> float:
+        """What heartbeats and gossip say of a peer: its gossip score, less FLAKY if it misses heartbeats."""
+        gossip = self._gossip.score(peer) if self._gossip is not None else 0.0
+        return gossip - (FLAKY if self.is_flaky(peer) else 0.0)
 
     def _as_protocol(self, protocol: Protocol | SubProtocol) -> Protocol:
         if isinstance(protocol, Protocol):

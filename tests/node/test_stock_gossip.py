@@ -75,8 +75,9 @@ async def test_what_is_accepted_travels_on_and_nothing_else() -> None:
                 assert (await anext(at_c)).payload == b"good"
                 assert trio.current_time() - published >= 0.3
                 assert (await anext(listening)).payload == b"good"
-            assert [message.payload for message in verdicts] == [b"bad", b"good"]
-            assert between.gossip.stats.verdicts == {Verdict.ACCEPT: 1, Verdict.REJECT: 1}
+            # each message has a task of its own there, and trio shuffles them
+            assert sorted(message.payload for message in verdicts) == [b"bad", b"good"]
+            await _until(lambda: between.gossip.stats.verdicts == {Verdict.ACCEPT: 1, Verdict.REJECT: 1})
 
 
 async def test_a_message_that_two_have_brought_is_asked_about_once() -> None:
