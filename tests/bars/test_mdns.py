@@ -17,6 +17,8 @@ from interop.peer import Peer
 from tests.lab import lab_or_skip
 
 WITHIN = 5.0
+# processes that start at once: each costs some seconds of a core, and must be up within Peer's own bound
+AT_ONCE = 2
 # each has asked and told twice by then, and would have met the others
 SETTLED = 1.3
 FLAGS = ("--mdns", "on", "--listen", "/ip4/0.0.0.0/tcp/0", "--dht", "off", "--gossip", "off", "--log-level", "debug")
@@ -27,9 +29,12 @@ async def running(networks: dict[Host, str]) -> AsyncIterator[dict[Host, Peer]]:
     """A node of its network on each host, started side by side."""
     peers: dict[Host, Peer] = {}
     done = trio.Event()
+    turns = trio.Semaphore(AT_ONCE)
 
     async def one(host: Host, network: str, started: trio.Event) -> None:
+        await turns.acquire()
         async with Peer.python("--network-id", network, *FLAGS).within(host.enter) as peer:
+            turns.release()
             peers[host] = peer
             started.set()
             await done.wait()
