@@ -183,6 +183,15 @@ class Config:
     max_registrations_per_peer: int = advanced(32, "of them, one peer's")
     max_registrations_per_namespace: int = advanced(5000, "of them, those in one namespace")
 
+    # mDNS. Off unless asked for: a program's node says nothing on its owner's link by itself, and nodes side by side on
+    # one machine, as in tests, don't join each other unasked
+    mdns: Literal["on", "off"] = setting("off", "whether the node finds peers of its network on the same link")
+    mdns_service: str = advanced(
+        "", "service name; _p2p._udp.local meets any libp2p node", shown="_p2p-HASH OF THE NETWORK ID._udp.local"
+    )
+    mdns_interval: float = advanced(60.0, "seconds between questions, when nobody else asks")
+    mdns_max_peers: int = advanced(256, "peers that are remembered of one link")
+
     # Peer exchange
     exchange: Literal["on", "off"] = setting("on", "whether peers are told of other peers, and asked for them")
     exchange_interval: float = advanced(600.0, "seconds before a peer is asked for others again")
@@ -292,6 +301,9 @@ def _check_text(config: Config) -> None:
         raise SettingError(text, "rendezvous_namespace")
     if config.topic and config.gossip == "off":
         raise SettingError('expected gossip to be "on" for topics, got "off"', "topic", "gossip")
+    if not re.fullmatch(r"(_[A-Za-z0-9-]{1,62}\._(udp|tcp)\.local)?", config.mdns_service):
+        text = f"expected a service name like _p2p._udp.local, got {config.mdns_service!r}"
+        raise SettingError(text, "mdns_service")
     if not re.fullmatch(r"(/[!-~]+)?", config.kad_protocol):
         text = f"expected a protocol ID that begins with / and has no spaces, got {config.kad_protocol!r}"
         raise SettingError(text, "kad_protocol")

@@ -27,6 +27,7 @@ from node.connection import Connection
 from node.discovery.bootstrap import Bootstrap
 from node.discovery.dht import Dht
 from node.discovery.exchange import NodeExchange
+from node.discovery.mdns import Mdns
 from node.discovery.rendezvous import Rendezvous
 from node.errors import NotConnectedError, UsageError
 from node.eventlog import log_event
@@ -146,6 +147,8 @@ class Node:
             self.peers.sources.append(self.exchange)
         if self.rendezvous is not None:
             self.peers.sources.append(self.rendezvous)
+        if config.mdns == "on":
+            self.peers.sources.append(self._mdns(config))
         self.watch = Watch(self, self.swarm, _heartbeat(config)) if config.heartbeat == "on" else None
         self.started_at = 0.0
         self._life: AbstractAsyncContextManager[None] | None = None
@@ -353,6 +356,9 @@ class Node:
         """Answers one more protocol from now on, and tells the peers. Raises UsageError."""
         self.registry.add(self._as_protocol(protocol))
         await self.identify.push_all()
+
+    def _mdns(self, config: Config) -> Mdns:
+        return Mdns(self.peer_id, lambda: [str(addr) for addr in self.host.bound_addrs], config)
 
     def _score(self, peer: str) -> float:
         """What heartbeats and gossip say of a peer: its gossip score, less FLAKY if it misses heartbeats."""

@@ -154,7 +154,7 @@ def test_every_setting_has_a_flag_on_run_and_show():
     values = {"listen": "/ip4/127.0.0.1/tcp/1", "bootstrap": f"/ip4/127.0.0.1/tcp/1/p2p/{PEER_ID}"}
     values |= {"client_version": "x/1.0.0", "min_versions": "x=1.0.0", "kad_protocol": "/kad"}
     values |= {"max_stream_window": "1000000", "max_connection_window": "100000000"}
-    values |= {"heartbeat_steady": "2"}
+    values |= {"heartbeat_steady": "2", "mdns_service": "_x._udp.local"}
     for command in (["run"], ["config", "show"]):
         for name, setting in SETTINGS.items():
             value = setting.choices[-1] if setting.choices else values.get(name, "7")
