@@ -111,7 +111,6 @@ class Node:
         )
         for protocol in self._gossip.router.protocols if self._gossip is not None else ():
             self.registry.add(protocol)
-        self.addressbook = AddressBook(None, max_peers=config.max_known_peers)
         self.exchange = (
             NodeExchange(
                 self,

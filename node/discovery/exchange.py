@@ -59,14 +59,13 @@ class BookDirectory:
         self._book = book
         self._rng = rng
         self._listed: list[Candidate] = []
-        self._listed_at = -math.inf
+        self._listed_until = -math.inf
         self._addrs: OrderedDict[tuple[str, int], tuple[str, ...]] = OrderedDict()
 
     def candidates(self) -> Sequence[Candidate]:
         """At most CONSIDERED of them: the last seen, and some of the others by lot."""
         now = self._book.clock()
-        age = now - self._listed_at
-        if not 0 <= age < (FRESH_FOR if len(self._listed) >= MANY else FRESH_FOR_FEW):
+        if trio.current_time() >= self._listed_until:
             tested = [entry for entry in self._book.entries() if entry.record is not None and self._tested(entry, now)]
             if len(tested) > CONSIDERED:
                 tested.sort(key=lambda entry: -entry.last_seen)
@@ -74,7 +73,8 @@ class BookDirectory:
                 tested = tested[:half] + self._rng.sample(tested[half:], half)
             found = [self._candidate(entry, now) for entry in tested]
             self._listed = [candidate for candidate in found if candidate is not None]
-            self._listed_at = now
+            fresh_for = FRESH_FOR if len(self._listed) >= MANY else FRESH_FOR_FEW
+            self._listed_until = trio.current_time() + fresh_for
         return self._listed
 
     def candidate(self, peer: str) -> Candidate | None:
@@ -238,10 +238,6 @@ class NodeExchange:
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, Identified):
-            known = self._identify.known.get(event.peer)
-            if known is not None and known.record:
-                addrs = self._records.verify(known.record).addrs
-                self._book.learn(event.peer, addrs, "identify", record=known.record)
             if PROTOCOL_ID in event.protocols:
                 self._rounds.met(event.peer, trio.current_time())
             else:
