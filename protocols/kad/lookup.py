@@ -150,7 +150,9 @@ class Lookup:
         if self.requests < self.params.max_requests and self._next() is not None:
             return False
         patience = self._patience() if self._times else self.params.timeout
-        return not any(now - candidate.asked_at < patience and self._matters(candidate) for candidate in self._waiting())
+        return not any(
+            now - candidate.asked_at < patience and self._matters(candidate) for candidate in self._waiting()
+        )
 
     def wakeup(self, now: float) -> float:
         """When to call `ask` and `done` again if nothing happens before."""
@@ -174,9 +176,10 @@ class Lookup:
             chosen.update((candidate.peer, candidate) for candidate in own)
         return sorted(chosen.values())
 
-    def unanswered(self) -> list[bytes]:
-        """Who was asked, and left waiting."""
-        return list(self._asked)
+    def silent(self, now: float) -> list[bytes]:
+        """Who was asked, and hasn't answered for longer than the patience."""
+        patience = self._patience()
+        return [candidate.peer for candidate in self._waiting() if now - candidate.asked_at >= patience]
 
     def get(self, peer: bytes) -> Candidate | None:
         """What is known of a peer."""

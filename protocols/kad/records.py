@@ -5,8 +5,8 @@
 
 Bounded for each key, each sender and in all. A value that finds everything full takes the place of the one whose key is
 farthest from us, if its own is nearer: what is near is ours to keep, and a flood elsewhere gets no place. A provider
-that finds its key full takes the place of the oldest of the most crowded subnet, if its own is less crowded. Each change
-is noted in `changed`, for whoever writes it down.
+that finds its key full takes the place of the oldest of the most crowded subnet, if its own is less crowded. Each
+change is noted in `changed`, for whoever writes it down.
 
 Source: libp2p/specs, kad-dht/README.md (48 h for provider records, republished after 22 h).
 """
@@ -111,8 +111,9 @@ class Records:
         kept = self._values.get(key)
         return kept if kept is not None and now - kept.received < self.params.value_age else None
 
-    def values(self) -> Iterator[Value]:
-        return iter(self._values.values())
+    def stored(self, key: bytes) -> Value | None:
+        """The value under a key, however old."""
+        return self._values.get(key)
 
     def put(self, key: bytes, value: bytes, sender: bytes, now: float) -> None:
         """Keeps a value. Raises InvalidValueError, RecordRefusedError if a better one is there, or no place."""
@@ -167,6 +168,10 @@ class Records:
         """Who provides a key, the latest first."""
         fresh = [p for p in self._providers.get(key, {}).values() if now - p.received < self.params.provider_age]
         return sorted(fresh, key=lambda provider: -provider.received)
+
+    def provider(self, key: bytes, peer: bytes) -> Provider | None:
+        """One provider of a key."""
+        return self._providers.get(key, {}).get(peer)
 
     def all_providers(self) -> Iterator[Provider]:
         return (provider for providers in self._providers.values() for provider in providers.values())

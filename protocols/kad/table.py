@@ -177,9 +177,7 @@ class Table:
     def _crowded(self, bucket: _Bucket, subnet: str, victim: Entry | None) -> bool:
         less = int(victim is not None and victim.subnet == subnet)
         here = sum(entry.subnet == subnet for entry in bucket.entries.values()) - less
-        return (
-            here >= self.params.per_bucket_subnet or self._subnets[subnet] - less >= self.params.per_table_subnet
-        )
+        return here >= self.params.per_bucket_subnet or self._subnets[subnet] - less >= self.params.per_table_subnet
 
     def _victim(self, bucket: _Bucket, now: float) -> Entry | None:
         worst = max(bucket.entries.values(), key=lambda entry: (entry.failures, -entry.seen))
