@@ -71,10 +71,15 @@ class NodeLinks:
         return self._swarm.connection(ID(peer)) is not None
 
     def told(self, peer: bytes, asker: bytes) -> tuple[bytes, ...]:
+        peer_id = ID(peer)
         try:
-            known = self._swarm.peerstore.addrs(ID(peer))
+            known = self._swarm.peerstore.addrs(peer_id)
         except PeerStoreError:
-            return ()
+            known = []
+        connection = self._swarm.connection(peer_id)
+        if not known and connection is not None and connection.initiated:  # it hasn't said where it is yet
+            addr = to_multiaddr(connection.addr.to_bytes())
+            known = [addr] if addr is not None else []
         addrs = [addr.to_bytes() for addr in known[:MAX_TOLD]]
         if asker == self._swarm.self_id.to_bytes() or not self._is_public(asker):
             return tuple(addrs)
