@@ -126,7 +126,7 @@ class Node:
         )
         if self.exchange is not None:
             self.registry.add(self.exchange.protocol)
-        self.dht = Dht(self.host, self.identify, config) if config.dht != "off" else None
+        self.dht = Dht(self, self.host, self.identify, config) if config.dht != "off" else None
         self.bootstrap = Bootstrap(self.swarm, self.dialer, config)
         self.watch = Watch(self, self.swarm, _heartbeat(config)) if config.heartbeat == "on" else None
         self.started_at = 0.0
