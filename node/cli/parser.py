@@ -173,6 +173,30 @@ def _build() -> _Parser:
         _add_json(parser)
         _add_settings(parser, REMOTE_SETTINGS)
 
+    walk = _command(
+        commands,
+        "explore",
+        "node.cli.explore:run",
+        "walk the network outward from one node, and tell who is there and who knows whom",
+        "vouch explore /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW... --dot --out network.dot",
+        after="It runs a short-lived node of its own. Ctrl-C ends the walk and tells what was found so far.",
+    )
+    walk.add_argument("address", metavar="MULTIADDR", help="address of the first node, ending in /p2p/PEERID")
+    walk.add_argument(
+        "--max-nodes", metavar="N", type=_count, default=500, help="nodes to look for at most (default: %(default)s)"
+    )
+    walk.add_argument(
+        "--timeout", metavar="S", type=_seconds, default=60.0, help="seconds to walk at most (default: %(default)s)"
+    )
+    walk.add_argument(
+        "--rate", metavar="N", type=_rate, default=20.0, help="dials a second at most (default: %(default)s)"
+    )
+    walk.add_argument("--out", metavar="FILE", type=Path, help="write JSON there, or DOT if it ends in .dot or .gv")
+    form = walk.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="JSON for programs instead of text for people")
+    form.add_argument("--dot", action="store_true", help="a graph for Graphviz instead")
+    _add_settings(walk, ("network_id", "admission", "client_version", "kad_protocol", "dial_timeout"))
+
     demo = _command(
         commands,
         "demo",
