@@ -42,7 +42,7 @@ from node.node import Node
 
 PROGRESS_EVERY = 0.25
 # where nobody watches, a line now and then
-PROGRESS_LINES_EVERY = 5.0
+PROGRESS_LINES_EVERY = 2.0
 MAX_TEXT = 60
 
 
@@ -117,7 +117,8 @@ def _erase_progress() -> None:
 
 def _line(walk: Walk, seconds: float) -> str:
     counts = walk.counts()
-    parts = [f"{len(walk.nodes)} nodes", f"{counts['reached']} reached"]
+    count = len(walk.nodes)
+    parts = [f"{count} {'node' if count == 1 else 'nodes'}", f"{counts['reached']} reached"]
     parts += [f"{counts[state]} {state}" for state in ("refused", "unreachable", "waiting") if counts[state]]
     parts += [f"{walk.left_out} named beyond --max-nodes"] if walk.left_out else []
     return f"{', '.join(parts)}; {seconds:.1f} s"
