@@ -118,6 +118,24 @@ class Config:
     )
     max_gossip_queue: int = advanced(16 << 20, "bytes of messages that wait for one slow peer", shown="16 MiB")
 
+    # Pool
+    pool: Literal["on", "off"] = setting("on", "whether the node finds and drops peers by itself")
+    low_peers: int = setting(20, "peers below which the node hurries to find others")
+    target_peers: int = setting(40, "peers that it looks for")
+    high_peers: int = setting(100, "peers above which the worst are dropped")
+    outbound_peers: int = setting(20, "peers, at least, that the node chooses itself, however many others come in")
+    pool_dials: int = advanced(16, "dials that the pool has under way at once")
+    pool_dial_rate: float = advanced(2.0, "dials a second that it begins, on average", form="RATE")
+    peer_grace: float = advanced(30.0, "seconds that a new peer isn't judged")
+    subnet_share: float = advanced(
+        0.125, "part of the outbound peers, at most, in one IPv4 /16 or IPv6 /32", form="PART"
+    )
+    source_share: float = advanced(
+        0.5, "part of them that are new to us and known by one source, if there are others", form="PART"
+    )
+    feeler_interval: float = advanced(60.0, "seconds between dials that only test an address")
+    fault_ban: float = advanced(3600.0, "seconds that a peer is banned for breaking rules again and again")
+
     # Retries
     bootstrap_retry_min: float = advanced(1.0, "seconds before a bootstrap peer is first dialled again")
     bootstrap_retry_max: float = advanced(60.0, "seconds that this pause grows to")
@@ -170,6 +188,9 @@ class Config:
                 f"expected at least {_LEAST_WINDOW}, the window that a stream begins with, got {self.max_stream_window}"
             )
             raise SettingError(text, "max_stream_window")
+        for name in ("subnet_share", "source_share"):
+            if getattr(self, name) > 1:
+                raise SettingError(f"expected a part of 1, got {getattr(self, name):g}", name)
         _check_heartbeat(self)
         _check_text(self)
         for address in self.listen:
@@ -204,6 +225,9 @@ class Config:
 
 
 _AT_MOST = (
+    ("low_peers", "target_peers"),
+    ("target_peers", "high_peers"),
+    ("outbound_peers", "target_peers"),
     ("bootstrap_retry_min", "bootstrap_retry_max"),
     ("refused_backoff_min", "refused_backoff_max"),
     ("redial_backoff_min", "redial_backoff_max"),

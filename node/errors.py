@@ -27,6 +27,10 @@ class RefusedError(DialError):
     """The connection came about, but one side didn't admit the other."""
 
 
+class BannedError(DialError):
+    """The peer, or its address, is banned on this node."""
+
+
 class LimitError(VouchError):
     """One of the node's own limits is reached; the text names the limit and its value."""
 

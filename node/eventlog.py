@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from node.events import (
     Admitted,
+    Banned,
     Connected,
     Disconnected,
     Event,
@@ -15,7 +16,9 @@ from node.events import (
     PeerFlaky,
     PeerLost,
     PeerSteady,
+    PoolLow,
     Refused,
+    Unbanned,
 )
 from node.log import get_logger
 
@@ -39,6 +42,12 @@ def log_event(event: Event) -> None:
             log.info("peer_steady", peer=peer)
         case PeerLost(peer, silent):
             log.info("peer_lost", peer=peer, silent=round(silent, 1))
+        case Banned(target, reason, seconds):
+            log.info("banned", target=target, reason=reason, seconds=seconds)
+        case Unbanned(target):
+            log.info("unbanned", target=target)
+        case PoolLow(peers, low):
+            log.info("pool_low", peers=peers, low=low)
         case Connected(peer, addr, direction):
             log.debug("connected", peer=peer, addr=addr, direction=direction)
         case Identified(peer, agent, _):

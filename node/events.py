@@ -141,10 +141,36 @@ class PeerLost:
     silent: float
 
 
+@dataclass(frozen=True)
+class Banned:
+    """A peer ID, IP address or network is banned, for `seconds` or for ever."""
+
+    target: str
+    reason: str
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Unbanned:
+    """A ban was taken back before its end."""
+
+    target: str
+
+
+@dataclass(frozen=True)
+class PoolLow:
+    """The node has lost peers and is below `low` now. It looks for others."""
+
+    peers: int
+    low: int
+
+
 Event = (
     Connected
     | Admitted
+    | Banned
     | Refused
+    | Unbanned
     | Disconnected
     | GossipRejected
     | Identified
@@ -153,6 +179,7 @@ Event = (
     | Misbehaved
     | PeerFlaky
     | PeerSteady
+    | PoolLow
     | PeerLost
 )
 Listener = Callable[[Event], None]

@@ -81,6 +81,11 @@ class NodeGossip:
             on_rejected=self._rejected,
         )
 
+    def score(self, peer: str) -> float:
+        """A peer's gossip score; 0 where the router keeps none."""
+        engine = getattr(self.router, "engine", None)
+        return engine.scores.score(peer) if engine is not None else 0.0
+
     async def run(self, *, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
         """Runs until cancelled. Started before the node takes connections."""
         params = self.router.params

@@ -35,6 +35,7 @@ from node.identify import IdentifyService
 from node.identity import Identity, load_or_make_key
 from node.log import get_logger
 from node.peers.addressbook import AddressBook
+from node.peers.service import Peers
 from node.registry import Registry
 from node.remember import Remember, book_path
 from node.tasks import TaskStatus
@@ -52,6 +53,9 @@ from protocols.messages.authors import Ed25519Signer
 from protocols.ping import PING, ping
 
 log = get_logger("node")
+
+# what a peer that misses heartbeats is worth less, in points of its gossip score
+FLAKY = 10.0
 
 
 class Node:
@@ -127,7 +131,11 @@ class Node:
         if self.exchange is not None:
             self.registry.add(self.exchange.protocol)
         self.dht = Dht(self, self.host, self.identify, config) if config.dht != "off" else None
-        self.bootstrap = Bootstrap(self.swarm, self.dialer, config)
+        self.bootstrap = Bootstrap(self.swarm, config)
+        self.peers = Peers(self.swarm, self.dialer, self.addressbook, config, score=self._score)
+        self.peers.sources.append(self.bootstrap)
+        if self.exchange is not None:
+            self.peers.sources.append(self.exchange)
         self.watch = Watch(self, self.swarm, _heartbeat(config)) if config.heartbeat == "on" else None
         self.started_at = 0.0
         self._life: AbstractAsyncContextManager[None] | None = None
@@ -183,7 +191,7 @@ class Node:
         for text in self.config.listen:
             await self._listen(text)
         self.started_at = trio.current_time()
-        nursery.start_soon(self.bootstrap.run)
+        await nursery.start(self.peers.run)
         if self.dht is not None:
             nursery.start_soon(self.dht.run)
         config = self.config
@@ -243,7 +251,14 @@ class Node:
         Raises UsageError for a bad address, RefusedError, BackoffError, LimitError, DialError.
         """
         peer_id, multiaddr = parse_peer_addr(addr)
-        return await self.dialer.dial(peer_id, [multiaddr])
+        peer = str(peer_id)
+        self.peers.user_dials(peer, begins=True)
+        try:
+            connection = await self.dialer.dial(peer_id, [multiaddr])
+            self.peers.asked(peer)
+        finally:
+            self.peers.user_dials(peer, begins=False)
+        return connection
 
     async def disconnect(self, peer: str) -> None:
         """Closes every connection to a peer. Raises NotConnectedError."""
@@ -324,6 +339,11 @@ class Node:
         """Answers one more protocol from now on, and tells the peers. Raises UsageError."""
         self.registry.add(self._as_protocol(protocol))
         await self.identify.push_all()
+
+    def _score(self, peer: str) -> float:
+        """What heartbeats and gossip say of a peer: its gossip score, less FLAKY if it misses heartbeats."""
+        gossip = self._gossip.score(peer) if self._gossip is not None else 0.0
+        return gossip - (FLAKY if self.is_flaky(peer) else 0.0)
 
     def _as_protocol(self, protocol: Protocol | SubProtocol) -> Protocol:
         if isinstance(protocol, Protocol):

@@ -184,11 +184,16 @@ def scheduling(seed: int) -> Iterator[None]:
 def mem_node(
     net: MemNet, ip: str, *, protocols: Iterable[Protocol] = (), identity: Identity | None = None, **config: Any
 ) -> Node:
-    """A `Node` on the host, listening on port 4001, without heartbeats, unless `config` says otherwise. Run it with
-    `async with`.
+    """A `Node` on the host, listening on port 4001, without heartbeats and pool, unless `config` says otherwise. Run it
+    with `async with`.
     """
-    settings = {"listen": (f"/ip4/{ip}/tcp/{PORT}",), "data_dir": net.folder(ip), "heartbeat": "off"}
-    settings |= {"dht_store": "memory"} | config  # a clock that jumps knows nothing of threads
+    settings = {
+        "listen": (f"/ip4/{ip}/tcp/{PORT}",),
+        "data_dir": net.folder(ip),
+        "heartbeat": "off",
+        "pool": "off",
+        "dht_store": "memory",  # a clock that jumps knows nothing of threads
+    } | config
     return Node(
         Config(**settings),
         identity=identity or Identity.generate(),

@@ -23,6 +23,7 @@ import os
 import signal
 import sys
 import tempfile
+import typing
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,14 +73,17 @@ def run(args: argparse.Namespace) -> int:
 
 async def _walk(config: Config, walk: Walk, timeout: float) -> tuple[str, float]:
     """How the walk ended, and after how many seconds."""
+    off = dict.fromkeys(("dht", "gossip", "heartbeat", "pool"), "off")
     config = dataclasses.replace(
-        config, listen=(), bootstrap=(), dht="off", gossip="off", heartbeat="off", exchange="on", addressbook="memory"
+        config, listen=(), bootstrap=(), exchange="on", addressbook="memory", **typing.cast("Any", off)
     )
     began, ended = trio.current_time(), "complete"
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals, trio.CancelScope() as stopped:
-        async with Node(config, identity=Identity.generate()) as node, trio.open_nursery() as nursery:
-            assert node.exchange is not None
-            node.registry.remove(node.exchange.protocol.id)
+        node = Node(config, identity=Identity.generate())
+        node.peers.sources.clear()  # whom it meets is for the walk to say
+        assert node.exchange is not None
+        node.registry.remove(node.exchange.protocol.id)
+        async with node, trio.open_nursery() as nursery:
             nursery.start_soon(_stop_at, signals, stopped)
             nursery.start_soon(_progress, walk, began)
             with trio.move_on_after(timeout) as deadline:

@@ -44,7 +44,7 @@ FRESH_FOR, FRESH_FOR_FEW = 60.0, 1.0
 MANY = 100
 CONSIDERED = 1024
 REMEMBERED = 4096
-HUNGRY_PAUSE = 30.0
+HUNGRY_PAUSE = 10.0
 # records that are verified before others get a turn
 AT_A_TIME = 8
 BAD_RECORD = "bad_record"
@@ -231,7 +231,7 @@ class NodeExchange:
         else:
             log.debug("exchanged", peer=peer, peers=len(found))
             for other, (addrs, record) in found.items():
-                feed.found(other, addrs, record=record)
+                feed.found(other, addrs, record=record, told_by=peer)
         finally:
             self._rounds.ended(peer, trio.current_time())
             limiter.release()

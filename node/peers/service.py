@@ -1,0 +1,513 @@
+"""The node's peers, as `node.peers`: the pool's rules on the node's connections, its sources, its bans.
+
+    events (Admitted, Disconnected, ...) --> Pool --Dial--> dialler, in the background, at most `pool_dials`
+    sources --> Feed.found --> address book --> Pool --Drop--> connections
+    ban --> address book (on disk), connections closed, and what comes later refused before its handshake
+
+What is decided is `node.peers.pool`'s; here it gets its events, its time and its consequences.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import trio
+from libp2p.peer.id import ID
+from multiaddr import Multiaddr
+
+from node.config import Config
+from node.dialer import Dialer
+from node.discovery.source import Source
+from node.errors import DialError, RefusedError, UsageError, VouchError
+from node.events import (
+    Admitted,
+    Banned,
+    Disconnected,
+    Event,
+    GossipRejected,
+    Identified,
+    MessageRejected,
+    Misbehaved,
+    PoolLow,
+    Unbanned,
+)
+from node.log import get_logger
+from node.peers.addressbook import AddressBook
+from node.peers.backoff import Backoff
+from node.peers.bans import parse_target
+from node.peers.book import plain_addr
+from node.peers.choice import Dial, Targets, host
+from node.peers.faults import Faults
+from node.peers.pool import Drop, Low, Pool, Test
+from node.peers.standing import subnet
+from node.swarm import Swarm
+from node.tasks import TaskStatus
+from protocols import ProtocolError
+
+STATIC, PROTECTED = "static", "protected"
+# a peer that was dialled only to see whether its address works may say who it is before it is let go
+FEELER_STAY = 1.0
+# after a source has failed, and between two of its questions
+SOURCE_PAUSE, SOURCE_PAUSE_LONGEST = 1.0, 60.0
+MAX_ADDRS = 16
+
+log = get_logger("peers")
+
+
+@dataclass(frozen=True)
+class PeerInfo:
+    """One connected peer. `connected_for` in seconds; `score`: what it is worth to us, below 0 who misbehaves;
+    `counts`: it takes one of the pool's places (false: an extra, which goes when better ones have come); `source`: who
+    first told us of it.
+    """
+
+    peer: str
+    addr: str
+    direction: str
+    connected_for: float
+    score: float
+    counts: bool
+    source: str
+    tags: tuple[str, ...]
+
+
+class Peers:
+    """Finds, keeps and drops peers. Public calls are safe to cancel."""
+
+    def __init__(
+        self,
+        swarm: Swarm,
+        dialer: Dialer,
+        book: AddressBook,
+        config: Config,
+        *,
+        score: Callable[[str], float] = lambda _peer: 0.0,
+        rng: random.Random | None = None,
+    ) -> None:
+        """`score`: what heartbeats and gossip say of a connected peer."""
+        self.swarm, self.dialer, self.book = swarm, dialer, book
+        self.sources: list[Source] = []
+        self.on = config.pool == "on"
+        self.faults = Faults()
+        self._outside_score = score
+        self._config = config
+        self._rng = rng or random.Random()
+        self._pool: Pool | None = None
+        self._static: dict[str, list[str]] = {}
+        self._protected: dict[str, set[str]] = {}
+        self._asked: dict[str, int] = {}
+        self._bootstraps: set[str] = set()
+        self._changed = trio.Event()
+        self._nursery: trio.Nursery | None = None
+        swarm.banned = self._ban_reason
+        swarm.events.subscribe(self._on_event)
+
+    # life
+
+    async def run(self, *, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
+        """Runs until cancelled. The address book is open, the swarm serves, and nobody is connected yet."""
+        now = trio.current_time()
+        self._pool = pool = Pool(
+            targets(self._config),
+            self.book,
+            us=str(self.swarm.self_id),
+            now=now,
+            score=self.score,
+            banned=lambda addr: self.book.ban_of(ip=host(addr)) is not None,
+            rng=self._rng,
+        )
+        for peer, addrs in self._static.items():
+            pool.add_static(now, peer, addrs)
+        for entry in self.book.entries():
+            if STATIC in entry.tags:
+                pool.add_static(now, entry.peer, [known.addr for known in entry.addrs])
+            if PROTECTED in entry.tags:
+                pool.protect(entry.peer, on=True)
+        for peer in self._protected:
+            pool.protect(peer, on=True)
+        try:
+            async with trio.open_nursery() as nursery:
+                self._nursery = nursery
+                for source in self.sources:
+                    nursery.start_soon(self._run_source, source)
+                task_status.started()
+                await self._keep(pool, nursery)
+        finally:
+            self._nursery = None
+
+    async def _keep(self, pool: Pool, nursery: trio.Nursery) -> None:
+        while True:
+            now = trio.current_time()
+            for connection in self.swarm.admitted_connections():
+                pool.connected(now, connection.peer, str(connection.addr), outbound=connection.initiated)
+            for action in pool.poll(now):
+                match action:
+                    case Dial():
+                        nursery.start_soon(self._dial, pool, action)
+                    case Drop(peer, reason):
+                        nursery.start_soon(self._drop, peer, reason)
+                    case Test():
+                        nursery.start_soon(self._test, pool, action)
+                    case Low(peers):
+                        self.swarm.events.emit(PoolLow(peers, pool.targets.low))
+            with trio.move_on_at(pool.next_wakeup(now)):
+                await self._changed.wait()
+            self._changed = trio.Event()
+
+    async def _dial(self, pool: Pool, dial: Dial) -> None:
+        peer_id = ID.from_base58(dial.peer)
+        if self.book.ban_of(peer=dial.peer) is not None:
+            pool.failed(trio.current_time(), dial.peer)
+            return
+        try:
+            await self.dialer.dial(peer_id, [Multiaddr(addr) for addr in dial.addrs])
+        except VouchError as error:
+            now = trio.current_time()
+            wait = pool.failed(now, dial.peer, answered=_answered(error))
+            wait = max(wait, self.dialer.refused.remaining(dial.peer, now))
+            if dial.peer in self._bootstraps:
+                log.warning("bootstrap_unreachable", peer=dial.peer, error=str(error), retry_in=round(wait, 1))
+            elif dial.why == "static":
+                log.warning("static_peer_unreachable", peer=dial.peer, error=str(error), retry_in=round(wait, 1))
+        else:
+            drop = pool.done(trio.current_time(), dial.peer)
+            if drop is not None:
+                await trio.sleep(FEELER_STAY)
+                await self._drop(drop.peer, drop.reason)
+        self._wake()
+
+    async def _test(self, pool: Pool, test: Test) -> None:
+        try:
+            await self.swarm.probe(Multiaddr(test.addr), ID.from_base58(test.peer))
+        except DialError as error:
+            log.debug("address_failed", peer=test.peer, addr=test.addr, error=str(error))
+            self.book.failed(test.peer, test.addr)
+            pool.tested(trio.current_time(), test.peer, test.addr, ok=False)
+        else:
+            self.book.succeeded(test.peer, test.addr)
+            pool.tested(trio.current_time(), test.peer, test.addr, ok=True)
+        self._wake()
+
+    async def _drop(self, peer: str, reason: str) -> None:
+        log.debug("dropped", peer=peer, reason=reason)
+        await self.swarm.close_peer(ID.from_base58(peer), reason)
+
+    # what users ask
+
+    async def add(self, addr: str, *, static: bool = False) -> None:
+        """Learns of the peer at `addr`, a multiaddr that ends in /p2p/PEERID. A static one is dialled whenever it isn't
+        connected, for ever: it is remembered over restarts. Raises UsageError.
+        """
+        plain, _, peer = addr.rpartition("/p2p/")
+        if not plain or not _is_peer_id(peer):
+            raise UsageError(f"expected an address such as /ip4/192.0.2.1/tcp/4001/p2p/12D3KooW…, got {addr!r}")
+        if not self._dialable(plain):
+            raise UsageError(f"expected an address that this node can dial, got {addr!r}")
+        if peer == str(self.swarm.self_id):
+            raise UsageError(f"{addr}: that is this node itself")
+        self.book.learn(peer, [plain], "manual")
+        if static:
+            self.book.tag(peer, STATIC)
+            self._static.setdefault(peer, []).append(plain)
+            if self._pool is not None:
+                self._pool.add_static(trio.current_time(), peer, [plain])
+        elif self._pool is not None:
+            self._pool.learned(trio.current_time())
+        self._wake()
+        await trio.lowlevel.checkpoint()
+
+    async def remove(self, peer: str) -> None:
+        """Forgets a peer, static or not, and closes its connections. It may be heard of again. Raises UsageError."""
+        _check_peer_id(peer)
+        self._static.pop(peer, None)
+        self._protected.pop(peer, None)
+        if self._pool is not None:
+            self._pool.remove_static(peer)
+            self._pool.protect(peer, on=False)
+        await self.swarm.close_peer(ID.from_base58(peer), "removed")
+        self.book.remove(peer)
+
+    def protect(self, peer: str, tag: str = "user") -> None:
+        """The pool doesn't drop that peer, until each tag is taken off again. Raises UsageError."""
+        _check_peer_id(peer)
+        self._protected.setdefault(peer, set()).add(tag)
+        self.book.tag(peer, PROTECTED)
+        if self._pool is not None:
+            self._pool.protect(peer, on=True)
+
+    def unprotect(self, peer: str, tag: str = "user") -> None:
+        """Takes a tag off. Raises UsageError."""
+        _check_peer_id(peer)
+        tags = self._protected.get(peer, set())
+        tags.discard(tag)
+        if not tags:
+            self._protected.pop(peer, None)
+            self.book.untag(peer, PROTECTED)
+            if self._pool is not None:
+                self._pool.protect(peer, on=False)
+                self._wake()
+
+    async def ban(self, target: str, reason: str, *, seconds: float | None = None) -> None:
+        """Bans a peer ID, an IP address or a network (CIDR), for some seconds or for ever. Connections to it are closed
+        at once; it is never dialled, and refused before a handshake is spent on it. Returns once the ban is on disk.
+
+        Raises UsageError for a bad target, LimitError if there is no place for one more, and VouchError if it couldn't
+        be written: it holds all the same, until the node ends.
+        """
+        target = parse_target(target)
+        if seconds is not None and not seconds > 0:
+            raise UsageError(f"expected a ban of more than 0 seconds, got {seconds:g}")
+        if target == str(self.swarm.self_id):
+            raise UsageError(f"{target}: that is this node itself")
+        try:
+            await self.book.ban(target, reason, seconds=seconds)
+        finally:
+            await self._enforce()
+        if self._pool is not None:
+            self._pool.remove_static(target)
+        self._static.pop(target, None)
+        self.book.untag(target, STATIC)
+        self.swarm.events.emit(Banned(target, reason, seconds))
+
+    async def unban(self, target: str) -> bool:
+        """Whether exactly that target was banned. Raises UsageError, VouchError."""
+        target = parse_target(target)
+        known = await self.book.unban(target)
+        if known:
+            self.swarm.events.emit(Unbanned(target))
+            self._wake()
+        return known
+
+    def list(self) -> list[PeerInfo]:
+        """Who is connected, in the order of their IDs."""
+        if self._pool is None:
+            return []
+        now, surplus = trio.current_time(), self._pool.extras()
+        rows = []
+        for known in self._pool.peers.values():
+            entry = self.book.get(known.peer)
+            tags = set(entry.tags if entry else ()) | self._protected.get(known.peer, set())
+            rows.append(
+                PeerInfo(
+                    peer=known.peer,
+                    addr=known.addr,
+                    direction="outbound" if known.outbound else "inbound",
+                    connected_for=now - known.since,
+                    score=self.score(known.peer),
+                    counts=known.peer not in surplus,
+                    source=entry.source if entry else "",
+                    tags=tuple(sorted(tags)),
+                )
+            )
+        return sorted(rows, key=lambda row: row.peer)
+
+    def score(self, peer: str) -> float:
+        """What a connected peer is worth: by heartbeats, gossip, and the rules it broke. Below 0: it misbehaves."""
+        return self._outside_score(peer) - self.faults.points(peer, trio.current_time())
+
+    def asked(self, peer: str) -> None:
+        """A user wants the connection that comes about now, so the pool's diversity leaves it alone."""
+        if self._pool is not None:
+            self._pool.asked(peer)
+
+    # sources
+
+    def found(
+        self,
+        name: str,
+        peer: str,
+        addrs: Sequence[str],
+        *,
+        record: bytes | None = None,
+        told_by: str = "",
+        addrs_trusted: bool = False,
+    ) -> None:
+        """A source's candidate, see `Feed.found`."""
+        pool, now = self._pool, trio.current_time()
+        if pool is None or peer == pool.us or not _is_peer_id(peer) or self.book.ban_of(peer=peer) is not None:
+            return
+        plain = (plain_addr(addr, peer) for addr in addrs[:MAX_ADDRS])
+        usable = [addr for addr in plain if addr and self._dialable(addr) and not self.book.ban_of(ip=host(addr))]
+        if name == "bootstrap":
+            self._bootstraps.add(peer)
+            if self.on:
+                pool.add_reserve(now, peer, usable)
+            else:
+                pool.add_static(now, peer, usable)
+        if usable or record:
+            try:
+                self.book.learn(peer, usable, self._source(name, told_by), record=record)
+            except ProtocolError as error:
+                log.debug("bad_record", peer=peer, source=name, error=str(error))
+                return
+            pool.learned(now)
+            self._wake()
+
+    def _source(self, name: str, told_by: str) -> str:
+        """Who is the source: each that tells us of peers, by its subnet, or a flood of one would be as good as all
+        others together."""
+        known = self._pool.peers.get(told_by) if told_by and self._pool is not None else None
+        return f"{name}/{subnet(known.addr) or told_by}" if known is not None else name
+
+    def _dialable(self, addr: str) -> bool:
+        try:
+            return self.swarm.can_dial(Multiaddr(addr))
+        except Exception:  # each codec of py-multiaddr fails in its own way on a stranger's text
+            return False
+
+    async def _run_source(self, source: Source) -> None:
+        backoff = Backoff(SOURCE_PAUSE, SOURCE_PAUSE_LONGEST, capacity=1, rng=self._rng)
+        while True:
+            started = trio.current_time()
+            try:
+                await source.run(_PoolFeed(self, source.name))
+                return
+            except Exception as error:  # a source talks to strangers; whatever goes wrong there ends only itself
+                log.warning("source_failed", source=source.name, error=repr(error))
+            if trio.current_time() - started > SOURCE_PAUSE_LONGEST:
+                backoff.succeeded(source.name)
+            await trio.sleep(backoff.failed(source.name, trio.current_time()))
+
+    async def wanted(self, not_before: float) -> int:
+        """Waits until the pool wants candidates, and until `not_before`."""
+        await trio.sleep_until(not_before)
+        while self._pool is None or not self._pool.wants():
+            with trio.move_on_after(SOURCE_PAUSE):
+                await self._changed.wait()
+            await trio.sleep(0.01)
+        return self._pool.wants()
+
+    # what happens
+
+    def _wake(self) -> None:
+        self._changed.set()
+
+    def _on_event(self, event: Event) -> None:
+        pool = self._pool
+        if pool is None:
+            return
+        now = trio.current_time()
+        match event:
+            case Admitted(peer, addr, direction):
+                pool.connected(now, peer, addr, outbound=direction == "outbound", asked=peer in self._asked)
+            case Disconnected(peer):
+                pool.disconnected(now, peer)
+            case Identified(peer):
+                pool.learned(now)
+            case Misbehaved(peer, _, reason):
+                self._charge(peer, reason, now)
+            case MessageRejected(peer, _, reason, _, False) | GossipRejected(peer, _, reason, _, False):
+                self._charge(peer, reason, now)
+            case _:
+                return
+        self._wake()
+
+    def _charge(self, peer: str, reason: str, now: float) -> None:
+        if self.faults.charge(peer, now) and self._config.fault_ban > 0 and self._nursery is not None:
+            connection = self.swarm.connection(ID.from_base58(peer))
+            if connection is not None and peer not in self._protected and peer not in self._static:
+                self._nursery.start_soon(self._ban_for_faults, peer, reason)
+
+    async def _ban_for_faults(self, peer: str, reason: str) -> None:
+        try:
+            await self.ban(peer, f"broke rules too often, at last: {reason}", seconds=self._config.fault_ban)
+        except VouchError as error:
+            log.warning("not_banned", peer=peer, error=str(error))
+
+    def _ban_reason(self, peer: str | None, ip: str | None) -> str | None:
+        ban = self.book.ban_of(peer=peer, ip=ip)
+        return None if ban is None else f"{ban.target} is banned: {ban.reason}"
+
+    async def _enforce(self) -> None:
+        """Closes every connection, admitted or not, to whom is banned."""
+        async with trio.open_nursery() as nursery:
+            for connection in self.swarm.running():
+                if self._ban_reason(connection.peer, host(str(connection.addr))) is not None:
+                    nursery.start_soon(connection.close, "banned")
+
+    def user_dials(self, peer: str, *, begins: bool) -> None:
+        """A user's own dial of a peer begins or ends."""
+        count = self._asked.get(peer, 0) + (1 if begins else -1)
+        if count > 0:
+            self._asked[peer] = count
+        else:
+            self._asked.pop(peer, None)
+
+
+class _PoolFeed:
+    """One source's way in."""
+
+    def __init__(self, peers: Peers, name: str) -> None:
+        self._peers = peers
+        self._name = name
+        self._told = 0
+        self._told_before = -1
+        self._pause = 0.0
+        self._next = -float("inf")
+
+    def found(
+        self,
+        peer: str,
+        addrs: Sequence[str],
+        *,
+        record: bytes | None = None,
+        addrs_trusted: bool = False,
+        told_by: str = "",
+    ) -> None:
+        if peer not in self._peers.book:
+            self._told += 1
+        self._peers.found(self._name, peer, addrs, record=record, told_by=told_by, addrs_trusted=addrs_trusted)
+
+    async def wanted(self) -> int:
+        """A source that told nothing new since it was last asked is asked again less and less often."""
+        idle = self._told == self._told_before
+        self._pause = min(max(2 * self._pause, SOURCE_PAUSE), SOURCE_PAUSE_LONGEST) if idle else SOURCE_PAUSE
+        count = await self._peers.wanted(self._next)
+        self._told_before = self._told
+        self._next = trio.current_time() + self._pause
+        return count
+
+
+def targets(config: Config) -> Targets:
+    """The pool's settings. Without a pool it wants nobody and drops nobody; static and bootstrap peers are kept."""
+    if config.pool == "off":
+        times = {"retry_min": config.bootstrap_retry_min, "retry_max": config.bootstrap_retry_max}
+        return Targets(low=0, target=0, high=1 << 30, outbound=0, feeler_interval=1e9, **times)  # type: ignore[arg-type]
+    return Targets(
+        low=config.low_peers,
+        target=config.target_peers,
+        high=config.high_peers,
+        outbound=config.outbound_peers,
+        max_dials=config.pool_dials,
+        dial_rate=config.pool_dial_rate,
+        grace=config.peer_grace,
+        subnet_share=config.subnet_share,
+        source_share=config.source_share,
+        feeler_interval=config.feeler_interval,
+        retry_min=config.bootstrap_retry_min,
+        retry_max=config.bootstrap_retry_max,
+    )
+
+
+def _answered(error: VouchError) -> bool:
+    """Whether somebody said no: then the network is there."""
+    return isinstance(error, RefusedError) or (isinstance(error, DialError) and "refused" in str(error).lower())
+
+
+@functools.lru_cache(maxsize=4096)
+def _is_peer_id(text: str) -> bool:
+    from node.node import parse_peer_id
+
+    try:
+        parse_peer_id(text)
+    except UsageError:
+        return False
+    return True
+
+
+def _check_peer_id(text: str) -> None:
+    if not _is_peer_id(text):
+        raise UsageError(f"expected a peer ID such as 12D3KooW…, got {text!r}")
