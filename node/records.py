@@ -221,11 +221,13 @@ def _dialable(raw: Sequence[bytes], author: Author, can_dial: Callable[[Multiadd
 
 @lru_cache(maxsize=REMEMBERED)
 def readable(data: bytes) -> str | None:
-    """A multiaddr's bytes as text; None if they are none, or too many."""
+    """A multiaddr's bytes as text; None if they are none, or too many. Its part before /p2p/ can be read back."""
     if not 0 < len(data) <= MAX_ADDR_BYTES:
         return None
     try:
-        return str(Multiaddr(data)) or None
+        text = str(Multiaddr(data))
+        Multiaddr(text.partition("/p2p/")[0])
+        return text or None
     except Exception:  # the library takes any bytes, and each of its codecs fails in its own way
         return None
 

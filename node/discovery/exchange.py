@@ -294,8 +294,8 @@ class NodeExchange:
             return
         said = [text for text in map(readable, alive.multiaddrs) if text is not None]
         plain = [addr for addr, _, named in (text.partition("/p2p/") for text in said) if named in ("", peer)]
-        dialable = [addr for addr in plain if self._swarm.can_dial(Multiaddr(addr))]
-        addrs = _of_use(dialable, self.whereabouts(peer)[1])
+        useful = _of_use(plain, self.whereabouts(peer)[1])
+        addrs = [addr for addr in useful if self._swarm.can_dial(Multiaddr(addr))]
         if addrs:
             self._feed.found(peer, addrs)
 

@@ -6,7 +6,7 @@ import json
 
 import pytest
 import trio
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.cli.explore import as_dot, as_json, clean
@@ -111,6 +111,7 @@ def test_a_visit_that_was_cut_off_is_still_to_be_made():
     assert one.next(1.0) is seen
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 30), st.booleans()), max_size=80), st.integers(1, 12))
 def test_a_walk_ends_whatever_is_named(steps, most):
     one = walk(max_nodes=most)

@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from libp2p.crypto import rsa as rsa_keys
 from libp2p.crypto.ed25519 import Ed25519PublicKey
@@ -156,6 +156,7 @@ def test_addresses_are_those_that_can_be_read_and_dialled():
     assert len(unseal(forged(addresses=many)).addrs) == MAX_ADDRS
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=512))
 @example(seal(SIGNER, [ADDR], 5))
 def test_any_bytes_are_a_record_or_a_record_error(data):
@@ -166,6 +167,23 @@ def test_any_bytes_are_a_record_or_a_record_error(data):
     assert len(record.addrs) <= MAX_ADDRS
 
 
+TCP = Multiaddr("/ip4/93.184.216.34/tcp/1").to_bytes()
+# codes of what is text or has a length of its own: dns, dns4, unix, p2p, garlic64, http-path, certhash, memory
+CODES = [b"\x35", b"\x36", b"\x90\x03", b"\xa5\x03", b"\xbe\x03", b"\xe1\x03", b"\xd2\x03", b"\x89\x06"]
+PARTS = st.tuples(st.sampled_from(CODES), st.binary(max_size=20)).map(
+    lambda part: part[0] + bytes([len(part[1])]) + part[1]
+)
+
+
+@settings(deadline=None)
+@given(st.lists(st.one_of(PARTS, PARTS.map(lambda part: TCP + part), st.binary(max_size=20)), max_size=4))
+def test_any_addresses_in_a_well_signed_record_are_kept_or_left_out(said):
+    record = unseal(forged(addresses=[Message.AddressInfo(multiaddr=addr) for addr in said]))
+    for addr in record.addrs:
+        assert str(Multiaddr(addr))
+
+
+@settings(deadline=None)
 @given(st.data())
 def test_a_record_that_was_spoiled_says_the_same_or_is_refused(data):
     good = seal(SIGNER, [ADDR], 5)
