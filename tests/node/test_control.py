@@ -246,8 +246,9 @@ async def test_unknown_call(node):
     with pytest.raises(UsageError) as error:
         await ask(node, "halt")
     assert str(error.value) == (
-        "expected one of the calls addressbook, addressbook_import, connect, disconnect, discover, find_peer, gossip, "
-        "peers, ping, publish, registrations, status, subscribe, got 'halt'"
+        "expected one of the calls addressbook, addressbook_import, connect, dht_find_providers, dht_get, dht_provide, "
+        "dht_put, dht_withdraw, disconnect, discover, find_peer, gossip, peers, ping, publish, registrations, status, "
+        "subscribe, got 'halt'"
     )
 
 
