@@ -15,6 +15,7 @@ import trio
 from libp2p.peer.id import ID
 
 from node.api import addressbook, dht, gossip, rendezvous
+from node.api import peers as peers_api
 from node.api.dht import PeerName
 from node.errors import NotConnectedError, UsageError, VouchError
 from node.node import Node, parse_peer_addr, parse_peer_id
@@ -68,7 +69,8 @@ class Status(msgspec.Struct):
 
 class Peer(msgspec.Struct):
     """One connected peer. `connected_for` in seconds; `client_version` is empty without a handshake. `rtt`: seconds, by
-    its heartbeats and smoothed, None as long as there is none; `flaky`: it misses heartbeats.
+    its heartbeats and smoothed, None as long as there is none; `flaky`: it misses heartbeats. `score`, `counts`,
+    `source` and `tags` are the pool's (`node.peers.service.PeerInfo`).
     """
 
     peer: str
@@ -80,6 +82,10 @@ class Peer(msgspec.Struct):
     streams: int
     rtt: float | None = None
     flaky: bool = False
+    score: float = 0.0
+    counts: bool = True
+    source: str = ""
+    tags: list[str] = []
 
 
 class Peers(msgspec.Struct):
@@ -134,10 +140,12 @@ async def status(node: Node, _params: Nothing) -> Status:
 async def peers(node: Node, _params: Nothing) -> Peers:
     """Who is connected."""
     now = trio.current_time()
+    pooled = {info.peer: info for info in node.peers.list()}
     rows = []
     for connection in node.swarm.admitted_connections():
         known = node.identify.known.get(connection.peer)
         rtt = node.rtt(connection.peer)
+        info = pooled.get(connection.peer)
         rows.append(
             Peer(
                 peer=connection.peer,
@@ -149,6 +157,10 @@ async def peers(node: Node, _params: Nothing) -> Peers:
                 streams=len(connection.get_streams()),
                 rtt=rtt.smoothed if rtt else None,
                 flaky=node.is_flaky(connection.peer),
+                score=info.score if info else 0.0,
+                counts=info.counts if info else True,
+                source=info.source if info else "",
+                tags=list(info.tags) if info else [],
             )
         )
     return Peers(sorted(rows, key=lambda row: row.peer))
@@ -216,6 +228,13 @@ CALLS: dict[str, Call] = {
     "dht_withdraw": Call(dht.withdraw, dht.Key),
     "registrations": Call(rendezvous.registrations, rendezvous.RegistrationQuery),
     "discover": Call(rendezvous.discover, rendezvous.DiscoverWhere),
+    "ban": Call(peers_api.ban, peers_api.Ban),
+    "unban": Call(peers_api.unban, peers_api.Target),
+    "bans": Call(peers_api.bans, peers_api.NoQuery),
+    "add_peer": Call(peers_api.add_peer, peers_api.AddPeer),
+    "remove_peer": Call(peers_api.remove_peer, peers_api.PeerTag),
+    "protect_peer": Call(peers_api.protect_peer, peers_api.PeerTag),
+    "unprotect_peer": Call(peers_api.unprotect_peer, peers_api.PeerTag),
     "publish": Call(gossip.publish, gossip.Publish),
     "gossip": Call(gossip.state, gossip.GossipQuery),
     "addressbook": Call(addressbook.addressbook, addressbook.AddressBookQuery),

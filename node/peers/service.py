@@ -36,11 +36,11 @@ from node.events import (
 )
 from node.log import get_logger
 from node.peers.addressbook import AddressBook
-from node.peers.backoff import Backoff
 from node.peers.bans import parse_target
 from node.peers.choice import Dial, Targets, host
 from node.peers.entry import plain_addr
 from node.peers.faults import Faults
+from node.peers.feed import run_source
 from node.peers.pool import Drop, Low, Pool, Test
 from node.peers.standing import subnet
 from node.swarm import Swarm
@@ -50,8 +50,6 @@ from protocols import ProtocolError
 STATIC, PROTECTED = "static", "protected"
 # a peer that was dialled only to see whether its address works may say who it is before it is let go
 FEELER_STAY = 1.0
-# after a source has failed, and between two of its questions
-SOURCE_PAUSE, SOURCE_PAUSE_LONGEST = 1.0, 60.0
 MAX_ADDRS = 16
 
 log = get_logger("peers")
@@ -132,7 +130,7 @@ class Peers:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
                 for source in self.sources:
-                    nursery.start_soon(self._run_source, source)
+                    nursery.start_soon(run_source, source, self, self._rng)
                 task_status.started()
                 await self._keep(pool, nursery)
         finally:
@@ -323,12 +321,12 @@ class Peers:
         *,
         record: bytes | None = None,
         told_by: str = "",
-        addrs_trusted: bool = False,
-    ) -> None:
-        """A source's candidate, see `Feed.found`."""
+    ) -> bool:
+        """A source's candidate, see `Feed.found`; whether it is new."""
         pool, now = self._pool, trio.current_time()
         if pool is None or peer == pool.us or not _is_peer_id(peer) or self.book.ban_of(peer=peer) is not None:
-            return
+            return False
+        new = peer not in self.book
         plain = (plain_addr(addr, peer) for addr in addrs[:MAX_ADDRS])
         usable = [addr for addr in plain if addr and self._dialable(addr) and not self.book.ban_of(ip=host(addr))]
         if name == "bootstrap":
@@ -342,9 +340,10 @@ class Peers:
                 self.book.learn(peer, usable, self._source(name, told_by), record=record)
             except ProtocolError as error:
                 log.debug("bad_record", peer=peer, source=name, error=str(error))
-                return
+                return False
             pool.learned(now)
             self._wake()
+        return new
 
     def _source(self, name: str, told_by: str) -> str:
         """Who is the source: each that tells us of peers, by its subnet, or a flood of one would be as good as all
@@ -358,24 +357,11 @@ class Peers:
         except Exception:  # each codec of py-multiaddr fails in its own way on a stranger's text
             return False
 
-    async def _run_source(self, source: Source) -> None:
-        backoff = Backoff(SOURCE_PAUSE, SOURCE_PAUSE_LONGEST, capacity=1, rng=self._rng)
-        while True:
-            started = trio.current_time()
-            try:
-                await source.run(_PoolFeed(self, source.name))
-                return
-            except Exception as error:  # a source talks to strangers; whatever goes wrong there ends only itself
-                log.warning("source_failed", source=source.name, error=repr(error))
-            if trio.current_time() - started > SOURCE_PAUSE_LONGEST:
-                backoff.succeeded(source.name)
-            await trio.sleep(backoff.failed(source.name, trio.current_time()))
-
     async def wanted(self, not_before: float) -> int:
         """Waits until the pool wants candidates, and until `not_before`."""
         await trio.sleep_until(not_before)
         while self._pool is None or not self._pool.wants():
-            with trio.move_on_after(SOURCE_PAUSE):
+            with trio.move_on_after(1.0):
                 await self._changed.wait()
             await trio.sleep(0.01)
         return self._pool.wants()
@@ -435,40 +421,6 @@ class Peers:
             self._asked[peer] = count
         else:
             self._asked.pop(peer, None)
-
-
-class _PoolFeed:
-    """One source's way in."""
-
-    def __init__(self, peers: Peers, name: str) -> None:
-        self._peers = peers
-        self._name = name
-        self._told = 0
-        self._told_before = -1
-        self._pause = 0.0
-        self._next = -float("inf")
-
-    def found(
-        self,
-        peer: str,
-        addrs: Sequence[str],
-        *,
-        record: bytes | None = None,
-        addrs_trusted: bool = False,
-        told_by: str = "",
-    ) -> None:
-        if peer not in self._peers.book:
-            self._told += 1
-        self._peers.found(self._name, peer, addrs, record=record, told_by=told_by, addrs_trusted=addrs_trusted)
-
-    async def wanted(self) -> int:
-        """A source that told nothing new since it was last asked is asked again less and less often."""
-        idle = self._told == self._told_before
-        self._pause = min(max(2 * self._pause, SOURCE_PAUSE), SOURCE_PAUSE_LONGEST) if idle else SOURCE_PAUSE
-        count = await self._peers.wanted(self._next)
-        self._told_before = self._told
-        self._next = trio.current_time() + self._pause
-        return count
 
 
 def targets(config: Config) -> Targets:
