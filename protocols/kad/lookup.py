@@ -6,7 +6,8 @@
 There are no rounds: as soon as an answer is in, the next request goes out. At most `parallel` requests are under way,
 not counting those that take longer than `hurry`, which is twice what this lookup's answers took so far; with them it is
 `most_parallel`. It is over when the k nearest peers known have answered, and whoever is slower than `patience` by then,
-four times that, isn't waited for. Bounded are the candidates, the requests, the time, and whom one answer can name (k).
+three times what answers took, isn't waited for. Bounded are the candidates, the requests, the time, and whom one answer
+can name (k).
 
 With several paths each peer that is known at the start begins one of them, and what is learned on a path is asked on
 that path alone, each peer once: whoever holds one path with answers of its own making doesn't hold the others
@@ -36,8 +37,8 @@ class LookupParams:
     """
 
     k: int = 20
-    parallel: int = 3
-    most_parallel: int = 10
+    parallel: int = 10
+    most_parallel: int = 16
     timeout: float = 5.0
     hurry: float = 0.25
     patience: float = 1.0
@@ -239,7 +240,7 @@ class Lookup:
 
     def _patience(self) -> float:
         """How long an answer may take before nobody waits for it, if there is nothing else to do."""
-        return self._slower_than(self.params.patience, 4)
+        return self._slower_than(self.params.patience, 3)
 
     def _slower_than(self, least: float, times: float) -> float:
         """So many times what an answer takes."""
