@@ -138,7 +138,11 @@ class Config:
     dht_parallel: int = advanced(10, "requests of one look-up under way at once, beside those that are slow")
     dht_paths: int = advanced(3, "disjoint paths of a look-up, so that no neighbour decides what it finds")
     dht_request_timeout: float = advanced(5.0, "seconds that a peer has for an answer, with the dial")
-    dht_store: Literal["file", "memory"] = advanced("file", "where records of others are kept")
+    dht_store: Literal["auto", "file", "memory"] = advanced(
+        "auto",
+        "where the hash table's records are kept: in the data folder, or until the node ends",
+        shown="file, for a node whose key is the data folder's",
+    )
     dht_max_values: int = advanced(4096, "values that are kept for others")
     dht_max_providers: int = advanced(16_384, "providers that are kept for others")
 

@@ -93,7 +93,7 @@ class Node:
         )
         for protocol in self._gossip.router.protocols if self._gossip is not None else ():
             self.registry.add(protocol)
-        self.dht = Dht(self, self.host, self.identify, config) if config.dht != "off" else None
+        self.dht = Dht(self, self.host, self.identify, self.identity, config) if config.dht != "off" else None
         self.bootstrap = Bootstrap(self.swarm, self.dialer, config)
         self.watch = Watch(self, self.swarm, _heartbeat(config)) if config.heartbeat == "on" else None
         self.started_at = 0.0

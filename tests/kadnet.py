@@ -128,6 +128,9 @@ class KadHost(_Base):
         host = HOSTS[self.net].get(to_text(peer))
         return (addr_of(host.ip),) if host is not None else self.heard.get(peer, ())
 
+    def shown(self, addrs: Sequence[bytes], asker: bytes) -> tuple[bytes, ...]:
+        return tuple(addrs)
+
     def believed(self, addrs: Sequence[bytes], sender: bytes) -> tuple[bytes, ...]:
         return tuple(addrs)
 

@@ -51,6 +51,7 @@ from protocols import (
     StreamTimeout,
 )
 from protocols.framing import FrameDecoder, encode_frame
+from protocols.gossip import GossipParams
 from tests.memlink import WINDOW, Link, Links, PipeEnd
 
 __all__ = [
@@ -182,18 +183,24 @@ def scheduling(seed: int) -> Iterator[None]:
 
 
 def mem_node(
-    net: MemNet, ip: str, *, protocols: Iterable[Protocol] = (), identity: Identity | None = None, **config: Any
+    net: MemNet,
+    ip: str,
+    *,
+    protocols: Iterable[Protocol] = (),
+    identity: Identity | None = None,
+    gossip_params: GossipParams | None = None,
+    **config: Any,
 ) -> Node:
     """A `Node` on the host, listening on port 4001, without heartbeats, unless `config` says otherwise. Run it with
     `async with`.
     """
-    settings = {"listen": (f"/ip4/{ip}/tcp/{PORT}",), "data_dir": net.folder(ip), "heartbeat": "off"}
-    settings |= {"dht_store": "memory"} | config  # a clock that jumps knows nothing of threads
+    settings = {"listen": (f"/ip4/{ip}/tcp/{PORT}",), "data_dir": net.folder(ip), "heartbeat": "off"} | config
     return Node(
         Config(**settings),
         identity=identity or Identity.generate(),
         protocols=protocols,
         transports=[net.transport(ip)],
+        gossip_params=gossip_params,
     )
 
 

@@ -156,8 +156,12 @@ class Kademlia:
         return [Peer(candidate.peer, candidate.addrs) for candidate in lookup.closest()]
 
     async def refresh(self, interval: float) -> None:
-        """Looks ourselves up, then a key in each bucket that wasn't refreshed for `interval` seconds."""
+        """Looks ourselves up, then a key in each bucket that wasn't refreshed for `interval` seconds. The first is
+        enough where there are fewer peers than a bucket holds.
+        """
         await self._look_up(self.local, Type.FIND_NODE, 1)
+        if len(self.table) < self.params.k:
+            return
         for index in self.table.due(trio.current_time(), interval, MAX_PREFIX):
             self.table.refreshed(index, trio.current_time())
             await self._look_up(random_key(self.rng, self.table.point, index), Type.FIND_NODE, 1)

@@ -117,4 +117,4 @@ async def test_bar_kademlia(autojump_clock, told):
 
 @pytest.mark.bar_quick
 async def test_bar_kademlia_quick(autojump_clock, told):
-    await compare(40, 15, told, live_join=False)
+    await compare(25, 10, told, live_join=False)

@@ -10,8 +10,9 @@ from multiaddr import Multiaddr
 
 from node import Config, Identity, Node
 from node.discovery.addresses import ip_in, subnet_of, to_texts
-from node.discovery.dhtfile import DhtFile, batch_of
+from node.discovery.dhtfile import DhtFile, batch_of, file_of
 from node.errors import NotFoundError, UsageError
+from node.identity import load_or_make_key
 from protocols.kad.keyspace import to_bytes
 from protocols.kad.records import HOUR, Own, Provider, RecordParams, Records, Value
 from protocols.kad.validators import Validators
@@ -146,6 +147,7 @@ async def test_private_addresses_are_not_for_the_public(autojump_clock):
         assert links.told(peers[b], peers[a]) == (private,)
         assert links.told(peers[b], peers[public]) == ()
         assert links.told(peers[public], peers[b]) == (open_addr,)
+        assert links.shown((private, open_addr), peers[public]) == (open_addr,)
         assert links.believed((private, open_addr, named), peers[public]) == (open_addr, named)
         assert links.believed((private, open_addr, named), peers[b]) == (private, open_addr, named)
         assert (links.subnet(peers[b]), links.subnet(peers[public])) == (None, "8.8.0.0/16")
@@ -245,6 +247,15 @@ def test_a_damaged_file_is_set_aside(tmp_path, content):
     assert DhtFile(path).load(RecordParams(), 0.0) == [Own(b"k", None, 0.0)]
 
 
+def test_whose_records_are_on_disk(tmp_path):
+    key, _ = load_or_make_key(tmp_path / "node.key")
+    stranger = Identity.generate()
+    for store, kept in (("auto", [True, False]), ("file", [True, True]), ("memory", [False, False])):
+        config = Config(data_dir=tmp_path, dht_store=store)
+        assert [file_of(config, identity) is not None for identity in (key, stranger)] == kept
+    assert file_of(Config(data_dir=tmp_path / "nowhere"), key) is None
+
+
 def test_a_file_of_a_newer_version_is_left_alone(tmp_path):
     path = tmp_path / "dht.db"
     db = sqlite3.connect(path)
@@ -256,6 +267,7 @@ def test_a_file_of_a_newer_version_is_left_alone(tmp_path):
 
 
 async def test_a_node_whose_file_cant_be_used_serves_all_the_same(tmp_path, caplog):
+    load_or_make_key(tmp_path / "node.key")
     (tmp_path / "dht.db").mkdir()
     async with Node(Config(listen=(LOOPBACK,), data_dir=tmp_path)) as node:
         recorder = Recorder(node)
