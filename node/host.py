@@ -1,4 +1,4 @@
-"""py-libp2p's host, put together from the parts that we trust, for those of its own parts that want one (Kademlia).
+"""py-libp2p's host, put together from the parts that we trust, for those of its own parts that want one (its pubsub).
 
     Tcp --- Upgrader(Noise, Yamux) --- Swarm(admission, limits) --- Registry(bounds) --- protocols
                                                  |
@@ -46,7 +46,7 @@ from protocols import NotSupported, Protocol, Stream, StreamTimeout
 from protocols.handshake.engine import Rules
 from protocols.messages.authors import Signer
 
-# py-libp2p's handlers read and write bytes; long-lived streams with pauses are usual (a Kademlia client keeps its own)
+# py-libp2p's handlers read and write bytes; long-lived streams with pauses are usual
 FOREIGN_TIMEOUT = 60.0
 FOREIGN_STREAMS = 16
 

@@ -133,7 +133,7 @@ class Node:
         )
         if self.exchange is not None:
             self.registry.add(self.exchange.protocol)
-        self.dht = Dht(self, self.host, self.identify, config) if config.dht != "off" else None
+        self.dht = Dht(self, self.host, self.identify, self.identity, config) if config.dht != "off" else None
         self.point = (
             RendezvousPoint(self.registry, self.identify, self.events, config)
             if config.rendezvous_point != "off"

@@ -80,10 +80,10 @@ class NodeLinks:
         if not known and connection is not None and connection.initiated:  # it hasn't said where it is yet
             addr = to_multiaddr(connection.addr.to_bytes())
             known = [addr] if addr is not None else []
-        addrs = [addr.to_bytes() for addr in known[:MAX_TOLD]]
-        if asker == self._swarm.self_id.to_bytes() or not self._is_public(asker):
-            return tuple(addrs)
-        return tuple(filter(_is_public, addrs))
+        return self.shown([addr.to_bytes() for addr in known[:MAX_TOLD]], asker)
+
+    def shown(self, addrs: Sequence[bytes], asker: bytes) -> tuple[bytes, ...]:
+        return self.believed(addrs, asker)  # the same rule both ways
 
     def believed(self, addrs: Sequence[bytes], sender: bytes) -> tuple[bytes, ...]:
         return tuple(filter(_is_public, addrs)) if self._is_public(sender) else tuple(addrs)

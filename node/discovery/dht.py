@@ -5,8 +5,7 @@
                          answers to others, look-ups of ours, random walks for the pool
 
 The protocol ID is the network's own (docs/wire.md). Refreshes are frequent while the table is small and changes, and
-slow down to `dht_refresh_interval`. What we keep for others is in the data directory's dht.db, unless `dht_store` is
-"memory".
+slow down to `dht_refresh_interval`. What we keep for others is in the data directory's dht.db (`dhtfile`).
 """
 
 from __future__ import annotations
@@ -21,16 +20,17 @@ from libp2p.peer.id import ID
 
 from node.config import Config
 from node.discovery.addresses import NodeLinks, to_texts
-from node.discovery.dhtfile import FILE, DhtFile, batch_of
+from node.discovery.dhtfile import batch_of, file_of
 from node.discovery.source import Feed
 from node.errors import NotFoundError, UsageError
 from node.events import Event, Identified
 from node.host import Host
 from node.identify import IdentifyService
+from node.identity import Identity
 from node.log import get_logger
 from protocols import Network
 from protocols.kad import service
-from protocols.kad.cid import provider_key
+from protocols.kad.cid import MAX_KEY, provider_key
 from protocols.kad.keyspace import to_bytes, to_text
 from protocols.kad.lookup import LookupParams
 from protocols.kad.records import Changed, RecordParams
@@ -67,6 +67,7 @@ class Dht:
         network: Network,
         host: Host,
         identify: IdentifyService,
+        identity: Identity,
         config: Config,
         *,
         rng: random.Random | None = None,
@@ -89,7 +90,7 @@ class Dht:
             serves=config.dht == "server",
             rng=self._rng,
         )
-        self._file = DhtFile(config.data_dir / FILE) if config.dht_store == "file" else None
+        self._file = file_of(config, identity)
         self._threads = trio.CapacityLimiter(1)
         self.source = DhtSource(self)
         if self.kad.serves:
@@ -156,7 +157,8 @@ class Dht:
 
     def withdraw(self, key: bytes) -> bool:
         """Publishes a key no more; whether we did. What others keep of it expires in 48 h."""
-        return self.kad.withdraw(key) | self.kad.withdraw(_provider_key(key))
+        published = self.kad.withdraw(key)
+        return self.kad.withdraw(_provider_key(key)) or published if len(key) <= MAX_KEY else published
 
     # life
 

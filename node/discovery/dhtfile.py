@@ -12,6 +12,9 @@ import os
 import sqlite3
 from pathlib import Path
 
+from node.config import Config
+from node.errors import UsageError
+from node.identity import Identity, load_key
 from protocols import ProtocolError
 from protocols.framing import FrameDecoder, encode_frame
 from protocols.kad.records import Changed, Own, Provider, RecordParams, Records, Value
@@ -32,6 +35,19 @@ CREATE TABLE own (key BLOB, is_value INTEGER, value BLOB, published REAL NOT NUL
 """
 
 Batch = list[tuple[str, tuple[object, ...]]]
+
+
+def file_of(config: Config, identity: Identity) -> DhtFile | None:
+    """The node's file; None if its records are in memory. With "auto" the data directory belongs to its key: a node
+    with an identity of its own leaves no trace there.
+    """
+    if config.dht_store == "auto":
+        try:
+            if load_key(config.key_path).peer_id != identity.peer_id:
+                return None
+        except UsageError:
+            return None
+    return None if config.dht_store == "memory" else DhtFile(config.data_dir / FILE)
 
 
 def batch_of(changed: Changed, records: Records) -> Batch:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from protocols.errors import ProtocolError
 from protocols.kad.cid import MAX_KEY as MAX_PROVIDER_KEY
 from protocols.kad.keyspace import is_peer_id, point
-from protocols.kad.records import RecordRefusedError, Records
+from protocols.kad.records import Provider, RecordRefusedError, Records
 from protocols.kad.table import Table
 from protocols.kad.validators import InvalidValueError
 from protocols.kad.wire import MAX_PEERS, Message, Peer, Record, Type
@@ -28,6 +28,10 @@ class Addresses(typing.Protocol):
 
     def told(self, peer: bytes, asker: bytes) -> tuple[bytes, ...]:
         """A peer's addresses, as they are told to `asker`."""
+        ...
+
+    def shown(self, addrs: Sequence[bytes], asker: bytes) -> tuple[bytes, ...]:
+        """Of addresses that a peer told of itself, those that may be told to `asker`."""
         ...
 
     def believed(self, addrs: Sequence[bytes], sender: bytes) -> tuple[bytes, ...]:
@@ -71,10 +75,7 @@ class Engine:
                 return Message(Type.GET_VALUE, message.key, record, self._closer(sender, message.key))
             case Type.GET_PROVIDERS:
                 known = self.records.providers(message.key, now)
-                providers = tuple(
-                    Peer(p.peer, p.addrs or self.addresses.told(p.peer, sender), self.addresses.is_connected(p.peer))
-                    for p in known[:MAX_PEERS]
-                )
+                providers = tuple(self._provider(sender, provider) for provider in known[:MAX_PEERS])
                 return Message(Type.GET_PROVIDERS, message.key, None, self._closer(sender, message.key), providers)
         return Message(Type.FIND_NODE, message.key, None, self._closer(sender, message.key))
 
@@ -101,6 +102,10 @@ class Engine:
             self.records.provide(message.key, peer, now, self.addresses.subnet(sender))
         except RecordRefusedError as error:
             raise self._refused("add_provider", str(error)) from None
+
+    def _provider(self, asker: bytes, provider: Provider) -> Peer:
+        addrs = self.addresses.shown(provider.addrs, asker) or self.addresses.told(provider.peer, asker)
+        return Peer(provider.peer, addrs, self.addresses.is_connected(provider.peer))
 
     def _closer(self, sender: bytes, key: bytes) -> tuple[Peer, ...]:
         local = self.table.local

@@ -4,7 +4,8 @@
      \\                  \\--it was closed meanwhile: once more on a new one
       \\--none: a new one
 
-Each question under way has a stream of its own, so a slow answer holds up nobody else's.
+Each question under way has a stream of its own, so a slow answer holds up nobody else's. What has no answer goes on a
+new stream: on a kept one nobody would notice that the peer has closed it.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Questions:
         The caller bounds the time.
         """
         data = encode(message)
-        kept = self._take(peer)
+        kept = self._take(peer) if message.type is not Type.ADD_PROVIDER else None
         if kept is not None:
             try:
                 async with kept.stack as stack:
@@ -73,14 +74,14 @@ class Questions:
         self, peer: str, stream: Stream, data: bytes, kind: Type, stack: AsyncExitStack
     ) -> Message | None:
         await stream.send(data)
-        answer = None
-        if kind is not Type.ADD_PROVIDER:
-            try:
-                answer = decode(await stream.receive())
-            except EndOfStream as error:
-                raise StreamError(f"expected an answer from {peer}, got the end: {error}") from None
-            if answer.type is not kind:
-                raise ProtocolError(f"expected an answer to {kind.name} from {peer}, got {answer.type.name}")
+        if kind is Type.ADD_PROVIDER:
+            return None
+        try:
+            answer = decode(await stream.receive())
+        except EndOfStream as error:
+            raise StreamError(f"expected an answer from {peer}, got the end: {error}") from None
+        if answer.type is not kind:
+            raise ProtocolError(f"expected an answer to {kind.name} from {peer}, got {answer.type.name}")
         self._keep(peer, stream, stack)
         return answer
 

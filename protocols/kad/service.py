@@ -156,8 +156,12 @@ class Kademlia:
         return [Peer(candidate.peer, candidate.addrs) for candidate in lookup.closest()]
 
     async def refresh(self, interval: float) -> None:
-        """Looks ourselves up, then a key in each bucket that wasn't refreshed for `interval` seconds."""
+        """Looks ourselves up, then a key in each bucket that wasn't refreshed for `interval` seconds. The first is
+        enough where there are fewer peers than a bucket holds.
+        """
         await self._look_up(self.local, Type.FIND_NODE, 1)
+        if len(self.table) < self.params.k:
+            return
         for index in self.table.due(trio.current_time(), interval, MAX_PREFIX):
             self.table.refreshed(index, trio.current_time())
             await self._look_up(random_key(self.rng, self.table.point, index), Type.FIND_NODE, 1)
@@ -282,7 +286,9 @@ class Kademlia:
     ) -> Lookup:
         began = trio.current_time()
         target, message = point(key), Message(question, key)
-        near = self.table.closest(target, self.params.k, failing=True)
+        near = self.table.closest(target, self.params.max_known)
+        if len(near) < self.params.k:
+            near = self.table.closest(target, self.params.k, failing=True)
         known = [Peer(peer, self.links.told(peer, self.local)) for peer in near]
         lookup = Lookup(target, self.local, known, began, self.params, paths=paths)
         changed = trio.Event()
