@@ -22,7 +22,7 @@ from node.discovery.exchange import HUNGRY_PAUSE
 from node.discovery.rounds import Rounds
 from node.peers.addressbook import AddressBook
 from node.peers.choice import Dial, Targets
-from node.peers.pool import Drop, Low, Pool, Test
+from node.peers.pool import Drop, Low, Pool, Probe
 from node.peers.reach import subnet_of
 from protocols.exchange.share import Candidate, Share, ShareParams
 
@@ -104,7 +104,7 @@ class SimNode:
                     self.network.dial(self, action)
                 case Drop(peer):
                     self.network.cut(self, self.network.nodes[peer])
-                case Test():
+                case Probe():
                     self.network.at(now + 2 * RTT, lambda test=action: self._tested(test))
                 case Low():
                     pass
@@ -115,7 +115,7 @@ class SimNode:
             self.network.at(now + 2 * RTT, lambda peer=peer: self._told(peer))
         self.wake(max(SETTLE, min(self.pool.next_wakeup(now), self.rounds.next_at) - now))
 
-    def _tested(self, test: Test) -> None:
+    def _tested(self, test: Probe) -> None:
         ok = test.peer in self.network.nodes and self.network.nodes[test.peer].alive and not self.network.cut_off
         (self.book.succeeded if ok else self.book.failed)(test.peer, test.addr)
         self.pool.tested(self.network.now, test.peer, test.addr, ok=ok)

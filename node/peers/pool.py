@@ -71,14 +71,14 @@ class Low:
 
 
 @dataclass(frozen=True)
-class Test:
+class Probe:
     """See whether a connected peer answers at an address, and leave again. The outcome is told by `tested`."""
 
     peer: str
     addr: str
 
 
-Action = Dial | Drop | Low | Test
+Action = Dial | Drop | Low | Probe
 
 
 class Pool:
@@ -202,7 +202,7 @@ class Pool:
         return Drop(peer, "tested")
 
     def tested(self, now: float, peer: str, addr: str, *, ok: bool) -> None:
-        """A `Test` has its outcome."""
+        """A `Probe` has its outcome."""
         self._testing.discard(peer)
         (self.budget.succeeded if ok else self.budget.failed)(host(addr), now)
         known = self.peers.get(peer)
@@ -287,8 +287,9 @@ class Pool:
         if any(not peer.outbound and peer.tests_left for peer in self.peers.values()):
             times.append(max(self._test_at, now + TEST_PAUSE))
         if self._crowded():
-            times += [peer.since + self.targets.grace for peer in self.peers.values()]
-        return max(now + 0.01, min((at for at in times if at > now), default=now + 0.01))
+            graces = (peer.since + self.targets.grace for peer in self.peers.values())
+            times += [at for at in graces if at > now]
+        return max(now + 0.01, min(times))
 
     def wants(self) -> int:
         """How many more candidates sources should find: those that are missing, and what a good stock lacks."""
@@ -401,8 +402,9 @@ class Pool:
             for entry in self._best_known():
                 if not self._retry.remaining(entry.peer, now):
                     choice.take(entry, [known.addr for known in entry.addrs if known.last_success])
-        if self.is_low():
-            choice.any_subnet = True
+        if self.is_low() and not choice.found and not self.dialling:
+            choice = self._choice(now, min(limit, self.targets.low - self._count()))
+            choice.any_subnet = choice.any_source = True
             choice.take_from_book()
         return choice.found
 
@@ -475,7 +477,7 @@ class Pool:
                 if addrs and self.budget.take(host(addrs[0]), now):
                     self._testing.add(known.peer)
                     self._test_at = now + self._test_rate.take(now)
-                    actions.append(Test(known.peer, addrs[0]))
+                    actions.append(Probe(known.peer, addrs[0]))
 
     def _free(self, peer: str) -> bool:
         return peer != self.us and peer not in self.peers and peer not in self.dialling

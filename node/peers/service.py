@@ -41,7 +41,7 @@ from node.peers.choice import Dial, Targets, host
 from node.peers.entry import plain_addr
 from node.peers.faults import Faults
 from node.peers.feed import run_source
-from node.peers.pool import Drop, Low, Pool, Test
+from node.peers.pool import Drop, Low, Pool, Probe
 from node.peers.standing import subnet
 from node.swarm import Swarm
 from node.tasks import TaskStatus
@@ -147,7 +147,7 @@ class Peers:
                         nursery.start_soon(self._dial, pool, action)
                     case Drop(peer, reason):
                         nursery.start_soon(self._drop, peer, reason)
-                    case Test():
+                    case Probe():
                         nursery.start_soon(self._test, pool, action)
                     case Low(peers):
                         self.swarm.events.emit(PoolLow(peers, pool.targets.low))
@@ -177,7 +177,7 @@ class Peers:
                 await self._drop(drop.peer, drop.reason)
         self._wake()
 
-    async def _test(self, pool: Pool, test: Test) -> None:
+    async def _test(self, pool: Pool, test: Probe) -> None:
         try:
             await self.swarm.probe(Multiaddr(test.addr), ID.from_base58(test.peer))
         except DialError as error:
