@@ -23,6 +23,7 @@ from node.errors import BackoffError, DialError, LimitError, RefusedError
 from node.events import Admitted, Event, Refused
 from node.log import get_logger
 from node.peers.backoff import Backoff
+from node.peers.budget import DialBudget
 from node.swarm import Swarm
 
 HEAD_START = 0.25
@@ -42,6 +43,7 @@ class Dialer:
         self.config = config
         self.refused = Backoff(config.refused_backoff_min, config.refused_backoff_max, capacity=config.max_known_peers)
         self.unreachable = Backoff(UNREACHABLE_FIRST, UNREACHABLE_LONGEST, capacity=config.max_known_peers)
+        self.budget = DialBudget()  # for dials on a stranger's word, whoever makes them
         self._limiter = trio.CapacityLimiter(config.max_dials)
         self._under_way: dict[ID, trio.Event] = {}
         # told of each address that didn't lead to its peer, and with "" of a peer that none did

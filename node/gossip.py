@@ -5,7 +5,7 @@
     a PRUNE names a peer --> its record is checked, and it is dialled: few at a time, the rest is dropped
 
 What is dialled because a stranger named it is bounded by `connectors` and `max_pending_connections` of the router's
-parameters; the dialler's own limits for each address come on top.
+parameters, and by the dialler's budget for each IP address.
 """
 
 from __future__ import annotations
@@ -50,10 +50,10 @@ class NodeGossip:
         params: GossipParams | None = None,
     ) -> None:
         self._swarm, self._dialer, self._identify = host.swarm, host.dialer, identify
-        self._direct: dict[str, list[Multiaddr]] = {}
+        self.direct: dict[str, list[Multiaddr]] = {}
         for text in config.gossip_direct:
             addr = Multiaddr(text)
-            self._direct.setdefault(str(info_from_p2p_addr(addr).peer_id), []).append(addr)
+            self.direct.setdefault(str(info_from_p2p_addr(addr).peer_id), []).append(addr)
         self._records = host.records
         window = config.message_max_age + config.message_max_ahead
         foreign = config.gossip_signing == "strict"
@@ -82,7 +82,7 @@ class NodeGossip:
             score=PeerScoreParams(),
             thresholds=PeerScoreThresholds(),
             max_queue=config.max_gossip_queue,
-            direct=self._direct,
+            direct=self.direct,
             own_peer=rules.peer_id,
             on_connect=self._connect,
             on_redial=self._missing,
@@ -106,8 +106,8 @@ class NodeGossip:
                 self._named, named = trio.open_memory_channel[PeerInfo](params.max_pending_connections)
                 for _ in range(params.connectors):
                     nursery.start_soon(self._dial_named, named)
-                self._redial, missing = trio.open_memory_channel[str](len(self._direct))
-                for _ in range(min(len(self._direct), params.connectors)):
+                self._redial, missing = trio.open_memory_channel[str](len(self.direct))
+                for _ in range(min(len(self.direct), params.connectors)):
                     nursery.start_soon(self._dial_direct, missing)
                 nursery.start_soon(self._first_direct)
                 await nursery.start(self.router.run)
@@ -149,7 +149,7 @@ class NodeGossip:
 
     async def _first_direct(self) -> None:
         await trio.sleep(self.router.params.direct_connect_initial_delay)
-        for peer in self._direct:
+        for peer in self.direct:
             self._missing(peer)
 
     def _missing(self, peer: str) -> None:
@@ -161,7 +161,7 @@ class NodeGossip:
     async def _dial_direct(self, missing: trio.MemoryReceiveChannel[str]) -> None:
         async for peer in missing:
             try:
-                await self._dialer.dial(ID.from_base58(peer), self._direct[peer])
+                await self._dialer.dial(ID.from_base58(peer), self.direct[peer])
             except VouchError as error:
                 log.debug("direct_peer_not_dialled", peer=peer, error=str(error))
 
@@ -174,10 +174,18 @@ class NodeGossip:
                 continue
             if self._swarm.connection(peer_id) is not None:
                 continue
+            budget, now = self._dialer.budget, trio.current_time()
+            hosts = dict.fromkeys(ip for addr in addrs if (ip := ip_of(str(addr))))
+            allowed = {ip for ip in hosts if budget.take(ip, now)}
             with trio.move_on_after(self.router.params.connection_timeout):
                 try:
-                    await self._dialer.dial(peer_id, addrs)
+                    connection = await self._dialer.dial(
+                        peer_id, [addr for addr in addrs if ip_of(str(addr)) in allowed]
+                    )
+                    budget.succeeded(ip_of(str(connection.addr)) or "", trio.current_time())
                 except VouchError as error:
+                    for ip in allowed:
+                        budget.failed(ip, trio.current_time())
                     log.debug("named_peer_not_dialled", peer=str(peer_id), error=str(error))
 
 

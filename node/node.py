@@ -142,13 +142,12 @@ class Node:
         self.rendezvous = Rendezvous(self, self.host, self.identity.key_pair(), config) if config.rendezvous else None
         self.bootstrap = Bootstrap(self.swarm, config)
         self.peers = Peers(self.swarm, self.dialer, self.addressbook, config, score=self._score)
-        self.peers.sources.append(self.bootstrap)
-        if self.exchange is not None:
-            self.peers.sources.append(self.exchange)
-        if self.rendezvous is not None:
-            self.peers.sources.append(self.rendezvous)
-        if config.mdns == "on":
-            self.peers.sources.append(self._mdns(config))
+        dht = self.dht.source if self.dht is not None else None
+        mdns = self._mdns(config) if config.mdns == "on" else None
+        sources = (self.bootstrap, self.exchange, dht, self.rendezvous, mdns)
+        self.peers.sources += [source for source in sources if source is not None]
+        for peer in self._gossip.direct if self._gossip is not None else ():
+            self.peers.protect(peer, "gossip", remember=False)
         self.watch = Watch(self, self.swarm, _heartbeat(config)) if config.heartbeat == "on" else None
         self.started_at = 0.0
         self._life: AbstractAsyncContextManager[None] | None = None

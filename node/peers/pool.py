@@ -94,6 +94,7 @@ class Pool:
         now: float,
         score: Score = lambda _peer: 0.0,
         banned: Callable[[str], bool] = lambda _addr: False,
+        budget: DialBudget | None = None,
         rng: random.Random | None = None,
     ) -> None:
         self.targets = targets
@@ -102,7 +103,7 @@ class Pool:
         self.peers: dict[str, Peer] = {}
         self.dialling: dict[str, Dial] = {}
         self.protected: set[str] = set()
-        self.budget = DialBudget()
+        self.budget = budget or DialBudget()
         self.shortage = 0  # how many candidates were missing when last looked
         self._score = score
         self._banned = banned

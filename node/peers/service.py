@@ -115,6 +115,7 @@ class Peers:
             now=now,
             score=self.score,
             banned=lambda addr: self.book.ban_of(ip=host(addr)) is not None,
+            budget=self.dialer.budget,
             rng=self._rng,
         )
         for peer, addrs in self._static.items():
@@ -228,11 +229,14 @@ class Peers:
         await self.swarm.close_peer(ID.from_base58(peer), "removed")
         self.book.remove(peer)
 
-    def protect(self, peer: str, tag: str = "user") -> None:
-        """The pool doesn't drop that peer, until each tag is taken off again. Raises UsageError."""
+    def protect(self, peer: str, tag: str = "user", *, remember: bool = True) -> None:
+        """The pool doesn't drop that peer, until each tag is taken off again; over restarts, unless `remember` says no.
+        Raises UsageError.
+        """
         _check_peer_id(peer)
         self._protected.setdefault(peer, set()).add(tag)
-        self.book.tag(peer, PROTECTED)
+        if remember:
+            self.book.tag(peer, PROTECTED)
         if self._pool is not None:
             self._pool.protect(peer, on=True)
 
