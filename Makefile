@@ -6,7 +6,7 @@ UV_VERSION := 0.13.8
 PEERS ?= go
 ARGS ?=
 
-.PHONY: run setup test lint proto peers bench soak check-proto constraints clean
+.PHONY: run setup test bars lint proto peers bench soak check-proto constraints clean
 .DEFAULT_GOAL := run
 
 run: setup ## a node, until Ctrl-C; flags: make run ARGS="--network-id harbour"
@@ -23,6 +23,9 @@ $(VENV)/.stamp: pyproject.toml constraints.txt
 
 test: setup peers-if-any ## every test
 	$(BIN)/pytest $(ARGS)
+
+bars: setup peers-if-any ## the bars at full size: minutes for each, with their figures
+	$(BIN)/pytest -m bar -s $(ARGS)
 
 lint: setup check-proto ## style, types, the arrows between the rooms, generated code
 	$(BIN)/ruff check .

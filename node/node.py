@@ -27,21 +27,8 @@ from node.connection import Connection
 from node.discovery.bootstrap import Bootstrap
 from node.discovery.dht import Dht
 from node.errors import NotConnectedError, UsageError
-from node.events import (
-    Admitted,
-    Connected,
-    Disconnected,
-    Event,
-    Events,
-    GossipRejected,
-    Identified,
-    Listening,
-    MessageRejected,
-    PeerFlaky,
-    PeerLost,
-    PeerSteady,
-    Refused,
-)
+from node.eventlog import log_event
+from node.events import Events, Listening, MessageRejected
 from node.gossip import NodeGossip
 from node.identify import IdentifyService
 from node.identity import Identity, load_or_make_key
@@ -83,7 +70,7 @@ class Node:
         self.config = config
         self.identity = identity or load_or_make_key(config.key_path)[0]
         self.events = Events()
-        self.events.subscribe(_log_event)
+        self.events.subscribe(log_event)
         message_rules = _message_rules(config, self.identity)
         self.messages = Messages(self, message_rules, on_rejected=self._message_rejected, on_failed=_handler_failed)
         self.registry = Registry([PING, HEARTBEAT, *map(self._as_protocol, protocols)])
@@ -106,7 +93,7 @@ class Node:
         )
         for protocol in self._gossip.router.protocols if self._gossip is not None else ():
             self.registry.add(protocol)
-        self.dht = Dht(self.host, self.identify, config) if config.dht != "off" else None
+        self.dht = Dht(self, self.host, self.identify, config) if config.dht != "off" else None
         self.bootstrap = Bootstrap(self.swarm, self.dialer, config)
         self.watch = Watch(self, self.swarm, _heartbeat(config)) if config.heartbeat == "on" else None
         self.started_at = 0.0
@@ -374,31 +361,3 @@ def parse_peer_addr(text: str) -> tuple[ID, Multiaddr]:
         raise UsageError(
             f"expected an address such as /ip4/192.0.2.1/tcp/4001/p2p/12D3KooW…, got {text!r}: {error}"
         ) from None
-
-
-def _log_event(event: Event) -> None:
-    match event:
-        case Listening(addr):
-            log.info("listening", addr=addr)
-        case Admitted(peer, addr, direction, version):
-            log.info("admitted", peer=peer, addr=addr, direction=direction, client_version=version)
-        case Refused(peer, addr, direction, reason, detail):
-            log.info("refused", peer=peer, addr=addr, direction=direction, reason=reason, detail=detail)
-        case Disconnected(peer, addr, direction, reason):
-            log.info("disconnected", peer=peer, addr=addr, direction=direction, reason=reason)
-        case PeerFlaky(peer, missed, window):
-            log.info("peer_flaky", peer=peer, missed=missed, window=window)
-        case PeerSteady(peer):
-            log.info("peer_steady", peer=peer)
-        case PeerLost(peer, silent):
-            log.info("peer_lost", peer=peer, silent=round(silent, 1))
-        case Connected(peer, addr, direction):
-            log.debug("connected", peer=peer, addr=addr, direction=direction)
-        case Identified(peer, agent, _):
-            log.debug("identified", peer=peer, agent=agent)
-        case GossipRejected(peer, topic, reason, detail, _):
-            log.debug("gossip_rejected", peer=peer, topic=topic, reason=reason, detail=detail)
-        case MessageRejected(peer, protocol, reason, detail, dropped):
-            # a rejection ends a stream, so they are few; a peer with a wrong clock may have any number dropped
-            tell = log.debug if dropped else log.info
-            tell("message_rejected", peer=peer, protocol=protocol, reason=reason, detail=detail)

@@ -22,8 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from node.config import ENVIRONMENT_PREFIX, SETTINGS, Config, SettingError, default_data_dir, expand_home
+from node.config import SETTINGS, Config, default_data_dir
 from node.errors import UsageError
+from node.setting import ENVIRONMENT_PREFIX, SettingError, expand_home
 
 CONFIG_VARIABLE = "VOUCH_CONFIG"
 

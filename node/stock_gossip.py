@@ -36,9 +36,9 @@ from node.streams import AsNetStream
 from protocols import Network, Protocol, Stream
 from protocols.gossip import ForeignNetwork, Gossip, GossipMessage, GossipParams, PublishError, Receipt, Verdict
 from protocols.gossip.engine import Engine
+from protocols.gossip.peers import SEND_TIMEOUT
 from protocols.gossip.policy import Policy
 from protocols.gossip.rpc import PubsubMessage
-from protocols.gossip.service import SEND_TIMEOUT
 from protocols.gossip.state import MessageId
 from protocols.messages import MessageDropped, MessageError
 

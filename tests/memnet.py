@@ -187,7 +187,8 @@ def mem_node(
     """A `Node` on the host, listening on port 4001, without heartbeats, unless `config` says otherwise. Run it with
     `async with`.
     """
-    settings = {"listen": (f"/ip4/{ip}/tcp/{PORT}",), "data_dir": net.folder(ip), "heartbeat": "off"} | config
+    settings = {"listen": (f"/ip4/{ip}/tcp/{PORT}",), "data_dir": net.folder(ip), "heartbeat": "off"}
+    settings |= {"dht_store": "memory"} | config  # a clock that jumps knows nothing of threads
     return Node(
         Config(**settings),
         identity=identity or Identity.generate(),

@@ -11,6 +11,10 @@ A handler takes the parsed arguments and returns an exit status. Beside the sett
     ping      target, count,       key generate   out (Path or None)
               interval             key inspect    file (Path)
     publish   topic, file, type    subscribe      topic, count (or None), raw
+    dht find-peer         peer     dht find-providers  cid, count
+    dht provide           cid      dht withdraw        key
+    dht put               key,     dht get             key, out (Path or None)
+                          file
     measure propagation            nodes, messages, size, rate, seed, full_mesh, out (Path or None)
     all but run: json (bool)       run, config show and those that ask a running node: config (Path or None)
 """
@@ -165,7 +169,7 @@ def _build() -> _Parser:
     subscribe.add_argument("topic", metavar="TOPIC", help="name of the topic")
     subscribe.add_argument("--count", metavar="N", type=_count, help="end after so many messages")
     subscribe.add_argument("--raw", action="store_true", help="write payloads and nothing else")
-    for parser in (status, peers, connect, ping, publish, subscribe):
+    for parser in (status, peers, connect, ping, publish, subscribe, *_add_dht(commands)):
         _add_json(parser)
         _add_settings(parser, REMOTE_SETTINGS)
 
@@ -235,6 +239,29 @@ def _build() -> _Parser:
     _add_json(show)
     _add_settings(show, SETTINGS)
     return root
+
+
+def _add_dht(commands: _Commands) -> list[_Parser]:
+    dht = _group(commands, "dht", "find and store in the network's hash table", "vouch dht find-peer 12D3KooW...")
+    key, cid = "/pk/PEER, or of a namespace that a program has registered", "content identifier, such as bafkrei..."
+    table = (
+        ("find-peer", "find_peer", "find a peer's addresses", "12D3KooW...", "peer", "ID of the peer"),
+        ("provide", "provide", "tell the network that this node has something", "bafkrei...", "cid", cid),
+        ("find-providers", "find_providers", "find who has something", "bafkrei... --count 5", "cid", cid),
+        ("put", "put", "store a value in the network", "/pk/12D3KooW... key.pb", "key", key),
+        ("get", "get", "print the value under a key", "/pk/12D3KooW... --out key.pb", "key", key),
+        ("withdraw", "withdraw", "publish a value or CID no more", "bafkrei...", "key", "the key, or the CID"),
+    )
+    made = {}
+    for name, function, text, example, argument, what in table:
+        made[name] = _command(dht, name, f"node.cli.dht:{function}", text, f"vouch dht {name} {example}")
+        made[name].add_argument(argument, metavar=argument.upper(), help=what)
+    made["put"].add_argument("file", metavar="FILE", nargs="?", default="-", help="the value; - is standard input")
+    made["get"].add_argument("--out", metavar="FILE", type=Path, help="write the value there")
+    made["find-providers"].add_argument(
+        "--count", metavar="N", type=_count, default=20, help="providers at most (default: %(default)s)"
+    )
+    return list(made.values())
 
 
 def _command(commands: _Commands, name: str, runs: str, text: str, example: str, *, after: str = "") -> _Parser:

@@ -8,9 +8,9 @@
 
     a peer's RPC --> engine --Deliver--> policy (signature) --> the topic's decider --verdict--> engine --Send--> links
 
-An RPC is read, judged by the rules, and what follows goes into the links' queues, all in the task that read it. One
-task sends what is in the queues, a turn of the event loop later: what several peers bring in one turn goes out
-together. What may wait has a task of its own: a link whose peer is slow, a validator, the heartbeat.
+The streams to and from peers are `peers.Peers`'. An RPC is read, judged by the rules, and what follows goes into the
+peers' queues, all in the task that read it. What may wait has a task of its own: a peer that is slow, a validator, the
+heartbeat.
 """
 
 from __future__ import annotations
@@ -21,29 +21,20 @@ from collections.abc import Awaitable, Callable, Iterable
 
 import trio
 
-from protocols.base import Network, NotSupported, Protocol, ProtocolError, Stream, StreamError
-from protocols.gossip.actions import Action, Connect, Deliver, Dropped, Grafted, Priority, Pruned, Redial, Send
+from protocols.base import Network
+from protocols.gossip.actions import Action, Connect, Deliver, Dropped, Grafted, Pruned, Redial, Send
 from protocols.gossip.engine import Engine, Receipt
-from protocols.gossip.fragments import fragments
-from protocols.gossip.link import Link
 from protocols.gossip.messages import Verdict
-from protocols.gossip.outbound import Outbound, encode_pieces
 from protocols.gossip.params import GossipParams
+from protocols.gossip.peers import Peers
 from protocols.gossip.policy import Policy
-from protocols.gossip.rpc import Control, PeerInfo, Rpc, decode, encode
-from protocols.gossip.rpc import Subscription as RpcSubscription
+from protocols.gossip.rpc import PeerInfo
 from protocols.gossip.score_params import PeerScoreParams, PeerScoreThresholds
-from protocols.gossip.state import PROTOCOLS, MessageId, TopicParams
+from protocols.gossip.state import MessageId, TopicParams
 from protocols.gossip.stats import Stats
 from protocols.gossip.topics import AcceptAll, ByFunction, Decider, GossipMessage, Subscription, Validator
 from protocols.messages.errors import MessageDropped, MessageError
 
-# seconds: a peer that takes nothing loses its stream; between two attempts to open one to a peer; a stream that has
-# lasted so long doesn't count as one; for a peer whose RPCs come before our stream to it is open
-SEND_TIMEOUT = 30.0
-REOPEN_AFTER = (0.5, 2.0, 8.0, 30.0)
-STEADY = 60.0
-HELLO_TIMEOUT = 15.0
 VALIDATIONS_AT_ONCE = 64
 QUEUE = 1024
 
@@ -72,7 +63,6 @@ class Gossip:
         on_failed: Callable[[Exception, str], None] | None = None,
         on_rejected: Callable[[MessageError | MessageDropped, str], None] | None = None,
     ) -> None:
-        self.network = network
         self.policy = policy
         self.params = params or GossipParams()
         self.engine = Engine(
@@ -86,20 +76,16 @@ class Gossip:
             direct=tuple(direct),
         )
         self.stats = Stats()
-        self.protocols = [self._protocol(name) for name in PROTOCOLS]
-        self._max_queue = max_queue
+        self.peers = Peers(network, self.engine, self.stats, max_queue=max_queue, act=self._act)
+        self.protocols = self.peers.protocols
         self._on_connect, self._on_redial = on_connect, on_redial
         self._on_failed, self._on_rejected = on_failed, on_rejected
-        self._links: dict[str, Link] = {}
-        self._peers: dict[str, _Peer] = {}
         self._deciders: dict[str, Decider] = {}
         self._listeners: dict[str, list[Subscription]] = {}
         self._messages: dict[bytes, GossipMessage] = {}  # those that await a verdict
         self._nursery: trio.Nursery | None = None
         self._sooner = trio.Event()
         self._planned = 0.0
-        self._touched: dict[Link, None] = {}  # links with something to send
-        self._something = trio.Event()
 
     # life
 
@@ -108,7 +94,7 @@ class Gossip:
         try:
             async with trio.open_nursery() as nursery:
                 self._nursery = nursery
-                nursery.start_soon(self._flush)
+                await nursery.start(self.peers.run)
                 task_status.started()
                 while True:
                     self._planned = self.engine.next_wakeup()
@@ -118,8 +104,7 @@ class Gossip:
                     if _now() >= self.engine.next_wakeup():
                         self.engine.wake(_now())
                         self._act()
-                        for link in self._links.values():
-                            link.move_if_leaving()
+                        self.peers.move_if_leaving()
         finally:
             self._nursery = None
             for topic in list(self._listeners):
@@ -128,16 +113,11 @@ class Gossip:
 
     def peer_admitted(self, peer: str, *, outbound: bool, ip: str | None = None, peer_id: bytes = b"") -> None:
         """A peer is connected, and told so once: pubsub goes to it if it speaks any."""
-        if peer not in self._peers and self._nursery is not None:
-            known = self._peers[peer] = _Peer(outbound, ip, peer_id)
-            self._nursery.start_soon(self._run_peer, peer, known)
+        self.peers.admitted(peer, outbound=outbound, ip=ip, peer_id=peer_id)
 
     def peer_gone(self, peer: str) -> None:
         """The last connection to a peer has ended."""
-        known = self._peers.pop(peer, None)
-        if known is not None:
-            known.end()
-            self._forget(peer)
+        self.peers.gone(peer)
 
     def set_record(self, peer: str, record: bytes) -> None:
         """The peer's signed record, for peer exchange."""
@@ -249,60 +229,13 @@ class Gossip:
         while actions := engine.take():  # a verdict given at once adds more
             for action in actions:
                 if isinstance(action, Send):
-                    self._send(action, refused)
+                    self.peers.send(action, refused)
                 elif isinstance(action, Deliver):
                     self._deliver(action)
                 else:
                     self._tell(action)
-        if self._touched:
-            self._something.set()
+        self.peers.flush_soon()
         return refused
-
-    async def _flush(self) -> None:
-        """Sends what is in the queues."""
-        while True:
-            await self._something.wait()
-            # whoever decides on what has just come has its turn first: what is relayed goes out with the rest
-            await trio.lowlevel.checkpoint()
-            self._something = trio.Event()
-            touched, self._touched = self._touched, {}
-            for link in touched:
-                link.flush()
-
-    def _send(self, action: Send, refused: set[str]) -> None:
-        rpc, links, touched = action.rpc, self._links, self._touched
-        if rpc.publish and not rpc.subscriptions and not rpc.control:
-            pieces = [encode(piece) for piece in fragments(rpc, self.params.rpc.max_size)]
-            for peer in action.peers:
-                link = links.get(typing.cast("str", peer))
-                if link is None:
-                    continue
-                touched[link] = None
-                for piece in pieces:
-                    if not link.queue.put_message(piece, action.priority, action.message_id):
-                        refused.add(link.peer)
-            return
-        control = rpc.control
-        if control is not None and control.idontwant and control == Control(idontwant=control.idontwant):
-            unwanted = [message_id for one in control.idontwant for message_id in one.message_ids]
-            for peer in action.peers:
-                link = links.get(typing.cast("str", peer))
-                if link is not None:
-                    touched[link] = None
-                    link.queue.put_unwanted(unwanted)
-            return
-        parts = list(encode_pieces(rpc, self.params.rpc.max_size))
-        for peer in action.peers:
-            link = links.get(typing.cast("str", peer))
-            if link is None:
-                continue
-            touched[link] = None
-            try:
-                for part in parts:
-                    link.queue.put_control(part)
-            except OverflowError:
-                link.overflowed = True
-                link.fail()
 
     def _deliver(self, action: Deliver) -> None:
         now, message_id, forwarder = action.received_at, action.message_id, typing.cast("str", action.forwarder)
@@ -377,114 +310,6 @@ class Gossip:
         elif isinstance(action, Redial) and self._on_redial is not None:
             self._on_redial(typing.cast("str", action.peer))
 
-    # peers
-
-    def _protocol(self, name: str) -> Protocol:
-        return Protocol(
-            name,
-            max_frame=self.params.rpc.max_size,
-            timeout=None,
-            send_timeout=SEND_TIMEOUT,
-            streams_per_peer=2,  # the one, and its successor
-            handler=self._serve,
-        )
-
-    async def _run_peer(self, peer: str, known: _Peer) -> None:
-        """A peer from its admission to its end: our stream to it, opened anew when it is lost.
-
-        Between two streams it stays with the router: what it sends us is read, what is for it waits.
-        """
-        with known.scope:
-            lost = 0
-            while lost < len(REOPEN_AFTER):
-                started = _now()
-                try:
-                    await self._run_link(peer, known)
-                except NotSupported:
-                    break
-                except (StreamError, ProtocolError):
-                    pass
-                lasted = _now() - started
-                if lasted > STEADY:
-                    lost = 0
-                await trio.sleep(REOPEN_AFTER[lost])
-                lost += 1
-        # it may come to speak pubsub later: identify tells
-        if self._peers.get(peer) is known:
-            del self._peers[peer]
-            self._forget(peer)
-        known.end()
-
-    async def _run_link(self, peer: str, known: _Peer) -> None:
-        """One stream to a peer. Raises what ended it, NotSupported if the peer speaks no pubsub."""
-        for protocol in self.protocols:
-            try:
-                async with self.network.stream(peer, protocol) as stream:
-                    if self._peers.get(peer) is known:
-                        await self._link_to(peer, known, stream.protocol.id).run(stream)
-            except NotSupported:
-                continue
-            return
-        raise NotSupported(f"{peer} speaks no pubsub")
-
-    def _link_to(self, peer: str, known: _Peer, protocol: str) -> Link:
-        """The peer's link, which is about to have a stream: the one that it had, or a new one."""
-        topics: tuple[str, ...] = ()
-        link = self._links.get(peer)
-        if link is not None and link.overflowed:
-            topics = self.engine.topics_of(peer)  # it won't say them again
-            self._forget(peer)
-            link = None
-        if link is not None:
-            self._announce(peer)
-        else:
-            link = self._links[peer] = Link(peer, Outbound(self._max_queue))
-            now = _now()
-            self.engine.add_peer(now, peer, protocol, outbound=known.outbound, ip=known.ip, peer_id=known.peer_id)
-            if topics:
-                self.engine.receive(now, peer, Rpc(tuple(RpcSubscription(topic, True) for topic in topics)))
-            known.up.set()
-        self._act()
-        return link
-
-    def _announce(self, peer: str) -> None:
-        """Tells a peer again what we subscribe to: it may have forgotten it with a stream."""
-        topics = self.engine.topics
-        if topics:
-            self._send(
-                Send((peer,), Rpc(tuple(RpcSubscription(topic, True) for topic in topics)), Priority.CONTROL), set()
-            )
-            self._something.set()
-
-    def _forget(self, peer: str) -> None:
-        link = self._links.pop(peer, None)
-        if link is not None:
-            self._touched.pop(link, None)
-            self.stats.link_ended(link)
-            self.engine.remove_peer(_now(), peer)
-            self._act()
-
-    async def _serve(self, stream: Stream) -> None:
-        """What a peer sends us."""
-        peer, limits, engine, stats = stream.peer, self.params.rpc, self.engine, self.stats
-        known = self._peers.get(peer)
-        if known is None or not await known.is_up():
-            return
-        if known.served:  # Go forgets our topics with a stream of its own that is lost
-            self._announce(peer)
-        known.served = True
-        while True:
-            try:
-                frame = await stream.receive()
-                stats.bytes_received += len(frame)
-                engine.receive(_now(), peer, decode(frame, limits))
-            except ProtocolError:
-                engine.penalize(_now(), peer)
-                self._act()  # what came before it was good
-                raise
-            if not stream.frames_waiting:
-                self._act()
-
     # tasks and faults of programs
 
     def _spawn(self, run: Callable[[], Awaitable[None]]) -> None:
@@ -495,32 +320,6 @@ class Gossip:
         self.stats.failed += 1
         if self._on_failed is not None:
             self._on_failed(error, message.topic)
-
-
-class _Peer:
-    """An admitted peer."""
-
-    __slots__ = ("ended", "ip", "outbound", "peer_id", "scope", "served", "up")
-
-    def __init__(self, outbound: bool, ip: str | None, peer_id: bytes) -> None:
-        self.outbound = outbound
-        self.ip = ip
-        self.peer_id = peer_id
-        self.up = trio.Event()
-        self.served = False  # it has had a stream to us
-        self.ended = False
-        self.scope = trio.CancelScope()
-
-    def end(self) -> None:
-        self.ended = True
-        self.up.set()
-        self.scope.cancel()
-
-    async def is_up(self) -> bool:
-        """Whether we have had a stream to the peer, as soon as we do: what it says before would be nobody's."""
-        with trio.move_on_after(HELLO_TIMEOUT):
-            await self.up.wait()
-        return self.up.is_set() and not self.ended
 
 
 def _now() -> float:

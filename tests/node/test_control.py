@@ -246,8 +246,8 @@ async def test_unknown_call(node):
     with pytest.raises(UsageError) as error:
         await ask(node, "halt")
     assert str(error.value) == (
-        "expected one of the calls connect, disconnect, find_peer, gossip, peers, ping, publish, status, subscribe, "
-        "got 'halt'"
+        "expected one of the calls connect, dht_find_providers, dht_get, dht_provide, dht_put, dht_withdraw, "
+        "disconnect, find_peer, gossip, peers, ping, publish, status, subscribe, got 'halt'"
     )
 
 

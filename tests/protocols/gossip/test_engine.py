@@ -355,7 +355,7 @@ def seconds_for(peers: int) -> tuple[float, float]:
 
 
 def test_a_duplicate_and_a_verdict_cost_the_same_among_many_peers():
-    """A hundred times the peers: a scan of them would cost tens of times as much. The best of five, machines being busy."""
+    """A hundred times the peers: a scan would cost tens of times as much. The best of five, machines being busy."""
     few = [min(times) for times in zip(*(seconds_for(20) for _ in range(5)), strict=True)]
     many = [min(times) for times in zip(*(seconds_for(2000) for _ in range(5)), strict=True)]
     print([f"{a * 2000:.0f} -> {b * 2000:.0f} us" for a, b in zip(few, many, strict=True)])

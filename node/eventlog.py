@@ -1,0 +1,50 @@
+"""What happens in a node, in its log: one line an event, and which level it has."""
+
+from __future__ import annotations
+
+from node.events import (
+    Admitted,
+    Connected,
+    Disconnected,
+    Event,
+    GossipRejected,
+    Identified,
+    Listening,
+    MessageRejected,
+    PeerFlaky,
+    PeerLost,
+    PeerSteady,
+    Refused,
+)
+from node.log import get_logger
+
+log = get_logger("node")
+
+
+def log_event(event: Event) -> None:
+    """Logs an event. For `Events.subscribe`."""
+    match event:
+        case Listening(addr):
+            log.info("listening", addr=addr)
+        case Admitted(peer, addr, direction, version):
+            log.info("admitted", peer=peer, addr=addr, direction=direction, client_version=version)
+        case Refused(peer, addr, direction, reason, detail):
+            log.info("refused", peer=peer, addr=addr, direction=direction, reason=reason, detail=detail)
+        case Disconnected(peer, addr, direction, reason):
+            log.info("disconnected", peer=peer, addr=addr, direction=direction, reason=reason)
+        case PeerFlaky(peer, missed, window):
+            log.info("peer_flaky", peer=peer, missed=missed, window=window)
+        case PeerSteady(peer):
+            log.info("peer_steady", peer=peer)
+        case PeerLost(peer, silent):
+            log.info("peer_lost", peer=peer, silent=round(silent, 1))
+        case Connected(peer, addr, direction):
+            log.debug("connected", peer=peer, addr=addr, direction=direction)
+        case Identified(peer, agent, _):
+            log.debug("identified", peer=peer, agent=agent)
+        case GossipRejected(peer, topic, reason, detail, _):
+            log.debug("gossip_rejected", peer=peer, topic=topic, reason=reason, detail=detail)
+        case MessageRejected(peer, protocol, reason, detail, dropped):
+            # a rejection ends a stream, so they are few; a peer with a wrong clock may have any number dropped
+            tell = log.debug if dropped else log.info
+            tell("message_rejected", peer=peer, protocol=protocol, reason=reason, detail=detail)
