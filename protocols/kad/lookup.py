@@ -4,9 +4,9 @@
     done? closest() : again at wakeup(now), or at the next answer
 
 There are no rounds: as soon as an answer is in, the next request goes out. At most `parallel` requests are under way,
-not counting those that take longer than `patience`, which is four times what this lookup's answers took so far; with
-them it is `most_parallel`. It is over when the k nearest peers known have answered, and whoever is slower than the
-patience by then isn't waited for. Bounded are the candidates, the requests, the time, and whom one answer can name (k).
+not counting those that take longer than `hurry`, which is twice what this lookup's answers took so far; with them it is
+`most_parallel`. It is over when the k nearest peers known have answered, and whoever is slower than `patience` by then,
+four times that, isn't waited for. Bounded are the candidates, the requests, the time, and whom one answer can name (k).
 
 With several paths each peer that is known at the start begins one of them, and what is learned on a path is asked on
 that path alone, each peer once: whoever holds one path with answers of its own making doesn't hold the others
@@ -30,14 +30,19 @@ from protocols.kad.wire import Peer
 
 @dataclass(frozen=True, kw_only=True)
 class LookupParams:
-    """Bounds of one lookup; times in seconds. `timeout`: of one request with the dial; `deadline`: of the whole."""
+    """Bounds of one lookup; times in seconds. `timeout`: of one request with the dial; `deadline`: of the whole;
+    `hurry` and `patience`: the least of what they are; `max_known`: peers to begin with, more than k, since some of
+    those that everybody names may be gone.
+    """
 
     k: int = 20
     parallel: int = 3
     most_parallel: int = 10
     timeout: float = 5.0
+    hurry: float = 0.25
     patience: float = 1.0
     deadline: float = 30.0
+    max_known: int = 60
     max_candidates: int = 512
     max_requests: int = 160
     max_addrs: int = 16
@@ -100,7 +105,7 @@ class Lookup:
         self._asked: dict[bytes, Candidate] = {}
         self._answers: list[int] = []  # distances of those that answered, in order
         self._times: list[float] = []
-        known = list(known)[: self.params.k]
+        known = list(known)[: self.params.max_known]
         self._paths = [_Path() for _ in range(max(1, min(paths, len(known))))]
         for index, peer in enumerate(known):
             self._learn(peer, index % len(self._paths), 0)
@@ -133,10 +138,10 @@ class Lookup:
     def ask(self, now: float) -> list[Candidate]:
         """Whom to ask now. The caller tells of each, within `timeout`, that it answered or failed."""
         found: list[Candidate] = []
-        patience = self._patience()
+        hurry = self._slower_than(self.params.hurry, 2)
         if self.stopped or now - self._began >= self.params.deadline:
             return found
-        while self._room(now, patience) and (candidate := self._next()) is not None:
+        while self._room(now, hurry) and (candidate := self._next()) is not None:
             candidate.state, candidate.asked_at = _State.ASKED, now
             self._asked[candidate.peer] = candidate
             self.requests += 1
@@ -157,8 +162,8 @@ class Lookup:
     def wakeup(self, now: float) -> float:
         """When to call `ask` and `done` again if nothing happens before."""
         times = [self._began + self.params.deadline]
-        for patience in {self._patience(), self.params.timeout}:
-            times += [at for candidate in self._waiting() if (at := candidate.asked_at + patience) > now]
+        for wait in {self._slower_than(self.params.hurry, 2), self._patience(), self.params.timeout}:
+            times += [at for candidate in self._waiting() if (at := candidate.asked_at + wait) > now]
         return min(times)
 
     # what came of it
@@ -224,19 +229,22 @@ class Lookup:
                 return True
         return False
 
-    def _room(self, now: float, patience: float) -> bool:
+    def _room(self, now: float, hurry: float) -> bool:
         if self.requests >= self.params.max_requests or len(self._asked) >= self.params.most_parallel:
             return False
-        return sum(now - candidate.asked_at < patience for candidate in self._waiting()) < self.params.parallel
+        return sum(now - candidate.asked_at < hurry for candidate in self._waiting()) < self.params.parallel
 
     def _waiting(self) -> Iterable[Candidate]:
         return self._asked.values()
 
     def _patience(self) -> float:
-        """How long an answer may take before the next peer is asked beside it."""
-        if not self._times:
-            return self.params.patience
-        return min(self.params.timeout, max(self.params.patience, 4 * statistics.median(self._times)))
+        """How long an answer may take before nobody waits for it, if there is nothing else to do."""
+        return self._slower_than(self.params.patience, 4)
+
+    def _slower_than(self, least: float, times: float) -> float:
+        """So many times what an answer takes."""
+        usual = statistics.median(self._times) if self._times else 0.0
+        return min(self.params.timeout, max(least, times * usual))
 
     def _next(self) -> Candidate | None:
         """The next to ask: of the path that has fewest requests under way, its nearest that matters."""

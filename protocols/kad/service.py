@@ -282,7 +282,9 @@ class Kademlia:
     ) -> Lookup:
         began = trio.current_time()
         target, message = point(key), Message(question, key)
-        near = self.table.closest(target, self.params.k, failing=True)
+        near = self.table.closest(target, self.params.max_known)
+        if len(near) < self.params.k:
+            near = self.table.closest(target, self.params.k, failing=True)
         known = [Peer(peer, self.links.told(peer, self.local)) for peer in near]
         lookup = Lookup(target, self.local, known, began, self.params, paths=paths)
         changed = trio.Event()
