@@ -112,6 +112,11 @@ class Peer:
         """`vouch run` with those flags, on loopback and in a data directory of its own."""
         return _VouchRun(*flags)
 
+    def within(self, enter: Sequence[str]) -> Peer:
+        """The same peer, to be started by a command that goes before its own, as `Host.enter` of the lab does."""
+        self._command[:0] = enter
+        return self
+
     @property
     def addr(self) -> str:
         """Its first address, complete with /p2p/PEERID."""

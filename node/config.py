@@ -142,6 +142,15 @@ class Config:
     dht_max_values: int = advanced(4096, "values that are kept for others")
     dht_max_providers: int = advanced(16_384, "providers that are kept for others")
 
+    # mDNS. Off unless asked for: a program's node says nothing on its owner's link by itself, and nodes side by side on
+    # one machine, as in tests, don't join each other unasked
+    mdns: Literal["on", "off"] = setting("off", "whether the node finds peers of its network on the same link")
+    mdns_service: str = advanced(
+        "", "service name; _p2p._udp.local meets any libp2p node", shown="_p2p-HASH OF THE NETWORK ID._udp.local"
+    )
+    mdns_interval: float = advanced(60.0, "seconds between questions, when nobody else asks")
+    mdns_max_peers: int = advanced(256, "peers that are remembered of one link")
+
     def __post_init__(self) -> None:
         for row in SETTINGS.values():
             row.check(getattr(self, row.name))
@@ -221,6 +230,9 @@ def _check_text(config: Config) -> None:
             raise SettingError(f"expected NAME=N.N.N, got {f'{name}={version}'!r}", "min_versions")
     if config.topic and config.gossip == "off":
         raise SettingError('expected gossip to be "on" for topics, got "off"', "topic", "gossip")
+    if not re.fullmatch(r"(_[A-Za-z0-9-]{1,62}\._(udp|tcp)\.local)?", config.mdns_service):
+        text = f"expected a service name like _p2p._udp.local, got {config.mdns_service!r}"
+        raise SettingError(text, "mdns_service")
     if not re.fullmatch(r"(/[!-~]+)?", config.kad_protocol):
         text = f"expected a protocol ID that begins with / and has no spaces, got {config.kad_protocol!r}"
         raise SettingError(text, "kad_protocol")

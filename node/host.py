@@ -59,6 +59,7 @@ class Host(BasicHost):
         self.swarm = swarm
         self.dialer = dialer
         self.listen_addrs: list[Multiaddr] = []
+        self.bound_addrs: list[Multiaddr] = []  # the same with wildcards as they are
         super().__init__(
             swarm,
             # an empty one would be taken for none, and none for py-libp2p's own
@@ -81,6 +82,7 @@ class Host(BasicHost):
         """Listens on `addr`; the dialable addresses that makes, one for each interface. Raises UsageError."""
         dialable: list[Multiaddr] = []
         for bound in await self.swarm.listen_on(addr):
+            self.bound_addrs.append(bound)
             dialable += expand_wildcard(bound)
         self.listen_addrs += [addr for addr in dialable if addr not in self.listen_addrs]
         return dialable

@@ -26,6 +26,8 @@ from node.config import Config
 from node.connection import Connection
 from node.discovery.bootstrap import Bootstrap
 from node.discovery.dht import Dht
+from node.discovery.direct import DialFeed
+from node.discovery.mdns import Mdns
 from node.errors import NotConnectedError, UsageError
 from node.eventlog import log_event
 from node.events import Events, Listening, MessageRejected
@@ -95,6 +97,7 @@ class Node:
             self.registry.add(protocol)
         self.dht = Dht(self, self.host, self.identify, config) if config.dht != "off" else None
         self.bootstrap = Bootstrap(self.swarm, self.dialer, config)
+        self.mdns = self._mdns(config) if config.mdns == "on" else None
         self.watch = Watch(self, self.swarm, _heartbeat(config)) if config.heartbeat == "on" else None
         self.started_at = 0.0
         self._life: AbstractAsyncContextManager[None] | None = None
@@ -149,6 +152,8 @@ class Node:
             await self._listen(text)
         self.started_at = trio.current_time()
         nursery.start_soon(self.bootstrap.run)
+        if self.mdns is not None:
+            nursery.start_soon(self.mdns.run, DialFeed(self.swarm, self.dialer, nursery))
         if self.dht is not None:
             nursery.start_soon(self.dht.run)
         config = self.config
@@ -289,6 +294,9 @@ class Node:
         """Answers one more protocol from now on, and tells the peers. Raises UsageError."""
         self.registry.add(self._as_protocol(protocol))
         await self.identify.push_all()
+
+    def _mdns(self, config: Config) -> Mdns:
+        return Mdns(self.peer_id, lambda: [str(addr) for addr in self.host.bound_addrs], config)
 
     def _as_protocol(self, protocol: Protocol | SubProtocol) -> Protocol:
         if isinstance(protocol, Protocol):
