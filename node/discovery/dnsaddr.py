@@ -75,9 +75,10 @@ def is_named(addr: str) -> bool:
 
 
 async def resolve(addr: str, resolver: Resolver | None = None, *, timeout: float = TIMEOUT) -> list[str]:
-    """The addresses that a multiaddr stands for, in the order of the records: itself if it doesn't begin with /dnsaddr/.
+    """The addresses that a multiaddr stands for, in the order of the records.
 
-    `timeout` is in seconds; what was found within it is returned. Raises ResolveError if nothing was.
+    That is itself if it doesn't begin with /dnsaddr/. `timeout` is in seconds; what was found within it is returned.
+    Raises ResolveError if nothing was.
     """
     if not is_named(addr):
         return [addr]

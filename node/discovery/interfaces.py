@@ -76,7 +76,7 @@ def addrs_on(interface: Interface, listening: Iterable[str]) -> list[str]:
             continue
         for net in interface.nets:
             ip = net.ip
-            if ip.version == host.version and not ip.is_link_local | ip.is_loopback and host in (ip, _ANY[ip.version]):
+            if ip.version == host.version and not _needs_scope(ip) and host in (ip, _ANY[ip.version]):
                 found[f"/ip{ip.version}/{ip}{rest}"] = None
     return list(found)
 
@@ -86,11 +86,15 @@ def near(interface: Interface, addrs: Sequence[str], sender: str) -> list[str]:
     found: list[str] = []
     for addr in addrs:
         host, _ = _split(addr)
-        if host is None or host.is_link_local or host.is_loopback or host.is_multicast or host.is_unspecified:
+        if host is None or _needs_scope(host) or host.is_loopback or host.is_multicast or host.is_unspecified:
             continue
         if interface.is_near(host) or str(host) == sender:
             found.append(addr)
     return found
+
+
+def _needs_scope(ip: IP) -> bool:
+    return ip.version == 6 and ip.is_link_local
 
 
 _ANY: dict[int, IP] = {4: ipaddress.IPv4Address(0), 6: ipaddress.IPv6Address(0)}

@@ -213,39 +213,36 @@ def _group(interface: Interface, version: int) -> tuple[str | int, ...]:
 
 def open_socket(interface: Interface, version: int) -> trio.socket.SocketType:
     """A socket that speaks with the mDNS group on one interface. Raises OSError."""
-    family = socket.AF_INET if version == 4 else socket.AF_INET6
-    sock = trio.socket.socket(family, socket.SOCK_DGRAM)
+    sock = socket.socket(socket.AF_INET if version == 4 else socket.AF_INET6, socket.SOCK_DGRAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if hasattr(socket, "SO_REUSEPORT"):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if version == 4:
-            _set_up_4(sock, interface)
-        else:
-            _set_up_6(sock, interface)
+        (_join_4 if version == 4 else _join_6)(sock, interface)
+        sock.bind(_bound(version, interface))
+        sock.setblocking(False)
     except BaseException:
         sock.close()
         raise
-    return sock
+    return trio.socket.from_stdlib_socket(sock)
 
 
-def _set_up_4(sock: trio.socket.SocketType, interface: Interface) -> None:
-    address = next(net.ip.packed for net in interface.nets if net.version == 4)
+def _join_4(sock: socket.socket, interface: Interface) -> None:
+    here = next(net.ip.packed for net in interface.nets if net.version == 4)
     group = socket.inet_aton(GROUPS[4])
     if sys.platform == "linux":
-        here = struct.pack("=4si", address, interface.index)  # ip_mreqn, but for the group before it
+        request = group + here + struct.pack("@i", interface.index)  # ip_mreqn: the index decides
         sock.setsockopt(socket.IPPROTO_IP, _IP_MULTICAST_ALL, 0)
-        multicast_if = group + here
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, request)
     else:
-        here = multicast_if = address
-    sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, multicast_if)
+        request = group + here
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, here)
     sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, HOPS)
     sock.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_LOOP, 1)
-    sock._sock.bind(_bound(4, interface))  # type: ignore[attr-defined]
-    sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group + here)
+    sock.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, request)
 
 
-def _set_up_6(sock: trio.socket.SocketType, interface: Interface) -> None:
+def _join_6(sock: socket.socket, interface: Interface) -> None:
     index = struct.pack("@I", interface.index)
     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     if sys.platform == "linux":
@@ -253,7 +250,6 @@ def _set_up_6(sock: trio.socket.SocketType, interface: Interface) -> None:
     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, index)
     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, HOPS)
     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_LOOP, 1)
-    sock._sock.bind(_bound(6, interface))  # type: ignore[attr-defined]
     group = socket.inet_pton(socket.AF_INET6, GROUPS[6])
     sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_JOIN_GROUP, group + index)
 

@@ -27,6 +27,7 @@ from zeroconf import (
     DNSOutgoing,
     DNSPointer,
     DNSQuestion,
+    DNSRecord,
     DNSService,
     DNSText,
 )
@@ -154,14 +155,20 @@ def decode(data: bytes, service: str) -> Query | list[Found] | None:
     """What a packet asks or tells of `service`; None if nothing. Takes any bytes."""
     if not concerns(data, service):
         return None
-    packet = DNSIncoming(data)
+    try:
+        packet = DNSIncoming(data)
+        records = packet.answers() if packet.valid else []
+    except (
+        Exception
+    ):  # the codec says what it can't read by `valid`; a fault of its own over a stranger's bytes is no more
+        return None
     if not packet.valid or packet.flags & _OPCODE_AND_RCODE:
         return None
     wanted = f"{service}.".lower()
-    return _question(packet, wanted) if packet.is_query() else _peers(packet, wanted)
+    return _question(packet, records, wanted) if packet.is_query() else _peers(records, wanted)
 
 
-def _question(packet: DNSIncoming, service: str) -> Query | None:
+def _question(packet: DNSIncoming, records: Iterable[DNSRecord], service: str) -> Query | None:
     asked = {
         question.name.lower()
         for question in packet.questions
@@ -172,16 +179,16 @@ def _question(packet: DNSIncoming, service: str) -> Query | None:
         return None
     known = (
         Known(record.alias, record.ttl)
-        for record in packet.answers()
+        for record in records
         if isinstance(record, DNSPointer) and record.type == _PTR and record.key == service
     )
     return Query(peers, others, tuple(known))
 
 
-def _peers(packet: DNSIncoming, service: str) -> list[Found] | None:
+def _peers(records: Iterable[DNSRecord], service: str) -> list[Found] | None:
     names: dict[str, tuple[str, float]] = {}
     texts: dict[str, list[bytes]] = {}
-    for record in packet.answers():
+    for record in records:
         if isinstance(record, DNSPointer):
             if record.type == _PTR and record.key == service and len(names) < MAX_PEERS:
                 names[record.alias.lower()] = record.alias, record.ttl

@@ -54,6 +54,12 @@ def test_what_is_heard_must_lie_on_the_link_or_be_the_senders():
     assert near(ETH0, ["/ip4/10.9.9.9/tcp/1"], "10.9.9.9") == ["/ip4/10.9.9.9/tcp/1"]
 
 
+def test_a_link_without_a_router_has_addresses_too():
+    adhoc = interface("169.254.7.7/16", "fe80::1/64")
+    assert addrs_on(adhoc, ["/ip4/0.0.0.0/tcp/1", "/ip6/::/tcp/1"]) == ["/ip4/169.254.7.7/tcp/1"]
+    assert near(adhoc, ["/ip4/169.254.9.9/tcp/1", "/ip6/fe80::2/tcp/1"], "") == ["/ip4/169.254.9.9/tcp/1"]
+
+
 def test_an_address_by_dhcp_has_its_links_prefix():
     assert near(interface("2001:db8:1::7/128"), ["/ip6/2001:db8:1::9/tcp/1"], "") == ["/ip6/2001:db8:1::9/tcp/1"]
 
