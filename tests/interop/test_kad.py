@@ -168,18 +168,26 @@ async def test_a_provider_is_found(members, one, other):
         assert found["peer"] == providing.peer_id
         # a Rust peer's own table may have it, but it tells no addresses; what it has said to others counts
         (told,) = (await first.call("find-providers", MULTIHASH))["providers"]
-        assert told == {"peer": providing.peer_id, "addrs": [without_peer(providing.addr)]}
+        assert told["peer"] == providing.peer_id
+        assert without_peer(providing.addr) in told["addrs"]
 
 
 @pairs
-async def test_the_closest_are_the_same_for_both(members, one, other):
+async def test_the_closest_are_the_same_for_both(members, eventually, one, other):
     async with members("go", one, other, *KINDS) as peers:
-        first, asking, asked, *_ = peers
+        # all know all: else it isn't said that a look-up hears of each, since Go's ends when the three closest have
+        # answered and doesn't go on with what slower ones say
+        for peer, another in itertools.combinations(peers, 2):
+            await peer.call("connect", another.addr)
+        for peer, another in itertools.permutations(peers, 2):
+            await eventually(knows(peer, another), "all have all others in their tables")
         for key in ("00" * 32, MULTIHASH):
             everybody = by_distance(key, peers)
-            for peer in (first, asking, asked):
+            for peer in peers[:3]:
                 wanted = [each for each in everybody if each != peer.peer_id]
-                assert (await peer.call("closest", key))["peers"] == wanted
+                found = (await peer.call("closest", key))["peers"]
+                missing = [each.name for each in peers if each.peer_id in {*wanted} - {*found}]
+                assert found == wanted, f"{peer.name} misses {missing}"
 
 
 async def test_nine_find_each_other(members):
