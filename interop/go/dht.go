@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 
@@ -30,11 +31,20 @@ func newDHT(h host.Host, prefix string) (*kad.IpfsDHT, error) {
 	return kad.New(h, opts...)
 }
 
-// anyValue finds every value valid, and the later one better.
+// anyValue finds every value valid, and of two the greater one better, as bytes.
 type anyValue struct{}
 
-func (anyValue) Validate(string, []byte) error        { return nil }
-func (anyValue) Select(string, [][]byte) (int, error) { return 0, nil }
+func (anyValue) Validate(string, []byte) error { return nil }
+
+func (anyValue) Select(_ string, values [][]byte) (int, error) {
+	best := 0
+	for i, value := range values {
+		if bytes.Compare(value, values[best]) > 0 {
+			best = i
+		}
+	}
+	return best, nil
+}
 
 // lookup is the outcome of findPeer.
 type lookup struct {

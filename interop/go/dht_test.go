@@ -48,19 +48,19 @@ func newDHTNodes(t *testing.T, count int) []*node {
 
 func TestDHTValues(t *testing.T) {
 	nodes := newDHTNodes(t, 3)
-	value := base64.StdEncoding.EncodeToString([]byte("lantern"))
+	value := base64.StdEncoding.EncodeToString([]byte("buoy"))
 	if sent := nodes[1].command(t, "put /v/harbour "+value)["sent_to"].([]string); len(sent) != 2 {
 		t.Fatalf("expected it to be sent to both others, got %v", sent)
 	}
 	if got := nodes[2].command(t, "get /v/harbour")["value"]; got != value {
 		t.Fatalf("expected %v, got %v", value, got)
 	}
-	later := base64.StdEncoding.EncodeToString([]byte("buoy"))
-	nodes[2].command(t, "put /v/harbour "+later)
-	if got := nodes[0].command(t, "get /v/harbour")["value"]; got != later {
-		t.Fatalf("expected %v, got %v", later, got)
+	better := base64.StdEncoding.EncodeToString([]byte("lantern"))
+	nodes[2].command(t, "put /v/harbour "+better)
+	if got := nodes[0].command(t, "get /v/harbour")["value"]; got != better {
+		t.Fatalf("expected %v, got %v", better, got)
 	}
-	for _, line := range []string{"get /v/unknown", "put /w/harbour " + value, "put /v/harbour !", "get /pk/harbour"} {
+	for _, line := range []string{"get /v/unknown", "put /w/harbour " + value, "put /v/harbour " + value, "put /v/harbour !", "get /pk/harbour"} {
 		nodes[1].commandFails(t, line)
 	}
 }

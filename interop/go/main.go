@@ -51,7 +51,7 @@
 //	                          were for one peer and found its queue full
 //
 // With --kad PREFIX it is a server of the DHT on PREFIX/kad/1.0.0, which takes values
-// under /v/NAME, whatever they are, and public keys under /pk/PEER. Its commands:
+// under /v/NAME, the greater the better, and public keys under /pk/PEER. Its commands:
 //
 //	put KEY BASE64            {"sent_to":[…]}: who was sent it. KEY is /v/NAME or /pk/PEER
 //	get KEY                   {"value"}, in base64
@@ -64,7 +64,8 @@
 //
 // With --mdns, or --mdns=SERVICE in place of _p2p._udp, it connects to all that it
 // finds by mDNS, and tells {"event":"mdns","peer","addrs","connected","error"} once it
-// is known whether that worked. With --dns HOST:PORT it asks that server alone for
+// is known whether that worked. It doesn't find Rust peers, which find it: go-libp2p
+// wants addresses in DNS records beside those that libp2p's are in. With --dns HOST:PORT it asks that server alone for
 // names, as connect does for a /dnsaddr/ address:
 //
 //	resolve-dnsaddr MULTIADDR  {"addrs":[…]}

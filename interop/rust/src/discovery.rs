@@ -5,6 +5,7 @@ use std::error::Error;
 
 use libp2p::identity::Keypair;
 use libp2p::kad::store::MemoryStore;
+use libp2p::multiaddr::Protocol;
 use libp2p::swarm::NetworkBehaviour;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::{Multiaddr, PeerId, StreamProtocol, identify, kad, mdns, rendezvous};
@@ -156,7 +157,10 @@ impl Discovery {
             BehaviourEvent::Client(event) => self.answered(event),
             BehaviourEvent::Server(event) => self.served(event),
             BehaviourEvent::Mdns(mdns::Event::Discovered(pairs)) => {
-                for (peer, addr) in pairs {
+                for (peer, mut addr) in pairs {
+                    if let Some(Protocol::P2p(_)) = addr.iter().last() {
+                        addr.pop();
+                    }
                     found.entry(peer).or_default().push(addr);
                 }
             }

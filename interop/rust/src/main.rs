@@ -32,7 +32,8 @@
 //!                                         - is all namespaces, a LIMIT of 0 none, COOKIE the one of an earlier reply
 //!
 //! With --mdns it finds peers as service _p2p._udp.local on all interfaces but loopback, connects to them, and tells
-//! {"event":"mdns","peer","addrs","connected","error"} once it is known whether that worked.
+//! {"event":"mdns","peer","addrs","connected","error"} once it is known whether that worked. go-libp2p doesn't
+//! find it by itself: it overlooks answers without A or AAAA, which rust-libp2p doesn't send.
 
 mod bytes;
 mod commands;
