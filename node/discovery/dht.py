@@ -160,6 +160,10 @@ class Dht:
         published = self.kad.withdraw(key)
         return self.kad.withdraw(_provider_key(key)) or published if len(key) <= MAX_KEY else published
 
+    def forget(self, peer: str) -> None:
+        """Takes a peer out of the routing table, until it is identified again. Raises UsageError."""
+        self.kad.table.remove(_peer(peer), trio.current_time())
+
     # life
 
     async def run(self) -> None:

@@ -100,7 +100,14 @@ def told(monkeypatch):
     logging.disable(logging.NOTSET)
 
 
-async def compare(ours, stock, told, *, live_join):
+@pytest.mark.parametrize(
+    ("ours", "stock", "live_join"),
+    [
+        pytest.param(25, 10, False, marks=pytest.mark.bar_quick, id="quick"),
+        pytest.param(100, 50, True, marks=pytest.mark.bar, id="full"),
+    ],
+)
+async def test_bar_kademlia(autojump_clock, told, ours, stock, live_join):
     with scheduling(1):
         mine = await measure(KadHost, ours, told, live_join=live_join)
         theirs = await measure(StockHost, stock, told, live_join=live_join)
@@ -108,13 +115,3 @@ async def compare(ours, stock, told, *, live_join):
     print(f"\n{mine.line('ours')}\n{theirs.line('py-libp2p')}\n{times:.1f} times as fast, {DEAD} of {NODES} dead")
     assert mine.exact >= 0.99 * ours
     assert times >= 5
-
-
-@pytest.mark.bar
-async def test_bar_kademlia(autojump_clock, told):
-    await compare(100, 50, told, live_join=True)
-
-
-@pytest.mark.bar_quick
-async def test_bar_kademlia_quick(autojump_clock, told):
-    await compare(25, 10, told, live_join=False)

@@ -61,6 +61,8 @@ async def test_nodes_of_a_network(autojump_clock):
         assert (provider.peer, provider.addrs) == (b.peer_id, [plain(b)])
         assert b.dht.withdraw(b"cid")
         assert not b.dht.withdraw(b"cid")
+        b.dht.forget(c.peer_id)
+        assert b.dht.table() == [a.peer_id]
 
 
 async def test_errors(autojump_clock):

@@ -6,13 +6,18 @@ import random
 
 import pytest
 import trio
+from hypothesis import given
+from hypothesis import strategies as st
 
 from protocols import Protocol, ProtocolError, StreamError
 from protocols.framing import encode_frame, encode_uvarint
+from protocols.kad import dht_pb2
+from protocols.kad.engine import Engine
 from protocols.kad.lookup import LookupParams
-from protocols.kad.records import HOUR, RecordParams, RecordRefusedError
+from protocols.kad.records import HOUR, RecordParams, RecordRefusedError, Records
 from protocols.kad.service import NotFoundError
-from protocols.kad.validators import InvalidValueError
+from protocols.kad.table import Table
+from protocols.kad.validators import InvalidValueError, Validators
 from protocols.kad.wire import MAX_FRAME, Message, Peer, Record, Type, decode, encode
 from tests.kadnet import PROTOCOL, KadHost, _Base, _register, addr_of, die, join, nearest
 from tests.memnet import MemNet
@@ -218,6 +223,61 @@ async def test_a_provider_is_the_sender_and_nobody_else(autojump_clock):
         assert [(p.peer, p.addrs) for p in b.kad.records.providers(b"k", 0.0)] == [(a.id, (b"y",))]
         with pytest.raises(ProtocolError, match="at most 80 bytes"):
             b.kad.engine.answer(a.id, Message(Type.ADD_PROVIDER, b"k" * 81, providers=both), 0.0)
+
+
+class Alone:
+    """Addresses of nobody."""
+
+    def told(self, peer, asker):
+        return ()
+
+    def shown(self, addrs, asker):
+        return tuple(addrs)
+
+    believed = shown
+
+    def is_connected(self, peer):
+        return False
+
+    def subnet(self, peer):
+        return None
+
+
+fields = st.fixed_dictionaries(
+    {"type": st.integers(0, 5)},
+    optional={
+        "key": st.binary(max_size=90) | st.sampled_from([b"/n/1", b"/pk/x", peer_id(0), peer_id(1)]),
+        "record": st.builds(
+            dht_pb2.Record, key=st.sampled_from([b"/n/1", b"x"]), value=st.sampled_from([b"", b"1", b"2", b"\xff"])
+        ),
+        "closer_peers": st.lists(st.builds(dht_pb2.Peer, id=st.binary(max_size=40)), max_size=3),
+        "provider_peers": st.lists(
+            st.builds(dht_pb2.Peer, id=st.sampled_from([peer_id(1), b"x"]), addrs=st.lists(st.binary(max_size=9))),
+            max_size=3,
+        ),
+    },
+)
+
+
+@given(st.lists(st.tuples(st.integers(1, 3), fields), max_size=30))
+def test_whatever_is_asked_is_answered_or_an_error(questions):
+    validators = Validators()
+    validators.register("n", Numbers())
+    table = Table(peer_id(0))
+    for number in range(1, 30):
+        table.add(peer_id(number), 0.0)
+    engine = Engine(table, Records(peer_id(0), validators), Alone())
+    for sender, wire in questions:
+        question = decode(dht_pb2.Message(**wire).SerializeToString())
+        try:
+            answer = engine.answer(peer_id(sender), question, 0.0)
+        except ProtocolError:
+            continue
+        assert (answer is None) == (question.type is Type.ADD_PROVIDER)
+        if answer is not None:
+            assert decode(encode(answer)).type is question.type
+            assert {peer_id(0), peer_id(sender)}.isdisjoint(peer.id for peer in answer.closer)
+    assert {provider.peer for provider in engine.records.all_providers()} <= {peer_id(1)}
 
 
 # streams
