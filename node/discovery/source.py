@@ -22,12 +22,19 @@ class Feed(typing.Protocol):
     """What a source is given."""
 
     def found(
-        self, peer: str, addrs: Sequence[str], *, record: bytes | None = None, addrs_trusted: bool = False
+        self,
+        peer: str,
+        addrs: Sequence[str],
+        *,
+        record: bytes | None = None,
+        addrs_trusted: bool = False,
+        told_by: str = "",
     ) -> None:
         """A candidate: a peer ID and multiaddrs as text, with or without /p2p/PEERID. Never blocks, never raises for
         what strangers said: what is malformed, banned or too much is dropped. `record` is the peer's own signed record
         as it came, verified by whoever keeps it. `addrs_trusted`: from the operator or the peer itself over an
-        authenticated connection; these addresses aren't crowded out by hearsay.
+        authenticated connection. `told_by`: the connected peer whose word it is, so that no single one's flood counts
+        as much as all others' together.
         """
 
     async def wanted(self) -> int:
