@@ -116,6 +116,9 @@ class Config:
     gossip_router: Literal["vouch", "stock"] = advanced(
         "vouch", "whose router: the project's, or py-libp2p's to compare"
     )
+    gossip_direct: tuple[str, ...] = advanced(
+        (), "peer that always gets every message and is never scored, as we for it; the address ends in /p2p/PEERID"
+    )
     max_gossip_queue: int = advanced(16 << 20, "bytes of messages that wait for one slow peer", shown="16 MiB")
 
     # Retries
@@ -164,6 +167,8 @@ class Config:
             _check_multiaddr("listen", address)
         for address in self.bootstrap:
             _check_multiaddr("bootstrap", address, with_peer=True)
+        for address in self.gossip_direct:
+            _check_multiaddr("gossip_direct", address, with_peer=True)
 
     @property
     def network_id_bytes(self) -> bytes:

@@ -23,6 +23,10 @@ from typing import Any, Generic, TypeVar, cast, get_args, overload
 
 import trio
 
+from node.log import get_logger
+
+log = get_logger("events")
+
 DEFAULT_LIMIT = 256
 
 
@@ -247,9 +251,12 @@ class Events:
         return lambda: self._listeners.remove(listener) if listener in self._listeners else None
 
     def emit(self, event: Event) -> None:
-        """Tells `event` to everybody."""
+        """Tells `event` to everybody. A listener that raises is logged: whoever tells has others to tell."""
         for listener in tuple(self._listeners):
-            listener(event)
+            try:
+                listener(event)
+            except Exception as error:
+                log.error("listener_failed", kind=type(event).__name__, exc_info=error)
 
     def close(self) -> None:
         """There will be no more events: whoever listens is told what was kept, and then the end. Idempotent."""

@@ -10,11 +10,13 @@ parameters; the dialler's own limits for each address come on top.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 import trio
 from libp2p.peer.envelope import consume_envelope
 from libp2p.peer.id import ID
+from libp2p.peer.peerinfo import info_from_p2p_addr
 from multiaddr import Multiaddr
 
 from node.config import Config
@@ -23,6 +25,7 @@ from node.events import Admitted, Disconnected, Event, GossipRejected, Identifie
 from node.host import Host
 from node.identify import IdentifyService
 from node.log import get_logger
+from node.peers.store import printable
 from node.tasks import TaskStatus
 from node.topics import Topics
 from protocols import Network
@@ -49,6 +52,10 @@ class NodeGossip:
         params: GossipParams | None = None,
     ) -> None:
         self._swarm, self._dialer, self._identify = host.swarm, host.dialer, identify
+        self._direct: dict[str, list[Multiaddr]] = {}
+        for text in config.gossip_direct:
+            addr = Multiaddr(text)
+            self._direct.setdefault(str(info_from_p2p_addr(addr).peer_id), []).append(addr)
         window = config.message_max_age + config.message_max_ahead
         foreign = config.gossip_signing == "strict"
         params = params or GossipParams()
@@ -60,6 +67,7 @@ class NodeGossip:
         self.router = self._make(network, config, policy, params, rules, host)
         self.topics = Topics(self.router, config.topic)
         self._named: trio.MemorySendChannel[PeerInfo] | None = None
+        self._redial: trio.MemorySendChannel[str] | None = None
 
     def _make(
         self, network: Network, config: Config, policy: Policy, params: GossipParams, rules: Rules, host: Host
@@ -75,10 +83,14 @@ class NodeGossip:
             score=PeerScoreParams(),
             thresholds=PeerScoreThresholds(),
             max_queue=config.max_gossip_queue,
+            direct=self._direct,
             own_peer=rules.peer_id,
             on_connect=self._connect,
+            on_redial=self._missing,
             on_failed=_failed,
             on_rejected=self._rejected,
+            on_fault=_fault,
+            on_slow=_slow,
         )
 
     async def run(self, *, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
@@ -90,6 +102,10 @@ class NodeGossip:
                 self._named, named = trio.open_memory_channel[PeerInfo](params.max_pending_connections)
                 for _ in range(params.connectors):
                     nursery.start_soon(self._dial_named, named)
+                self._redial, missing = trio.open_memory_channel[str](len(self._direct))
+                for _ in range(min(len(self._direct), params.connectors)):
+                    nursery.start_soon(self._dial_direct, missing)
+                nursery.start_soon(self._first_direct)
                 await nursery.start(self.router.run)
                 task_status.started()
         finally:
@@ -127,6 +143,24 @@ class NodeGossip:
             except trio.WouldBlock:
                 log.debug("peer_exchange_full", via=via)
 
+    async def _first_direct(self) -> None:
+        await trio.sleep(self.router.params.direct_connect_initial_delay)
+        for peer in self._direct:
+            self._missing(peer)
+
+    def _missing(self, peer: str) -> None:
+        """A direct peer isn't connected. One that waits already, or is dialled, is asked for again later."""
+        if self._redial is not None:
+            with suppress(trio.WouldBlock):
+                self._redial.send_nowait(peer)
+
+    async def _dial_direct(self, missing: trio.MemoryReceiveChannel[str]) -> None:
+        async for peer in missing:
+            try:
+                await self._dialer.dial(ID.from_base58(peer), self._direct[peer])
+            except VouchError as error:
+                log.debug("direct_peer_not_dialled", peer=peer, error=str(error))
+
     async def _dial_named(self, named: trio.MemoryReceiveChannel[PeerInfo]) -> None:
         async for info in named:
             try:
@@ -144,7 +178,8 @@ class NodeGossip:
 
 
 def open_record(info: PeerInfo) -> tuple[ID, list[Multiaddr]]:
-    """Who a PRUNE has named, and where it is. Raises ValueError for a record that isn't the peer's own."""
+    """Who a PRUNE has named, and its addresses, without those that are none. Raises ValueError for a record that isn't
+    the peer's own."""
     try:
         envelope, record = consume_envelope(info.record, RECORD_DOMAIN)
         signer = ID.from_pubkey(envelope.public_key)
@@ -152,13 +187,21 @@ def open_record(info: PeerInfo) -> tuple[ID, list[Multiaddr]]:
         raise ValueError(f"expected a signed peer record, got {error!r}") from None
     if record.peer_id != signer or signer.to_bytes() != info.peer_id:
         raise ValueError(f"expected the record of {ID(info.peer_id)}, got that of {record.peer_id} signed by {signer}")
-    return signer, list(record.addrs)
+    return signer, [addr for addr in record.addrs if printable(addr)]
 
 
 def ip_of(addr: str) -> str | None:
     """The IP address in a multiaddr, if it begins with one."""
     parts = addr.split("/")
     return parts[2] if len(parts) > 2 and parts[1] in ("ip4", "ip6") else None
+
+
+def _fault(error: Exception, where: str) -> None:
+    log.error("gossip_fault", where=where, exc_info=error)
+
+
+def _slow(seconds: float) -> None:
+    log.warning("slow_heartbeat", seconds=round(seconds, 3))
 
 
 def _failed(error: Exception, topic: str) -> None:

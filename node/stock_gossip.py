@@ -11,7 +11,7 @@ gossipsub 1.1, on the same wire and in the same signing as ours. What it can't d
 - A receipt names the topic's mesh, or its fanout; whether a queue of 32 had room isn't known.
 - With `gossip_signing = "own"` its message cache takes all messages for one, so what is lost isn't sent again.
 - A topic has no message ID of its own (ValueError). `stats` counts verdicts, not bytes or links. Of `engine` there is
-  `mesh` and `peers`. Of the parameters it takes the degrees, the heartbeat and the backoffs; of scores none.
+  `mesh`, `peers` and `topics`. Of the parameters it takes the degrees, the heartbeat and the backoffs; of scores none.
 - A peer that comes to speak pubsub while it is connected isn't noticed. Peer exchange is off.
 - Some messages stop it as a whole (docs/upstream.md): that is logged, and `publish` raises from then on.
 """
@@ -19,7 +19,8 @@ gossipsub 1.1, on the same wire and in the same signing as ours. What it can't d
 from __future__ import annotations
 
 import typing
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 
 import trio
 from libp2p.abc import IHost, ISubscriptionAPI
@@ -88,9 +89,9 @@ class StockGossip(Gossip):
             validation_timeout=params.verdict_timeout * 2,
             max_inbound_rpc_size=params.rpc.max_size,
         )
-        self.engine = typing.cast("Engine", _View(self._pubsub, self._router))
         self._own = host.get_id()
-        self._wanted: dict[str, float] = {}  # topics, with their time for a verdict
+        self._wanted: dict[str, None] = {}  # topics
+        self.engine = typing.cast("Engine", _View(self._pubsub, self._router, self._wanted))
         self._verdict_times: dict[str, float] = {}
         self._changed = trio.Event()
         self._decisions: dict[bytes, _Decision] = {}
@@ -169,7 +170,7 @@ class StockGossip(Gossip):
     # topics
 
     def _join(self, topic: str) -> None:
-        self._wanted[topic] = 0.0
+        self._wanted[topic] = None
         self._changed.set()
 
     def _leave_if_unused(self, topic: str) -> None:
@@ -298,9 +299,15 @@ class _Face:
 class _View:
     """What of an engine can be told."""
 
-    def __init__(self, pubsub: Pubsub, router: GossipSub) -> None:
+    def __init__(self, pubsub: Pubsub, router: GossipSub, wanted: Mapping[str, None]) -> None:
         self._pubsub = pubsub
         self._router = router
+        self._wanted = wanted
+        self.counts: Counter[str] = Counter()  # it counts nothing
+
+    @property
+    def topics(self) -> tuple[str, ...]:
+        return tuple(self._wanted)
 
     def mesh(self, topic: str) -> tuple[str, ...]:
         return tuple(map(str, self._router.mesh.get(topic, ())))

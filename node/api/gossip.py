@@ -33,7 +33,7 @@ class Publish(msgspec.Struct, forbid_unknown_fields=True):
 
 class Published(msgspec.Struct):
     """A message that was made: its ID in hexadecimal, the peers it was handed to, how many connected peers subscribe to
-    the topic, and how many speak pubsub at all.
+    the topic, and how many are connected at all.
     """
 
     message_id: str

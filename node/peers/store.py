@@ -18,7 +18,7 @@ MAX_ADDRESSES = 16
 EVICT_SHARE = 16
 
 
-def _printable(addr: Multiaddr) -> bool:
+def printable(addr: Multiaddr) -> bool:
     """Whether an address is one: the library takes any bytes for an address, and fails when they are looked at."""
     try:
         return bool(str(addr))
@@ -34,7 +34,7 @@ class BoundedPeerStore(PeerStore):
         self.kept: Callable[[ID], bool] = lambda _peer_id: False
 
     def add_addrs(self, peer_id: ID, addrs: Sequence[Multiaddr], ttl: int = 0) -> None:
-        addrs = [addr for addr in addrs if _printable(addr)]
+        addrs = [addr for addr in addrs if printable(addr)]
         known = self.peer_data_map.get(peer_id)
         room = MAX_ADDRESSES - (len(known.get_addrs()) if known else 0)
         held = set(known.get_addrs()) if known else set()

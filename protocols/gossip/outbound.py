@@ -148,7 +148,7 @@ class Outbound:
             if one.control:
                 inner.append(one.control)
         self._control_bytes -= taken
-        if self._unwanted:
+        if self._unwanted and taken <= FILL:  # behind a single large one there may be no room in the frame
             inner.append(self._next_unwanted())
         if inner:
             body = b"".join(inner)

@@ -38,11 +38,18 @@ HELLO_TIMEOUT = 15.0
 
 class Peers:
     """The admitted peers of one router. `act` carries out what the engine asks for; `max_queue`: bytes of messages that
-    wait for one slow peer.
+    wait for one slow peer; `fault` is told of exceptions that are faults of ours.
     """
 
     def __init__(
-        self, network: Network, engine: Engine, stats: Stats, *, max_queue: int, act: Callable[[], object]
+        self,
+        network: Network,
+        engine: Engine,
+        stats: Stats,
+        *,
+        max_queue: int,
+        act: Callable[[], object],
+        fault: Callable[[Exception, str], None],
     ) -> None:
         self.protocols = [self._protocol(name, engine.params.rpc.max_size) for name in PROTOCOLS]
         self._network = network
@@ -50,6 +57,7 @@ class Peers:
         self._stats = stats
         self._max_queue = max_queue
         self._act = act
+        self._fault = fault
         self._links: dict[str, Link] = {}
         self._peers: dict[str, _Peer] = {}
         self._touched: dict[Link, None] = {}  # links with something to send
@@ -69,7 +77,11 @@ class Peers:
                     self._something = trio.Event()
                     touched, self._touched = self._touched, {}
                     for link in touched:
-                        link.flush()
+                        try:
+                            link.flush()
+                        except Exception as error:
+                            self._fault(error, f"sending to {link.peer}")
+                            link.fail()
         finally:
             self._nursery = None
 
@@ -159,6 +171,8 @@ class Peers:
                     break
                 except (StreamError, ProtocolError):
                     pass
+                except Exception as error:  # costs the stream, as if it had been lost
+                    self._fault(error, f"the stream to {peer}")
                 lasted = _now() - started
                 if lasted > STEADY:
                     lost = 0
@@ -193,9 +207,9 @@ class Peers:
         if link is not None:
             self._announce(peer)
         else:
-            link = self._links[peer] = Link(peer, Outbound(self._max_queue))
             now = _now()
             self._engine.add_peer(now, peer, protocol, outbound=known.outbound, ip=known.ip, peer_id=known.peer_id)
+            link = self._links[peer] = Link(peer, Outbound(self._max_queue))
             if topics:
                 self._engine.receive(now, peer, Rpc(tuple(Subscription(topic, True) for topic in topics)))
             known.up.set()
@@ -214,7 +228,10 @@ class Peers:
         if link is not None:
             self._touched.pop(link, None)
             self._stats.link_ended(link)
-            self._engine.remove_peer(_now(), peer)
+            try:
+                self._engine.remove_peer(_now(), peer)
+            except Exception as error:  # whoever tells of a peer's end has others to tell
+                self._fault(error, f"the end of {peer}")
             self._act()
 
     async def _serve(self, stream: Stream) -> None:

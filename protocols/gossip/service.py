@@ -16,6 +16,7 @@ heartbeat.
 from __future__ import annotations
 
 import random
+import time
 import typing
 from collections.abc import Awaitable, Callable, Iterable
 
@@ -24,11 +25,13 @@ import trio
 from protocols.base import Network
 from protocols.gossip.actions import Action, Connect, Deliver, Dropped, Grafted, Pruned, Redial, Send
 from protocols.gossip.engine import Engine, Receipt
+from protocols.gossip.fragments import fragments
 from protocols.gossip.messages import Verdict
+from protocols.gossip.outbound import FILL
 from protocols.gossip.params import GossipParams
 from protocols.gossip.peers import Peers
 from protocols.gossip.policy import Policy
-from protocols.gossip.rpc import PeerInfo
+from protocols.gossip.rpc import PeerInfo, Rpc
 from protocols.gossip.score_params import PeerScoreParams, PeerScoreThresholds
 from protocols.gossip.state import MessageId, TopicParams
 from protocols.gossip.stats import Stats
@@ -40,10 +43,13 @@ QUEUE = 1024
 
 
 class Gossip:
-    """A node's gossip. `engine` is the router's rules, `stats` what was measured.
+    """A node's gossip. `engine` is the router's rules, `stats` what was measured. Raises ValueError for an
+    `rpc.max_size` that what is put together doesn't fit in.
 
     max_queue: bytes of messages that wait for one slow peer. on_connect: dials a peer that a PRUNE named (its ID and
-    signed record); on_redial: a direct peer that is missing. on_failed: told of a validator's exception.
+    signed record); on_redial: a direct peer that is missing. on_failed: told of a validator's exception. on_fault: told
+    of an exception that is a fault of this package, and where it came; without it, it is raised. on_slow: told how
+    many seconds a heartbeat has taken that took too long.
     """
 
     def __init__(
@@ -62,9 +68,12 @@ class Gossip:
         on_redial: Callable[[str], None] | None = None,
         on_failed: Callable[[Exception, str], None] | None = None,
         on_rejected: Callable[[MessageError | MessageDropped, str], None] | None = None,
+        on_fault: Callable[[Exception, str], None] | None = None,
+        on_slow: Callable[[float], None] | None = None,
     ) -> None:
         self.policy = policy
         self.params = params or GossipParams()
+        _at_least_filled(self.params.rpc.max_size)
         self.engine = Engine(
             own_peer,
             self.params,
@@ -76,10 +85,11 @@ class Gossip:
             direct=tuple(direct),
         )
         self.stats = Stats()
-        self.peers = Peers(network, self.engine, self.stats, max_queue=max_queue, act=self._act)
+        self.peers = Peers(network, self.engine, self.stats, max_queue=max_queue, act=self._act, fault=self._fault)
         self.protocols = self.peers.protocols
         self._on_connect, self._on_redial = on_connect, on_redial
-        self._on_failed, self._on_rejected = on_failed, on_rejected
+        self._on_failed, self._on_rejected, self._on_fault = on_failed, on_rejected, on_fault
+        self._on_slow = on_slow
         self._deciders: dict[str, Decider] = {}
         self._listeners: dict[str, list[Subscription]] = {}
         self._messages: dict[bytes, GossipMessage] = {}  # those that await a verdict
@@ -102,14 +112,26 @@ class Gossip:
                         await self._sooner.wait()
                     self._sooner = trio.Event()
                     if _now() >= self.engine.next_wakeup():
-                        self.engine.wake(_now())
+                        started = time.perf_counter()
+                        try:
+                            self.engine.wake(_now())
+                        except Exception as error:
+                            self._fault(error, "heartbeat")
+                            await trio.sleep(self.params.heartbeat_interval)  # what is due may be so for ever
                         self._act()
+                        self._took(time.perf_counter() - started)
                         self.peers.move_if_leaving()
         finally:
             self._nursery = None
             for topic in list(self._listeners):
                 for subscription in list(self._listeners[topic]):
                     subscription.close()
+
+    def _took(self, seconds: float) -> None:
+        if seconds > self.params.slow_heartbeat_warning * self.params.heartbeat_interval:
+            self.stats.slow_heartbeats += 1
+            if self._on_slow is not None:
+                self._on_slow(seconds)
 
     def peer_admitted(self, peer: str, *, outbound: bool, ip: str | None = None, peer_id: bytes = b"") -> None:
         """A peer is connected, and told so once: pubsub goes to it if it speaks any."""
@@ -132,6 +154,7 @@ class Gossip:
         await trio.lowlevel.checkpoint()
         self.policy.check_topic(topic)
         message = self.policy.make(topic, payload, type)
+        fragments(Rpc(publish=(message,)), self.params.rpc.max_size)  # raises, before anybody knows of it
         receipt = self.engine.publish(_now(), topic, message)
         refused = self._act()
         self.stats.published += 1
@@ -228,12 +251,15 @@ class Gossip:
         engine = self.engine
         while actions := engine.take():  # a verdict given at once adds more
             for action in actions:
-                if isinstance(action, Send):
-                    self.peers.send(action, refused)
-                elif isinstance(action, Deliver):
-                    self._deliver(action)
-                else:
-                    self._tell(action)
+                try:
+                    if isinstance(action, Send):
+                        self.peers.send(action, refused)
+                    elif isinstance(action, Deliver):
+                        self._deliver(action)
+                    else:
+                        self._tell(action)
+                except Exception as error:  # the others go on
+                    self._fault(error, type(action).__name__)
         self.peers.flush_soon()
         return refused
 
@@ -256,6 +282,7 @@ class Gossip:
             received_at=now,
             type=opened.type,
             timestamp_ms=opened.timestamp_ms,
+            deadline=action.deadline,
             decide=self._decide,
         )
         self.stats.delivered(opened.timestamp_ms)
@@ -316,10 +343,20 @@ class Gossip:
         if self._nursery is not None:
             self._nursery.start_soon(run)
 
+    def _fault(self, error: Exception, where: str) -> None:
+        if self._on_fault is None:
+            raise error
+        self._on_fault(error, where)
+
     def _validator_failed(self, error: Exception, message: GossipMessage) -> None:
         self.stats.failed += 1
         if self._on_failed is not None:
             self._on_failed(error, message.topic)
+
+
+def _at_least_filled(max_size: int) -> None:
+    if max_size < 2 * FILL:  # RPCs are filled to FILL, and what goes along is less than that
+        raise ValueError(f"expected rpc.max_size to be at least {2 * FILL} bytes, got {max_size}")
 
 
 def _now() -> float:

@@ -144,6 +144,30 @@ async def test_a_validators_queue_is_bounded_too(net, autojump_clock):
         assert 3 <= len(judged) <= 5
 
 
+async def test_validators_without_an_end_are_ended_with_the_messages_time(net, autojump_clock):
+    async with line(net, 2) as (a, b):
+        begun, ended = [], []
+
+        @b.gossip.validator(TOPIC, at_once=2)
+        async def hangs(message):
+            begun.append(message.payload)
+            try:
+                if message.payload != b"at last":
+                    await trio.sleep_forever()
+                return Verdict.ACCEPT
+            finally:
+                ended.append(message.payload)
+
+        await eventually(knows(a, b))
+        for number in range(5):
+            await a.gossip.publish(TOPIC, b"%d" % number)
+        await trio.sleep(b.gossip.params.verdict_timeout + 1)
+        assert b.gossip.stats.dropped == {"timeout": 5}
+        assert begun == sorted(ended) == [b"0", b"1"]  # the others' time was over when it was their turn
+        await a.gossip.publish(TOPIC, b"at last")
+        await eventually(lambda: b.gossip.stats.verdicts == {Verdict.ACCEPT: 1})
+
+
 async def test_a_subscriber_that_raises_harms_no_other(net, autojump_clock):
     async with line(net, 3) as (a, b, c):
         other, behind = accept_all(b, "other"), accept_all(c)

@@ -151,7 +151,7 @@ async def test_no_verdict_in_time_ignores_and_nobody_pays(net, autojump_clock):
         await a.gossip.publish(TOPIC, b"ahoy")
         await trio.sleep(120)
         assert b.gossip.stats.dropped == {"timeout": 1}
-        assert b.gossip.stats.late == 1
+        assert b.gossip.stats.late == 0  # the validator has ended with the message
         assert b.gossip.engine.scores.score(a.peer_id) >= 0
         assert came == []
 

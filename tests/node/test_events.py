@@ -6,7 +6,7 @@ import pytest
 import trio
 
 import node as public
-from node import Admitted, Connected, Disconnected, Listening, PeerLost, Refused
+from node import Admitted, Connected, Disconnected, Listening, PeerLost, PeerSteady, Refused
 from node.errors import RefusedError
 from node.events import Events
 from tests.memnet import MemNet, mem_node
@@ -165,3 +165,16 @@ async def test_a_refused_peer_was_connected_first(autojump_clock):
         first, second = await anext(events), await anext(events)
         assert (type(first), first.peer, first.direction) == (Connected, a.peer_id, "inbound")
         assert (type(second), second.reason) == (Refused, "network_id")
+
+
+async def test_a_listener_that_raises_is_logged_and_keeps_nothing_from_others(caplog):
+    events, heard = Events(), []
+
+    def raises(event):
+        raise RuntimeError("a listener's own")
+
+    events.subscribe(raises)
+    events.subscribe(heard.append)
+    events.emit(PeerSteady("a"))
+    assert heard == [PeerSteady("a")]
+    assert [record.levelname for record in caplog.records] == ["ERROR"]

@@ -13,6 +13,7 @@ from protocols.gossip.rpc import (
     Control,
     Graft,
     IHave,
+    IWant,
     Prune,
     PubsubMessage,
     Rpc,
@@ -161,3 +162,16 @@ def test_control_that_may_be_lost_is_dropped_and_the_rest_is_an_error():
     (graft,) = encode_pieces(Rpc(control=Control(graft=(Graft("t" * 200),) * 500)), MIB)
     with pytest.raises(OverflowError, match=str(MAX_CONTROL)):
         queue.put_control(graft)
+
+
+def test_what_is_put_together_stays_within_a_frame():
+    queue = Outbound(MIB)
+    large = Rpc(control=Control(iwant=(IWant(tuple(b"%0256d" % number for number in range(4040))),)))
+    pieces = list(encode_pieces(large, MIB))
+    assert len(pieces) == 1
+    assert queue.put_control(pieces[0])
+    queue.put_unwanted(b"%0256d" % number for number in range(MAX_IDONTWANT_IDS))
+    sizes = []
+    while queue:
+        sizes.append(len(queue.next()))
+    assert max(sizes) <= MIB, sizes
