@@ -144,7 +144,7 @@ class KadHost(_Base):
     async def connect(self, peer: bytes, addrs: Sequence[bytes]) -> None:
         await self.dial(peer, addrs)
 
-    def found(self, peer: bytes, addrs: Sequence[bytes]) -> None:
+    def found(self, peer: bytes, addrs: Sequence[bytes], sender: bytes) -> None:
         self.heard[peer] = tuple(addrs)
 
 

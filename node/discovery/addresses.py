@@ -21,7 +21,7 @@ from protocols import NotConnected, StreamError
 from protocols.kad.keyspace import to_text
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
-Found = Callable[[bytes, Sequence[bytes]], None]
+Found = Callable[[bytes, Sequence[bytes], bytes], None]
 
 MAX_TOLD = 16
 _IP4, _IP6 = 4, 41  # codes of multiaddr

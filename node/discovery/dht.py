@@ -248,6 +248,9 @@ class Dht:
             await trio.sleep(TIDY_EVERY)  # a full disk isn't asked every second
 
     async def _close(self) -> None:
+        with trio.move_on_after(WRITE_EVERY) as scope:
+            scope.shield = True
+            await self.kad.questions.close_idle(0.0)
         if self._file is None:
             return
         with trio.CancelScope(shield=True):  # a thread, no peer: it ends
@@ -258,9 +261,9 @@ class Dht:
 
     # what it is told
 
-    def _found(self, peer: bytes, addrs: Sequence[bytes]) -> None:
+    def _found(self, peer: bytes, addrs: Sequence[bytes], sender: bytes) -> None:
         if self._feed is not None:
-            self._feed.found(to_text(peer), to_texts(addrs))
+            self._feed.found(to_text(peer), to_texts(addrs), told_by=to_text(sender))
 
     def _on_event(self, event: Event) -> None:
         if not isinstance(event, Identified):

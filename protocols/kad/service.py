@@ -51,8 +51,8 @@ class Links(Addresses, typing.Protocol):
         """Where we are."""
         ...
 
-    def found(self, peer: bytes, addrs: Sequence[bytes]) -> None:
-        """A peer was named in an answer, by somebody."""
+    def found(self, peer: bytes, addrs: Sequence[bytes], sender: bytes) -> None:
+        """A peer was named in an answer of `sender`'s."""
         ...
 
 
@@ -344,7 +344,7 @@ class Kademlia:
         closer, providers = (self._believed(peers, sender) for peers in (answer.closer, answer.providers))
         for peer in closer:
             if peer.id != self.local and peer.addrs:
-                self.links.found(peer.id, peer.addrs)
+                self.links.found(peer.id, peer.addrs, sender)
         return Message(answer.type, answer.key, answer.record, tuple(closer), tuple(providers))
 
     def _believed(self, peers: Iterable[Peer], sender: bytes) -> list[Peer]:

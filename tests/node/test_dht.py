@@ -108,9 +108,11 @@ class Hungry:
 
     def __init__(self):
         self.heard = {}
+        self.tellers = set()
 
-    def found(self, peer, addrs, *, record=None, addrs_trusted=False):
+    def found(self, peer, addrs, *, record=None, addrs_trusted=False, told_by=""):
         self.heard.setdefault(peer, set()).update(addrs)
+        self.tellers.add(told_by)
 
     async def wanted(self):
         await trio.sleep(1.0)
@@ -134,6 +136,7 @@ async def test_walks_feed_the_pool(autojump_clock):
         assert {b.peer_id, c.peer_id} <= set(feed.heard)
         assert plain(b) in feed.heard[b.peer_id]
         assert d.peer_id not in feed.heard
+        assert feed.tellers >= {a.peer_id}
         assert d.dht._feed is None
 
 
