@@ -379,6 +379,8 @@ class Peers:
         match event:
             case Admitted(peer, addr, direction):
                 pool.connected(now, peer, addr, outbound=direction == "outbound", asked=peer in self._asked)
+                if peer in self._protected:
+                    self.book.tag(peer, PROTECTED)  # it is in the book now
             case Disconnected(peer):
                 pool.disconnected(now, peer)
             case Identified(peer):
