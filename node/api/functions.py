@@ -14,7 +14,7 @@ import msgspec
 import trio
 from libp2p.peer.id import ID
 
-from node.api import gossip
+from node.api import addressbook, gossip
 from node.api import peers as peers_api
 from node.errors import NotConnectedError, UsageError, VouchError
 from node.node import Node, parse_peer_addr, parse_peer_id
@@ -249,6 +249,8 @@ CALLS: dict[str, Call] = {
     "unprotect_peer": Call(peers_api.unprotect_peer, peers_api.PeerTag),
     "publish": Call(gossip.publish, gossip.Publish),
     "gossip": Call(gossip.state, gossip.GossipQuery),
+    "addressbook": Call(addressbook.addressbook, addressbook.AddressBookQuery),
+    "addressbook_import": Call(addressbook.addressbook_import, addressbook.ImportFile),
 }
 
 STREAMS: dict[str, Call] = {

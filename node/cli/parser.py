@@ -11,6 +11,7 @@ A handler takes the parsed arguments and returns an exit status. Beside the sett
     ping      target, count,       key generate   out (Path or None)
               interval             key inspect    file (Path)
     publish   topic, file, type    subscribe      topic, count (or None), raw
+    addressbook list, export       addressbook import  file
     measure propagation            nodes, messages, size, rate, seed, full_mesh, out (Path or None)
     all but run: json (bool)       run, config show and those that ask a running node: config (Path or None)
 """
@@ -165,7 +166,27 @@ def _build() -> _Parser:
     subscribe.add_argument("topic", metavar="TOPIC", help="name of the topic")
     subscribe.add_argument("--count", metavar="N", type=_count, help="end after so many messages")
     subscribe.add_argument("--raw", action="store_true", help="write payloads and nothing else")
-    for parser in (status, peers, connect, ping, publish, subscribe):
+    book = _group(commands, "addressbook", "look at the peers that are known", "vouch addressbook list")
+    listed = _command(
+        book, "list", "node.cli.addressbook:show", "list the peers that are known", "vouch addressbook list --json"
+    )
+    exported = _command(
+        book,
+        "export",
+        "node.cli.addressbook:export",
+        "write the peers that are known, a line of JSON for each",
+        "vouch addressbook export > peers.jsonl",
+        after="With --json they are one JSON document. Without a running node the file in the data folder is read.",
+    )
+    imported = _command(
+        book,
+        "import",
+        "node.cli.addressbook:load",
+        "add exported peers to those that are known; all of them, or none if one is wrong",
+        "vouch addressbook import peers.jsonl",
+    )
+    imported.add_argument("file", metavar="FILE", nargs="?", default="-", help="what was exported; - is standard input")
+    for parser in (status, peers, connect, ping, publish, subscribe, listed, exported, imported):
         _add_json(parser)
         _add_settings(parser, REMOTE_SETTINGS)
 

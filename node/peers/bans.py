@@ -45,7 +45,8 @@ class Bans:
     def add(self, ban: Ban, now: float) -> list[Ban]:
         """Keeps a ban; those that gave way to it. Raises UsageError for a bad target, LimitError if none gives way."""
         target = parse_target(ban.target)
-        ban = Ban(target, ban.reason[:MAX_REASON], ban.since, ban.until)
+        reason = ban.reason[:MAX_REASON].encode(errors="replace").decode()
+        ban = Ban(target, reason, ban.since, ban.until)
         gone: list[Ban] = []
         if target not in self._bans and len(self._bans) >= self.places:
             gone = self.expire(now)

@@ -24,102 +24,38 @@ Backoff, for each address and for the peer as a whole: n failures in a row: `fir
 from __future__ import annotations
 
 import random
-import re
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from node.peers.entry import (
+    JITTER,
+    LONGEST_WAIT,
+    MAX_ADDRS,
+    MAX_PEER,
+    MAX_PROTOCOLS,
+    MAX_RECORD,
+    MAX_SOURCE,
+    MAX_TAGS,
+    MAX_TEXT,
+    Entry,
+    KnownAddr,
+    bounded,
+    bounded_text,
+    joined,
+    keep_first,
+    plain_addr,
+    with_addrs,
+)
 from node.peers.record import record_seq
 from node.peers.shelves import Heard, Shelf
-from protocols import ProtocolError
+
+__all__ = ["LONGEST_WAIT", "Book", "Entry", "KnownAddr"]
 
 MAX_PEERS = 10_000
-MAX_ADDRS = 16
-MAX_ADDR = 512  # bytes of an address in text
-MAX_PEER = 128
-MAX_SOURCE = 128
-MAX_RECORD = 4096  # sixteen addresses, key and signature are less
-MAX_PROTOCOLS = 64
-MAX_TEXT = 256
-MAX_TAGS = 16
-STALE = 3
 FIRST_WAIT = 5.0
-LONGEST_WAIT = 600.0
-JITTER = 0.25
 WORKED_SHARE = 0.75
 SEEN_SHARE = 0.125
 PINNED = frozenset({"static", "protected"})
-
-_ADDR = re.compile(r"(/[!-~]+)?")
-
-
-@dataclass(frozen=True, slots=True)
-class KnownAddr:
-    """An address of a peer, without /p2p/PEER. Times are wall time in seconds, 0 for never; `failures` are in a row."""
-
-    addr: str
-    source: str
-    last_success: float = 0.0
-    last_failure: float = 0.0
-    failures: int = 0
-    not_before: float = 0.0
-
-    @property
-    def worked(self) -> bool:
-        """Whether it worked, and hasn't failed STALE times since."""
-        return self.last_success > 0 and self.failures < STALE
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """What is known of a peer. `last_seen`: when it was last connected or heard of by itself, 0 for never; `failures`
-    and `not_before`: dials of the peer as a whole; `added`: when it came into the book.
-    """
-
-    peer: str
-    addrs: tuple[KnownAddr, ...] = ()
-    last_seen: float = 0.0
-    record: bytes | None = None
-    record_seq: int = -1
-    protocols: tuple[str, ...] = ()
-    agent: str = ""
-    tags: frozenset[str] = frozenset()
-    source: str = ""
-    failures: int = 0
-    not_before: float = 0.0
-    added: float = 0.0
-
-    @property
-    def last_success(self) -> float:
-        """When we last reached it, 0 for never."""
-        return max((known.last_success for known in self.addrs), default=0.0)
-
-    @property
-    def worked(self) -> bool:
-        """Whether we ever reached it by an address that is still known."""
-        return any(known.last_success for known in self.addrs)
-
-    def dialable(self, now: float, longest_wait: float = LONGEST_WAIT) -> list[str]:
-        """The addresses whose backoff is over, best first; none while the peer's own isn't."""
-        if waits(self.not_before, now, longest_wait):
-            return []
-        ready = [known for known in self.addrs if not waits(known.not_before, now, longest_wait)]
-        ready.sort(key=lambda known: (not known.worked, known.failures, -known.last_success))
-        return [known.addr for known in ready]
-
-
-def waits(not_before: float, now: float, longest_wait: float = LONGEST_WAIT) -> bool:
-    """Whether a backoff still runs. One that is longer than any is a clock that was set back, and over."""
-    return now < not_before <= now + longest_wait * (1 + JITTER)
-
-
-def plain_addr(addr: str, peer: str) -> str:
-    """An address without /p2p/PEER at its end; "" if it isn't one, or another peer's."""
-    if len(addr) > MAX_ADDR or not _ADDR.fullmatch(addr):
-        return ""
-    before, named, last = addr.rpartition("/p2p/")
-    if not named or "/" in last:  # none at the end: of a relay, say
-        return addr
-    return before if last == peer else ""
 
 
 class Book:
@@ -160,17 +96,18 @@ class Book:
 
         Whether the peer is in the book now. Raises ProtocolError for a record that isn't one, or another peer's.
         """
+        source = bounded_text(source)[:MAX_SOURCE]
         seq = record_seq(record, peer) if record is not None else -1
         entry = self._entries.get(peer)
         if entry is None:
             if not self._make_room(peer):
                 self.refused += 1
                 return False
-            entry = Entry(peer, source=source[:MAX_SOURCE], added=now)
+            entry = Entry(peer, source=source, added=now)
         changed = entry
         if record is not None and seq > entry.record_seq and len(record) <= MAX_RECORD:
             changed = replace(changed, record=record, record_seq=seq)
-        changed = replace(changed, addrs=_with(changed, addrs, source[:MAX_SOURCE]))
+        changed = replace(changed, addrs=with_addrs(changed, addrs, source))
         self._put(changed)
         return True
 
@@ -182,7 +119,7 @@ class Book:
         entry = self._entries[peer]
         addrs = {known.addr: known for known in entry.addrs}
         if addr not in addrs:
-            keep = sorted(entry.addrs, key=_keep_first)[: MAX_ADDRS - 1]
+            keep = sorted(entry.addrs, key=keep_first)[: MAX_ADDRS - 1]
             addrs = {known.addr: known for known in entry.addrs if known in keep}
         known = addrs.get(addr) or KnownAddr(addr, "dial")
         addrs[addr] = replace(known, last_success=now, failures=0, not_before=0.0)
@@ -223,13 +160,13 @@ class Book:
         """What a known peer says of itself."""
         entry = self._entries.get(peer)
         if entry is not None:
-            kept = tuple(protocol for protocol in protocols if len(protocol) <= MAX_TEXT)[:MAX_PROTOCOLS]
-            self._put(replace(entry, protocols=kept, agent=_text(agent)))
+            kept = tuple(bounded_text(protocol) for protocol in protocols if len(protocol) <= MAX_TEXT)[:MAX_PROTOCOLS]
+            self._put(replace(entry, protocols=kept, agent=bounded_text(agent)))
 
     def tag(self, peer: str, tag: str) -> bool:
         """Marks a known peer, at most MAX_TAGS times; whether it is marked so now."""
-        entry = self._entries.get(peer)
-        if entry is None or (tag not in entry.tags and len(entry.tags) >= MAX_TAGS) or len(tag) > MAX_TEXT:
+        entry, tag = self._entries.get(peer), bounded_text(tag)
+        if entry is None or (tag not in entry.tags and len(entry.tags) >= MAX_TAGS):
             return False
         self._put(replace(entry, tags=entry.tags | {tag}))
         return True
@@ -253,10 +190,10 @@ class Book:
         """Entries of a file, joined with what is known. How many of them are in the book now."""
         taken = 0
         for entry in sorted(entries, key=lambda entry: (entry.last_seen, entry.added)):
-            entry = _bounded(entry, now)
+            entry = bounded(entry, now)
             known = self._entries.get(entry.peer)
             if known is not None:
-                entry = _joined(known, entry)
+                entry = joined(known, entry)
             elif not self._make_room(entry.peer):
                 self.refused += 1
                 continue
@@ -323,7 +260,7 @@ class Book:
 
     def _make_room(self, peer: str) -> bool:
         """Whether there is a place for a peer that isn't known."""
-        if not peer or len(peer) > MAX_PEER:
+        if not peer or len(peer) > MAX_PEER or not peer.isascii():
             return False
         if len(self._entries) < self.max_peers:
             return True
@@ -371,83 +308,3 @@ class Book:
     def _after_failure(self, known: KnownAddr, now: float) -> KnownAddr:
         wait = self._wait(known.failures)
         return replace(known, last_failure=now, failures=known.failures + 1, not_before=now + wait)
-
-
-def _text(text: str) -> str:
-    return text[:MAX_TEXT].encode(errors="replace").decode()
-
-
-def _keep_first(known: KnownAddr) -> tuple[bool, int]:
-    """The order of a peer's addresses when some must go; stable, so that of equals the newest is given last."""
-    return not known.worked, known.failures
-
-
-def _with(entry: Entry, addrs: Iterable[str], source: str) -> tuple[KnownAddr, ...]:
-    """The addresses of an entry with new ones, of which MAX_ADDRS are looked at."""
-    known = {a.addr: a for a in entry.addrs}
-    fresh: dict[str, KnownAddr] = {}
-    for text in addrs:
-        addr = plain_addr(text, entry.peer)
-        if addr and addr not in known and addr not in fresh:
-            fresh[addr] = KnownAddr(addr, source)
-            if len(fresh) == MAX_ADDRS:
-                break
-    if not fresh:
-        return entry.addrs
-    # worked ones first, then the newest of those with fewest failures
-    kept = sorted((*reversed(fresh.values()), *reversed(entry.addrs)), key=_keep_first)[:MAX_ADDRS]
-    names = {a.addr for a in kept}
-    return tuple(a for a in (*entry.addrs, *fresh.values()) if a.addr in names)
-
-
-def _joined(one: Entry, other: Entry) -> Entry:
-    """What two entries know of one peer; the later outcome of each address holds."""
-    addrs = {a.addr: a for a in one.addrs}
-    for a in other.addrs:
-        mine = addrs.get(a.addr)
-        if mine is None or (a.last_success, a.last_failure) > (mine.last_success, mine.last_failure):
-            addrs[a.addr] = a
-    newest = max(one, other, key=lambda entry: entry.record_seq)
-    kept = sorted(addrs.values(), key=_keep_first)[:MAX_ADDRS]
-    return replace(
-        one,
-        addrs=tuple(a for a in addrs.values() if a in kept),
-        last_seen=max(one.last_seen, other.last_seen),
-        record=newest.record,
-        record_seq=newest.record_seq,
-        protocols=one.protocols or other.protocols,
-        agent=one.agent or other.agent,
-        tags=frozenset(sorted(one.tags | other.tags)[:MAX_TAGS]),
-    )
-
-
-def _bounded(entry: Entry, now: float) -> Entry:
-    """An entry of a file, within the book's bounds: nothing was later than now, and a record is one."""
-    addrs: dict[str, KnownAddr] = {}
-    for a in entry.addrs:
-        addr = plain_addr(a.addr, entry.peer)
-        if addr and addr not in addrs:
-            success, failure = min(a.last_success, now), min(a.last_failure, now)
-            addrs[addr] = replace(
-                a, addr=addr, source=a.source[:MAX_SOURCE], last_success=success, last_failure=failure
-            )
-    record, seq = entry.record, -1
-    if record is not None:
-        try:
-            seq = record_seq(record, entry.peer)
-        except ProtocolError:
-            record = None
-    if record is not None and len(record) > MAX_RECORD:
-        record, seq = None, -1
-    return replace(
-        entry,
-        addrs=tuple(sorted(addrs.values(), key=_keep_first)[:MAX_ADDRS]),
-        last_seen=min(entry.last_seen, now),
-        added=min(entry.added, now) or now,
-        record=record,
-        record_seq=seq,
-        protocols=tuple(p for p in entry.protocols if len(p) <= MAX_TEXT)[:MAX_PROTOCOLS],
-        agent=_text(entry.agent),
-        tags=frozenset(sorted(tag for tag in entry.tags if len(tag) <= MAX_TEXT)[:MAX_TAGS]),
-        source=entry.source[:MAX_SOURCE],
-    )

@@ -26,7 +26,7 @@ import msgspec
 from node.datadir import locked
 from node.errors import UsageError
 from node.peers.bans import Ban
-from node.peers.book import Entry, KnownAddr
+from node.peers.entry import Entry, KnownAddr
 
 MAX_DAMAGED = 8
 WAL_LIMIT = 4 << 20  # bytes that the log is cut to once its content is in the file
@@ -203,7 +203,7 @@ class BookFile:
         numbers = sorted(
             int(found.name[len(prefix) :]) for found in folder.glob(f"{prefix}*") if found.name[len(prefix) :].isdigit()
         )
-        for number in numbers[: len(numbers) - MAX_DAMAGED + 1]:
+        for number in numbers[: max(0, len(numbers) - MAX_DAMAGED + 1)]:
             for suffix in ("", "-wal", "-shm"):
                 (folder / f"{prefix}{number}{suffix}").unlink(missing_ok=True)
         aside = folder / f"{prefix}{numbers[-1] + 1 if numbers else 1}"

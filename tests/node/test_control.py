@@ -246,7 +246,8 @@ async def test_unknown_call(node):
     with pytest.raises(UsageError) as error:
         await ask(node, "halt")
     assert str(error.value) == (
-        "expected one of the calls connect, disconnect, find_peer, gossip, peers, ping, publish, status, subscribe, "
+        "expected one of the calls addressbook, addressbook_import, connect, disconnect, find_peer, gossip, peers, "
+        "ping, publish, status, subscribe, "
         "got 'halt'"
     )
 
