@@ -163,6 +163,12 @@ class Config:
     dht: Literal["server", "client", "off"] = setting("server", "part played in the distributed hash table")
     kad_protocol: str = advanced("", "protocol ID of the hash table", shown="/vouch/HEX OF THE NETWORK ID/kad/1.0.0")
     dht_refresh_interval: float = advanced(600.0, "seconds between refreshes of the hash table")
+    dht_parallel: int = advanced(3, "requests of one look-up under way at once, beside those that are slow")
+    dht_paths: int = advanced(3, "disjoint paths of a look-up, so that no neighbour decides what it finds")
+    dht_request_timeout: float = advanced(5.0, "seconds that a peer has for an answer, with the dial")
+    dht_store: Literal["file", "memory"] = advanced("file", "where records of others are kept")
+    dht_max_values: int = advanced(4096, "values that are kept for others")
+    dht_max_providers: int = advanced(16_384, "providers that are kept for others")
 
     # Peer exchange
     exchange: Literal["on", "off"] = setting("on", "whether peers are told of other peers, and asked for them")

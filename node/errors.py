@@ -37,3 +37,7 @@ class LimitError(VouchError):
 
 class NotConnectedError(VouchError):
     """There is no admitted connection to the peer."""
+
+
+class NotFoundError(VouchError):
+    """Nobody who was asked has it."""

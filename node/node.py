@@ -130,7 +130,7 @@ class Node:
         )
         if self.exchange is not None:
             self.registry.add(self.exchange.protocol)
-        self.dht = Dht(self.host, self.identify, config) if config.dht != "off" else None
+        self.dht = Dht(self, self.host, self.identify, config) if config.dht != "off" else None
         self.bootstrap = Bootstrap(self.swarm, config)
         self.peers = Peers(self.swarm, self.dialer, self.addressbook, config, score=self._score)
         self.peers.sources.append(self.bootstrap)

@@ -162,10 +162,8 @@ def seal(signer: Signer, addrs: Sequence[str], seq: int) -> bytes:
     return envelope.SerializeToString(deterministic=True)
 
 
-def unseal(data: bytes, can_dial: Callable[[Multiaddr], bool] = lambda _addr: True, *, check: bool = True) -> Record:
-    """What a signed record says. Raises RecordError, and nothing else, whatever the bytes. Without `check` the
-    signature isn't looked at, for records that were verified before.
-    """
+def unseal(data: bytes, can_dial: Callable[[Multiaddr], bool] = lambda _addr: True) -> Record:
+    """What a signed record says. Raises RecordError, and nothing else, whatever the bytes."""
     envelope, record = Envelope(), PeerRecord()
     try:
         envelope.ParseFromString(data)
@@ -187,9 +185,21 @@ def unseal(data: bytes, can_dial: Callable[[Multiaddr], bool] = lambda _addr: Tr
         named = base58.b58encode(record.peer_id[:64]).decode("ascii")
         raise RecordError("peer", f"expected a record signed by the peer that it names, {named}, got {author.peer}'s")
     signature = envelope.signature
-    if check and (len(signature) > MAX_SIGNATURE_BYTES or not author.verify(signature, _unsigned(envelope.payload))):
+    if len(signature) > MAX_SIGNATURE_BYTES or not author.verify(signature, _unsigned(envelope.payload)):
         raise RecordError("signature", f"expected a record with the signature of {author.peer}, got another")
     return Record(author.peer, record.seq, _dialable([info.multiaddr for info in record.addresses], author, can_dial))
+
+
+def addrs_of(data: bytes) -> tuple[str, ...]:
+    """The addresses in a record that was verified before, without /p2p/PEER; none if it is no record."""
+    envelope, record = Envelope(), PeerRecord()
+    try:
+        envelope.ParseFromString(data)
+        record.ParseFromString(envelope.payload)
+    except DecodeError:
+        return ()
+    texts = (readable(info.multiaddr) for info in record.addresses[: 4 * MAX_ADDRS])
+    return tuple(dict.fromkeys(text.partition("/p2p/")[0] for text in texts if text is not None))
 
 
 def _dialable(raw: Sequence[bytes], author: Author, can_dial: Callable[[Multiaddr], bool]) -> tuple[str, ...]:
@@ -211,11 +221,13 @@ def _dialable(raw: Sequence[bytes], author: Author, can_dial: Callable[[Multiadd
 
 @lru_cache(maxsize=REMEMBERED)
 def readable(data: bytes) -> str | None:
-    """A multiaddr's bytes as text; None if they are none, or too many."""
+    """A multiaddr's bytes as text; None if they are none, or too many. Its part before /p2p/ can be read back."""
     if not 0 < len(data) <= MAX_ADDR_BYTES:
         return None
     try:
-        return str(Multiaddr(data)) or None
+        text = str(Multiaddr(data))
+        Multiaddr(text.partition("/p2p/")[0])
+        return text or None
     except Exception:  # the library takes any bytes, and each of its codecs fails in its own way
         return None
 

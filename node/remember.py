@@ -54,7 +54,8 @@ class Remember:
                 self._book.seen(peer)
             case Identified(peer, agent, protocols):
                 known = self._identify.known.get(peer)
-                self._book.learn(peer, known.addrs if known else (), "identify")
+                record = known.record or None if known else None
+                self._book.learn(peer, known.addrs if known else (), "identify", record=record)
                 self._book.describe(peer, protocols=protocols, agent=agent)
             case Refused(peer):
                 self._book.failed(peer, "")

@@ -167,7 +167,10 @@ class Swarm(LibP2PSwarm):
 
     def can_dial(self, addr: Multiaddr) -> bool:
         """Whether a transport of this node dials such an address."""
-        return self.transport_manager.transport_for_dialing(addr) is not None
+        try:
+            return self.transport_manager.transport_for_dialing(addr) is not None
+        except Exception:  # strangers' addresses: each transport, and each codec under it, fails in its own way
+            return False
 
     async def dial_address(self, addr: Multiaddr, peer_id: ID) -> Connection:
         """Dials one address, to the verdict. The deadline is the caller's.

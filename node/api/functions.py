@@ -14,8 +14,9 @@ import msgspec
 import trio
 from libp2p.peer.id import ID
 
-from node.api import addressbook, gossip
+from node.api import addressbook, dht, gossip
 from node.api import peers as peers_api
+from node.api.dht import PeerName
 from node.errors import NotConnectedError, UsageError, VouchError
 from node.node import Node, parse_peer_addr, parse_peer_id
 from protocols import ProtocolError, StreamError
@@ -33,12 +34,6 @@ class Address(msgspec.Struct, forbid_unknown_fields=True):
     """`address`: a multiaddr that ends in /p2p/PEERID."""
 
     address: str
-
-
-class PeerName(msgspec.Struct, forbid_unknown_fields=True):
-    """`peer`: a peer ID."""
-
-    peer: str
 
 
 class PingWhom(msgspec.Struct, forbid_unknown_fields=True):
@@ -116,13 +111,6 @@ class Pinged(msgspec.Struct):
     rtts: list[float]
     lost: int
     error: str = ""
-
-
-class Found(msgspec.Struct):
-    """The addresses of a peer; none if it wasn't found."""
-
-    peer: str
-    addrs: list[str]
 
 
 async def status(node: Node, _params: Nothing) -> Status:
@@ -210,13 +198,6 @@ async def ping(node: Node, params: PingWhom) -> Pinged:
     return Pinged(str(peer_id), rtts, 0)
 
 
-async def find_peer(node: Node, params: PeerName) -> Found:
-    """Looks a peer up in the network's Kademlia."""
-    if node.dht is None:
-        raise UsageError('expected dht = "server" or "client" for a look-up, this node runs with "off"')
-    return Found(params.peer, await node.dht.find_peer(parse_peer_id(params.peer)))
-
-
 async def _reach(node: Node, target: str) -> ID:
     if target.startswith("/"):
         return (await node.connect(target)).peer_id
@@ -239,7 +220,12 @@ CALLS: dict[str, Call] = {
     "connect": Call(connect, Address),
     "disconnect": Call(disconnect, PeerName),
     "ping": Call(ping, PingWhom),
-    "find_peer": Call(find_peer, PeerName),
+    "find_peer": Call(dht.find_peer, PeerName),
+    "dht_provide": Call(dht.provide, dht.Content),
+    "dht_find_providers": Call(dht.find_providers, dht.ProvidersOf),
+    "dht_put": Call(dht.put, dht.KeyValue),
+    "dht_get": Call(dht.get, dht.Key),
+    "dht_withdraw": Call(dht.withdraw, dht.Key),
     "ban": Call(peers_api.ban, peers_api.Ban),
     "unban": Call(peers_api.unban, peers_api.Target),
     "bans": Call(peers_api.bans, peers_api.NoQuery),

@@ -12,6 +12,10 @@ A handler takes the parsed arguments and returns an exit status. Beside the sett
               interval             key inspect    file (Path)
     publish   topic, file, type    subscribe      topic, count (or None), raw
     addressbook list, export       addressbook import  file
+    dht find-peer         peer     dht find-providers  cid, count
+    dht provide           cid      dht withdraw        key
+    dht put               key,     dht get             key, out (Path or None)
+                          file
     measure propagation            nodes, messages, size, rate, seed, full_mesh, out (Path or None)
     all but run: json (bool)       run, config show and those that ask a running node: config (Path or None)
 """
@@ -186,9 +190,33 @@ def _build() -> _Parser:
         "vouch addressbook import peers.jsonl",
     )
     imported.add_argument("file", metavar="FILE", nargs="?", default="-", help="what was exported; - is standard input")
-    for parser in (status, peers, connect, ping, publish, subscribe, listed, exported, imported):
+    for parser in (status, peers, connect, ping, publish, subscribe, listed, exported, imported, *_add_dht(commands)):
         _add_json(parser)
         _add_settings(parser, REMOTE_SETTINGS)
+
+    walk = _command(
+        commands,
+        "explore",
+        "node.cli.explore:run",
+        "walk the network outward from one node, and tell who is there and who knows whom",
+        "vouch explore /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW... --dot --out network.dot",
+        after="It runs a short-lived node of its own. Ctrl-C ends the walk and tells what was found so far.",
+    )
+    walk.add_argument("address", metavar="MULTIADDR", help="address of the first node, ending in /p2p/PEERID")
+    walk.add_argument(
+        "--max-nodes", metavar="N", type=_count, default=500, help="nodes to look for at most (default: %(default)s)"
+    )
+    walk.add_argument(
+        "--timeout", metavar="S", type=_seconds, default=60.0, help="seconds to walk at most (default: %(default)s)"
+    )
+    walk.add_argument(
+        "--rate", metavar="N", type=_rate, default=20.0, help="dials a second at most (default: %(default)s)"
+    )
+    walk.add_argument("--out", metavar="FILE", type=Path, help="write JSON there, or DOT if it ends in .dot or .gv")
+    form = walk.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="JSON for programs instead of text for people")
+    form.add_argument("--dot", action="store_true", help="a graph for Graphviz instead")
+    _add_settings(walk, ("network_id", "admission", "client_version", "kad_protocol", "dial_timeout"))
 
     demo = _command(
         commands,
@@ -256,6 +284,29 @@ def _build() -> _Parser:
     _add_json(show)
     _add_settings(show, SETTINGS)
     return root
+
+
+def _add_dht(commands: _Commands) -> list[_Parser]:
+    dht = _group(commands, "dht", "find and store in the network's hash table", "vouch dht find-peer 12D3KooW...")
+    key, cid = "/pk/PEER, or of a namespace that a program has registered", "content identifier, such as bafkrei..."
+    table = (
+        ("find-peer", "find_peer", "find a peer's addresses", "12D3KooW...", "peer", "ID of the peer"),
+        ("provide", "provide", "tell the network that this node has something", "bafkrei...", "cid", cid),
+        ("find-providers", "find_providers", "find who has something", "bafkrei... --count 5", "cid", cid),
+        ("put", "put", "store a value in the network", "/pk/12D3KooW... key.pb", "key", key),
+        ("get", "get", "print the value under a key", "/pk/12D3KooW... --out key.pb", "key", key),
+        ("withdraw", "withdraw", "publish a value or CID no more", "bafkrei...", "key", "the key, or the CID"),
+    )
+    made = {}
+    for name, function, text, example, argument, what in table:
+        made[name] = _command(dht, name, f"node.cli.dht:{function}", text, f"vouch dht {name} {example}")
+        made[name].add_argument(argument, metavar=argument.upper(), help=what)
+    made["put"].add_argument("file", metavar="FILE", nargs="?", default="-", help="the value; - is standard input")
+    made["get"].add_argument("--out", metavar="FILE", type=Path, help="write the value there")
+    made["find-providers"].add_argument(
+        "--count", metavar="N", type=_count, default=20, help="providers at most (default: %(default)s)"
+    )
+    return list(made.values())
 
 
 def _command(commands: _Commands, name: str, runs: str, text: str, example: str, *, after: str = "") -> _Parser:

@@ -30,7 +30,7 @@ from node.log import get_logger
 from node.peers.addressbook import AddressBook
 from node.peers.book import Entry
 from node.peers.reach import Reach, reach_of, reach_of_ip, subnet_of
-from node.records import RecordError, Records, readable, unseal
+from node.records import RecordError, Records, addrs_of, readable
 from node.swarm import Swarm
 from protocols import Network, NotSupported, Protocol, ProtocolError, StreamError
 from protocols.exchange.service import Exchange
@@ -58,23 +58,39 @@ class BookDirectory:
     def __init__(self, book: AddressBook, rng: random.Random) -> None:
         self._book = book
         self._rng = rng
+        self._lock = trio.Lock()
         self._listed: list[Candidate] = []
-        self._listed_at = -math.inf
+        self._listed_until = -math.inf
         self._addrs: OrderedDict[tuple[str, int], tuple[str, ...]] = OrderedDict()
 
-    def candidates(self) -> Sequence[Candidate]:
-        """At most CONSIDERED of them: the last seen, and some of the others by lot."""
-        now = self._book.clock()
-        age = now - self._listed_at
-        if not 0 <= age < (FRESH_FOR if len(self._listed) >= MANY else FRESH_FOR_FEW):
-            tested = [entry for entry in self._book.entries() if entry.record is not None and self._tested(entry, now)]
+    async def refresh(self) -> None:
+        """Lists anew who could be told of, if it is time: at most CONSIDERED, the last seen and some of the others."""
+        async with self._lock:
+            if trio.current_time() < self._listed_until:
+                return
+            now = self._book.clock()
+            tested: list[Entry] = []
+            for number, entry in enumerate(self._book.entries(), 1):
+                if entry.record is not None and self._tested(entry, now):
+                    tested.append(entry)
+                if number % 1024 == 0:
+                    await trio.lowlevel.checkpoint()
             if len(tested) > CONSIDERED:
                 tested.sort(key=lambda entry: -entry.last_seen)
                 half = CONSIDERED // 2
                 tested = tested[:half] + self._rng.sample(tested[half:], half)
-            found = [self._candidate(entry, now) for entry in tested]
-            self._listed = [candidate for candidate in found if candidate is not None]
-            self._listed_at = now
+            listed: list[Candidate] = []
+            for number, entry in enumerate(tested, 1):
+                candidate = self._candidate(entry, now)
+                if candidate is not None:
+                    listed.append(candidate)
+                if number % 32 == 0:
+                    await trio.lowlevel.checkpoint()
+            self._listed = listed
+            self._listed_until = trio.current_time() + (FRESH_FOR if len(listed) >= MANY else FRESH_FOR_FEW)
+
+    def candidates(self) -> Sequence[Candidate]:
+        """Those of the last `refresh`."""
         return self._listed
 
     def candidate(self, peer: str) -> Candidate | None:
@@ -104,11 +120,7 @@ class BookDirectory:
         key = entry.peer, entry.record_seq
         named = self._addrs.get(key)
         if named is None:
-            try:
-                named = unseal(entry.record, check=False).addrs
-            except RecordError:  # from an imported file
-                named = ()
-            self._addrs[key] = named
+            named = self._addrs[key] = addrs_of(entry.record)
             if len(self._addrs) > REMEMBERED:
                 self._addrs.popitem(last=False)
         return named
@@ -138,7 +150,8 @@ class NodeExchange:
         self._feed: Feed | None = None
         self._rounds = Rounds(config.exchange_interval, hungry_pause=HUNGRY_PAUSE, rng=rng)
         self._changed = trio.Event()
-        self.directory: Directory = BookDirectory(book, rng or random.Random())
+        self._directory = BookDirectory(book, rng or random.Random())
+        self.directory: Directory = self._directory
         self.exchange = Exchange(
             network,
             self,
@@ -238,10 +251,6 @@ class NodeExchange:
 
     def _on_event(self, event: Event) -> None:
         if isinstance(event, Identified):
-            known = self._identify.known.get(event.peer)
-            if known is not None and known.record:
-                addrs = self._records.verify(known.record).addrs
-                self._book.learn(event.peer, addrs, "identify", record=known.record)
             if PROTOCOL_ID in event.protocols:
                 self._rounds.met(event.peer, trio.current_time())
             else:
@@ -251,6 +260,10 @@ class NodeExchange:
             self._rounds.gone(event.peer)
 
     # what the rules ask of the node
+
+    async def refresh(self) -> None:
+        """Lists who could be told of, if it is time."""
+        await self._directory.refresh()
 
     def now(self) -> float:
         """The address book's clock."""
@@ -281,8 +294,8 @@ class NodeExchange:
             return
         said = [text for text in map(readable, alive.multiaddrs) if text is not None]
         plain = [addr for addr, _, named in (text.partition("/p2p/") for text in said) if named in ("", peer)]
-        dialable = [addr for addr in plain if self._swarm.can_dial(Multiaddr(addr))]
-        addrs = _of_use(dialable, self.whereabouts(peer)[1])
+        useful = _of_use(plain, self.whereabouts(peer)[1])
+        addrs = [addr for addr in useful if self._swarm.can_dial(Multiaddr(addr))]
         if addrs:
             self._feed.found(peer, addrs)
 

@@ -13,9 +13,12 @@ the address that was dialled longest ago is forgotten.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from node.peers.limits import ip_group
-from node.peers.reach import Reach, reach_of_ip
+from node.peers.reach import CACHED, Reach, reach_of_ip
+
+_group = lru_cache(maxsize=CACHED)(ip_group)
 
 
 @dataclass(slots=True)
@@ -47,7 +50,7 @@ class DialBudget:
         """Whether `ip` may be dialled now; if so, that is counted."""
         if reach_of_ip(ip) is Reach.LOOPBACK:
             return True
-        group = ip_group(ip)
+        group = _group(ip)
         account = self._settled(group, now)
         if account.tokens < 1:
             self.refused += 1
@@ -64,12 +67,12 @@ class DialBudget:
         """Seconds until `ip` may be dialled; 0 if it may now."""
         if reach_of_ip(ip) is Reach.LOOPBACK:
             return 0.0
-        account = self._settled(ip_group(ip), now)
+        account = self._settled(_group(ip), now)
         return max(0.0, 1 - account.tokens) * account.period
 
     def succeeded(self, ip: str, now: float) -> None:
         """A dial that was taken has led to the peer that was meant: it is given back, failures are forgotten."""
-        account = self._accounts.get(ip_group(ip))
+        account = self._accounts.get(_group(ip))
         if account is not None:
             self._settle(account, now)
             account.tokens = min(float(self.burst), account.tokens + 1)
@@ -77,7 +80,7 @@ class DialBudget:
 
     def failed(self, ip: str, now: float) -> None:
         """A dial that was taken has led nowhere, or to somebody else."""
-        account = self._accounts.get(ip_group(ip))
+        account = self._accounts.get(_group(ip))
         if account is not None:
             self._settle(account, now)
             account.period = min(self.longest, 2 * account.period)

@@ -47,6 +47,7 @@ def reach_of(addr: str) -> Reach | None:
     return Reach.PRIVATE if name.endswith(".local") else Reach.PUBLIC
 
 
+@lru_cache(maxsize=CACHED)
 def reach_of_ip(host: str) -> Reach | None:
     """The reach of an IP address; None if nobody can dial it, or it is none."""
     try:

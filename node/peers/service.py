@@ -37,7 +37,7 @@ from node.events import (
 from node.log import get_logger
 from node.peers.addressbook import AddressBook
 from node.peers.bans import parse_target
-from node.peers.book import plain_addr
+from node.peers.entry import plain_addr
 from node.peers.choice import Dial, Targets, host
 from node.peers.faults import Faults
 from node.peers.feed import run_source

@@ -43,6 +43,9 @@ class Surroundings(typing.Protocol):
 
     directory: Directory
 
+    async def refresh(self) -> None:
+        """Called before `directory` is asked: what takes longer than a moment is done here."""
+
     def own_addrs(self, peer: str) -> Sequence[bytes]:
         """Our multiaddrs as that peer may know them, at most 16."""
 
@@ -131,6 +134,8 @@ class Exchange:
             if refusal.flood:
                 self._on_fault(peer, FLOOD, text)
             raise Flood(text)
+
+        await self._around.refresh()
 
         def draw(limit: int) -> tuple[bytes, ...]:
             group, reach = self._around.whereabouts(peer)

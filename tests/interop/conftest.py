@@ -100,7 +100,7 @@ def here():
 
     @asynccontextmanager
     async def start(*, identity: Identity | None = None, **settings):
-        config = Config(**{"listen": (LOOPBACK,), **settings})
+        config = Config(**{"listen": (LOOPBACK,), "dht_store": "memory", **settings})
         local = Local(Node(config, identity=identity or Identity.generate(), protocols=[ECHO]))
         async with local.node:
             yield local

@@ -201,6 +201,8 @@ async def test_identify(here, dialler):
         identified = await local.event(Identified, peer=go.peer_id)
         known = local.node.identify.known[go.peer_id]
         assert known.agent == identified.agent == GO_VERSION
+        record = local.node.records.verify(known.record)  # and we take theirs
+        assert (record.peer, [f"{addr}/p2p/{record.peer}" for addr in record.addrs]) == (go.peer_id, go.addrs)
         assert {ECHO.id, "/ipfs/ping/1.0.0", "/ipfs/id/1.0.0"} <= set(known.protocols)
         assert go.addr in {f"{addr}/p2p/{go.peer_id}" for addr in known.addrs}
 

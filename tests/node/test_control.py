@@ -246,9 +246,10 @@ async def test_unknown_call(node):
     with pytest.raises(UsageError) as error:
         await ask(node, "halt")
     assert str(error.value) == (
-        "expected one of the calls addressbook, addressbook_import, connect, disconnect, find_peer, gossip, peers, "
-        "ping, publish, status, subscribe, "
-        "got 'halt'"
+        "expected one of the calls add_peer, addressbook, addressbook_import, ban, bans, connect, "
+        "dht_find_providers, dht_get, dht_provide, dht_put, dht_withdraw, disconnect, find_peer, gossip, "
+        "peers, ping, protect_peer, publish, remove_peer, status, subscribe, unban, unprotect_peer, got "
+        "'halt'"
     )
 
 

@@ -5,12 +5,19 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from hypothesis import example, given
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from libp2p.crypto import rsa as rsa_keys
+from libp2p.crypto.ed25519 import Ed25519PublicKey
+from libp2p.crypto.exceptions import CryptographyError
 from libp2p.crypto.rsa import create_new_key_pair as rsa_key_pair
 from libp2p.crypto.secp256k1 import create_new_key_pair as secp256k1_key_pair
 from libp2p.peer.envelope import consume_envelope, seal_record
 from libp2p.peer.id import ID
+from libp2p.peer.pb.crypto_pb2 import PublicKey
 from libp2p.peer.pb.envelope_pb2 import Envelope
 from libp2p.peer.pb.peer_record_pb2 import PeerRecord as Message
 from libp2p.peer.peer_record import PeerRecord
@@ -18,7 +25,7 @@ from multiaddr import Multiaddr
 
 from node.identity import Identity
 from node.records import MAX_ADDRS, MAX_RECORD, PAYLOAD_TYPE, RecordError, Records, _unsigned, seal, unseal
-from protocols.messages.authors import Ed25519Signer, peer_id_of
+from protocols.messages.authors import ECDSA, RSA, Ed25519Signer, encode_key, peer_id_of
 
 ADDR = "/ip4/93.184.216.34/tcp/4001"
 IDENTITY = Identity(bytes(range(32)))
@@ -149,6 +156,7 @@ def test_addresses_are_those_that_can_be_read_and_dialled():
     assert len(unseal(forged(addresses=many)).addrs) == MAX_ADDRS
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=512))
 @example(seal(SIGNER, [ADDR], 5))
 def test_any_bytes_are_a_record_or_a_record_error(data):
@@ -159,6 +167,23 @@ def test_any_bytes_are_a_record_or_a_record_error(data):
     assert len(record.addrs) <= MAX_ADDRS
 
 
+TCP = Multiaddr("/ip4/93.184.216.34/tcp/1").to_bytes()
+# codes of what is text or has a length of its own: dns, dns4, unix, p2p, garlic64, http-path, certhash, memory
+CODES = [b"\x35", b"\x36", b"\x90\x03", b"\xa5\x03", b"\xbe\x03", b"\xe1\x03", b"\xd2\x03", b"\x89\x06"]
+PARTS = st.tuples(st.sampled_from(CODES), st.binary(max_size=20)).map(
+    lambda part: part[0] + bytes([len(part[1])]) + part[1]
+)
+
+
+@settings(deadline=None)
+@given(st.lists(st.one_of(PARTS, PARTS.map(lambda part: TCP + part), st.binary(max_size=20)), max_size=4))
+def test_any_addresses_in_a_well_signed_record_are_kept_or_left_out(said):
+    record = unseal(forged(addresses=[Message.AddressInfo(multiaddr=addr) for addr in said]))
+    for addr in record.addrs:
+        assert str(Multiaddr(addr))
+
+
+@settings(deadline=None)
 @given(st.data())
 def test_a_record_that_was_spoiled_says_the_same_or_is_refused(data):
     good = seal(SIGNER, [ADDR], 5)
@@ -166,3 +191,44 @@ def test_a_record_that_was_spoiled_says_the_same_or_is_refused(data):
     spoiled = good[:at] + bytes([good[at] ^ data.draw(st.integers(1, 255))]) + good[at + 1 :]
     with contextlib.suppress(RecordError):
         assert unseal(spoiled) == unseal(good)
+
+
+# why it isn't py-libp2p's (docs/upstream.md)
+
+
+def test_stock_parses_keys_of_any_size(monkeypatch):
+    parsed, parse = [], rsa_keys.RSA.import_key
+    monkeypatch.setattr(rsa_keys.RSA, "import_key", lambda data, *more: parsed.append(len(data)) or parse(data, *more))
+    large = rsa.RSAPublicNumbers(65537, (1 << 16_000) | 12345).public_key()
+    der = large.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    record = forged(key=PublicKey(Type=RSA, Data=der).SerializeToString())
+    with pytest.raises(CryptographyError):
+        consume_envelope(record, "libp2p-peer-record")
+    assert parsed == [len(der)]  # it looks at the size afterwards
+    assert refused(unseal, record) == "form"
+    assert parsed == [len(der)]
+
+
+def test_stock_takes_no_ecdsa_keys():
+    private = ec.generate_private_key(ec.SECP256R1())
+    key = encode_key(ECDSA, private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo))
+
+    class Signer:
+        public_key = key
+
+        def sign(self, data):
+            return private.sign(data, ec.ECDSA(SHA256()))
+
+    record = seal(Signer(), [ADDR], 1)
+    assert unseal(record).addrs == (ADDR,)
+    with pytest.raises(ValueError, match="Unknown key type"):
+        consume_envelope(record, "libp2p-peer-record")
+
+
+def test_stock_verifies_a_record_each_time_it_comes(monkeypatch):
+    record, verified = seal(SIGNER, [ADDR], 1), []
+    verify = Ed25519PublicKey.verify
+    monkeypatch.setattr(Ed25519PublicKey, "verify", lambda *args: verified.append(1) or verify(*args))
+    for _ in range(3):
+        consume_envelope(record, "libp2p-peer-record")
+    assert len(verified) == 3
