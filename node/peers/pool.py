@@ -465,6 +465,8 @@ class Pool:
             self._dial_tested(now, actions, entry, addrs, "feeler")
 
     def _test(self, now: float, actions: list[Action]) -> None:
+        if not self.targets.probes:
+            return
         for known in self.peers.values():
             if known.outbound or known.tests_left <= 0 or known.peer in self._testing or now < self._test_at:
                 continue

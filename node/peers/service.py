@@ -383,6 +383,8 @@ class Peers:
         match event:
             case Admitted(peer, addr, direction):
                 pool.connected(now, peer, addr, outbound=direction == "outbound", asked=peer in self._asked)
+                if peer in self._protected:
+                    self.book.tag(peer, PROTECTED)  # it is in the book now
             case Disconnected(peer):
                 pool.disconnected(now, peer)
             case Identified(peer):
@@ -430,8 +432,16 @@ class Peers:
 def targets(config: Config) -> Targets:
     """The pool's settings. Without a pool it wants nobody and drops nobody; static and bootstrap peers are kept."""
     if config.pool == "off":
-        times = {"retry_min": config.bootstrap_retry_min, "retry_max": config.bootstrap_retry_max}
-        return Targets(low=0, target=0, high=1 << 30, outbound=0, feeler_interval=1e9, **times)  # type: ignore[arg-type]
+        return Targets(
+            low=0,
+            target=0,
+            high=1 << 30,
+            outbound=0,
+            feeler_interval=1e9,
+            probes=False,
+            retry_min=config.bootstrap_retry_min,
+            retry_max=config.bootstrap_retry_max,
+        )
     return Targets(
         low=config.low_peers,
         target=config.target_peers,

@@ -159,7 +159,8 @@ async def test_a_second_node_on_the_file_is_refused_and_told_why(path):
 
 
 async def test_two_nodes_on_one_data_directory(tmp_path):
-    config = Config(data_dir=tmp_path, listen=("/ip4/127.0.0.1/tcp/0",), dht="off", gossip="off", heartbeat="off")
+    off = dict.fromkeys(("dht", "gossip", "heartbeat", "pool"), "off")
+    config = Config(data_dir=tmp_path, listen=("/ip4/127.0.0.1/tcp/0",), **off)
     async with Node(config) as node:
         assert node.addressbook.path == config.addressbook_path
         with pytest.raises(UsageError, match=r"another node \(process [0-9]+\) uses the address book in "):
