@@ -277,10 +277,11 @@ class Node:
         return connection
 
     async def disconnect(self, peer: str) -> None:
-        """Closes every connection to a peer. Raises NotConnectedError."""
+        """Closes every connection to a peer; the pool leaves it alone for minutes then. Raises NotConnectedError."""
         peer_id = parse_peer_id(peer)
         if peer_id not in self.swarm.connections:
             raise NotConnectedError(f"there is no connection to {peer}")
+        self.peers.leave(peer)
         await self.swarm.close_peer(peer_id)
 
     @asynccontextmanager

@@ -23,7 +23,7 @@ from node.discovery.addresses import NodeLinks, to_texts
 from node.discovery.dhtfile import batch_of, file_of
 from node.discovery.source import Feed
 from node.errors import NotFoundError, UsageError
-from node.events import Event, Identified
+from node.events import Banned, Event, Identified
 from node.host import Host
 from node.identify import IdentifyService
 from node.identity import Identity
@@ -266,6 +266,10 @@ class Dht:
             self._feed.found(to_text(peer), to_texts(addrs), told_by=to_text(sender))
 
     def _on_event(self, event: Event) -> None:
+        if isinstance(event, Banned):
+            if event.target in self.table():
+                self.forget(event.target)
+            return
         if not isinstance(event, Identified):
             return
         peer = to_bytes(event.peer)

@@ -45,6 +45,8 @@ ALONE_PATIENCE = 600.0
 PATIENCE = 60.0
 # a peer that leaves sooner than this has no place for us
 STEADY = 30.0
+# how long one that a user has disconnected isn't dialled
+UNWANTED = 600.0
 # looking for candidates in vain: again after these seconds
 LOOK_FIRST, LOOK_LONGEST_LOW, LOOK_LONGEST = 0.5, 2.0, 10.0
 MAX_RESERVE = 256
@@ -113,6 +115,7 @@ class Pool:
         self._kept_retry = Backoff(targets.retry_min, targets.retry_max, capacity=4 * MAX_RESERVE, rng=self._rng)
         self._retry = Backoff(targets.retry_min, RETRY_LONGEST, capacity=4096, rng=self._rng)
         self._left = Backoff(STEADY, 20 * STEADY, capacity=4096, rng=self._rng)
+        self._unwanted = Backoff(UNWANTED, UNWANTED, capacity=4096, rng=self._rng)
         self._dropping: dict[str, str] = {}
         self._surplus: set[str] | None = None
         self._rate = TokenBucket(targets.dial_rate, max(1, targets.max_dials), now)
@@ -252,6 +255,10 @@ class Pool:
         if peer in self.peers:
             self.peers[peer].asked = True
             self._surplus = None
+
+    def leave(self, now: float, peer: str) -> None:
+        """A user closes the connections to that peer: it isn't dialled again for a while, unless it is static."""
+        self._unwanted.failed(peer, now)
 
     def _mark(self, peer: str) -> None:
         self._surplus = None
@@ -416,6 +423,7 @@ class Pool:
             and peer not in self._reserve
             and peer not in self._static
             and not self._left.remaining(peer, now)
+            and not self._unwanted.remaining(peer, now)
         )
 
     def _choice(self, now: float, limit: int) -> Choice:

@@ -310,6 +310,12 @@ class Peers:
         """What a connected peer is worth: by heartbeats, gossip, and the rules it broke. Below 0: it misbehaves."""
         return self._outside_score(peer) - self.faults.points(peer, trio.current_time())
 
+    def leave(self, peer: str) -> None:
+        """A user is about to close the connections to that peer: the pool doesn't dial it for minutes, unless it is
+        static."""
+        if self._pool is not None:
+            self._pool.leave(trio.current_time(), peer)
+
     def asked(self, peer: str) -> None:
         """A user wants the connection that comes about now, so the pool's diversity leaves it alone."""
         if self._pool is not None:

@@ -279,3 +279,12 @@ async def test_a_node_whose_file_cant_be_used_serves_all_the_same(tmp_path, capl
         await eventually(lambda: "dht_file_unusable" in caplog.text)
         assert await node.dht.provide(b"cid") == 0
         assert recorder.events is not None
+
+
+async def test_a_banned_peer_leaves_the_table(autojump_clock):
+    async with MemNet() as net, mem_node(net, A) as a, mem_node(net, B) as b:
+        await a.connect(b.addrs[0])
+        await in_tables(a, b)
+        await a.peers.ban(b.peer_id, "a test")
+        await trio.sleep(0.1)
+        assert a.dht.table() == []

@@ -153,3 +153,17 @@ async def test_a_protected_peer_stays_where_others_are_too_many(autojump_clock):
         await trio.sleep(30)
         assert c.peer_id in a.connected_peers()
         assert [row.tags for row in a.peers.list() if row.peer == c.peer_id] == [("protected", "user")]
+
+
+async def test_a_peer_that_a_user_disconnected_is_left_alone_for_a_while(autojump_clock):
+    async with MemNet() as net, mem_node(net, A, **ON) as a, mem_node(net, B, **QUIET) as b:
+        await a.connect(b.addrs[0])
+        await trio.sleep(60)
+        await a.disconnect(b.peer_id)
+        await trio.sleep(500)
+        assert a.connected_peers() == []
+        await trio.sleep(500)
+        assert a.connected_peers() == [b.peer_id], "it is known, and nobody else is there"
+        await a.disconnect(b.peer_id)
+        await a.connect(b.addrs[0])
+        assert a.connected_peers() == [b.peer_id], "a user may dial whom a user has disconnected"
