@@ -23,7 +23,8 @@ from multiaddr import Multiaddr
 
 from node.errors import RefusedError, VouchError
 from node.events import Identified
-from node.node import Node, parse_peer_addr, parse_peer_id
+from node.names import parse_peer_addr, parse_peer_id
+from node.node import Node
 from node.peers.budget import DialBudget
 from node.peers.reach import reach_of
 from node.records import readable

@@ -11,17 +11,14 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import lru_cache
 from types import TracebackType
 
-import multihash
 import trio
 from libp2p.abc import ITransport
-from libp2p.peer.id import ID
-from libp2p.peer.peerinfo import info_from_p2p_addr
 from multiaddr import Multiaddr
 
 from node import host as hosts
+from node import rules
 from node.config import Config
 from node.connection import Connection
 from node.discovery.bootstrap import Bootstrap
@@ -36,6 +33,7 @@ from node.gossip import NodeGossip
 from node.identify import IdentifyService
 from node.identity import Identity, load_or_make_key
 from node.log import get_logger
+from node.names import parse_peer_addr, parse_peer_id
 from node.peers.addressbook import AddressBook
 from node.peers.service import Peers
 from node.point import RendezvousPoint
@@ -46,13 +44,9 @@ from node.topics import Topics
 from node.watch import Watch
 from protocols import NotConnected, Protocol, Stream
 from protocols.gossip import Gossip, GossipParams
-from protocols.handshake.engine import Rules
-from protocols.handshake.wire import Hello, parse_version
-from protocols.heartbeat.engine import Params, Rtt
+from protocols.heartbeat.engine import Rtt
 from protocols.heartbeat.service import HEARTBEAT
 from protocols.messages import Answer, Message, MessageDropped, MessageError, Messages, SubProtocol
-from protocols.messages import Rules as MessageRules
-from protocols.messages.authors import Ed25519Signer
 from protocols.ping import PING, ping
 
 log = get_logger("node")
@@ -81,14 +75,14 @@ class Node:
         self.identity = identity or load_or_make_key(config.key_path)[0]
         self.events = Events()
         self.events.subscribe(log_event)
-        message_rules = _message_rules(config, self.identity)
+        message_rules = rules.message_rules(config, self.identity)
         self.messages = Messages(self, message_rules, on_rejected=self._message_rejected, on_failed=_handler_failed)
         self.registry = Registry([PING, HEARTBEAT, *map(self._as_protocol, protocols)])
         self.host = hosts.build(
             config,
             self.identity.key_pair(),
             message_rules.signer,
-            _rules(config),
+            rules.admission_rules(config),
             self.registry,
             self.events,
             transports,
@@ -148,7 +142,7 @@ class Node:
         self.peers.sources += [source for source in sources if source is not None]
         for peer in self._gossip.direct if self._gossip is not None else ():
             self.peers.protect(peer, "gossip", remember=False)
-        self.watch = Watch(self, self.swarm, _heartbeat(config)) if config.heartbeat == "on" else None
+        self.watch = Watch(self, self.swarm, rules.heartbeat_params(config)) if config.heartbeat == "on" else None
         self.started_at = 0.0
         self._life: AbstractAsyncContextManager[None] | None = None
 
@@ -378,17 +372,6 @@ class Node:
         self.events.emit(MessageRejected(error.peer, protocol, error.reason, str(error), dropped))
 
 
-def _message_rules(config: Config, identity: Identity) -> MessageRules:
-    return MessageRules(
-        signer=Ed25519Signer(identity.secret),
-        network_id=config.network_id_bytes,
-        client_version=config.client_version,
-        signatures=config.signatures == "on",
-        max_age=config.message_max_age,
-        max_ahead=config.message_max_ahead,
-    )
-
-
 def _handler_failed(error: Exception, protocol: str, peer: str) -> None:
     log.error("handler_failed", peer=peer, protocol=protocol, exc_info=error)
 
@@ -397,42 +380,3 @@ def _checked(peer: str) -> str:
     """`peer`, if it is a peer ID. Raises UsageError."""
     parse_peer_id(peer)
     return peer
-
-
-def _rules(config: Config) -> Rules:
-    try:
-        hello = Hello(config.client_version, config.network_id_bytes)
-    except ValueError as error:
-        raise UsageError(f"client_version: {error}") from None
-    return Rules(hello, {name: parse_version(version) for name, version in config.min_versions.items()})
-
-
-def _heartbeat(config: Config) -> Params:
-    return Params(
-        interval=config.heartbeat_interval,
-        window=config.heartbeat_window,
-        flaky_at=config.heartbeat_flaky,
-        steady_at=config.heartbeat_steady,
-    )
-
-
-@lru_cache(maxsize=1024)
-def parse_peer_id(text: str) -> ID:
-    """A peer ID from its text. Raises UsageError."""
-    try:
-        peer_id = ID.from_base58(text)
-        multihash.decode(peer_id.to_bytes())  # the library takes any base58 for a peer ID
-    except (ValueError, TypeError):
-        raise UsageError(f"expected a peer ID such as 12D3KooW…, got {text!r}") from None
-    return peer_id
-
-
-def parse_peer_addr(text: str) -> tuple[ID, Multiaddr]:
-    """A peer and its address from a multiaddr that ends in /p2p/PEERID. Raises UsageError."""
-    try:
-        addr = Multiaddr(text)
-        return info_from_p2p_addr(addr).peer_id, addr
-    except Exception as error:  # two libraries, a dozen kinds of error for bad text; all mean the same to a caller
-        raise UsageError(
-            f"expected an address such as /ip4/192.0.2.1/tcp/4001/p2p/12D3KooW…, got {text!r}: {error}"
-        ) from None

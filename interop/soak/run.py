@@ -24,7 +24,8 @@ from interop.soak import watch
 from interop.soak.traffic import ACTIONS, Action, Fault, Moved, is_cut_off, served
 from node.config import Config
 from node.identity import Identity
-from node.node import Node, parse_peer_id
+from node.names import parse_peer_id
+from node.node import Node
 from protocols import ProtocolError, StreamError
 
 LISTEN = "/ip4/127.0.0.1/tcp/0"

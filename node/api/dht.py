@@ -6,7 +6,8 @@ import msgspec
 
 from node.discovery.dht import Dht
 from node.errors import UsageError
-from node.node import Node, parse_peer_id
+from node.names import parse_peer_id
+from node.node import Node
 from protocols.kad.cid import multihash_of
 
 

@@ -18,7 +18,8 @@ from node.api import addressbook, dht, gossip, rendezvous
 from node.api import peers as peers_api
 from node.api.dht import PeerName
 from node.errors import NotConnectedError, UsageError, VouchError
-from node.node import Node, parse_peer_addr, parse_peer_id
+from node.names import parse_peer_addr, parse_peer_id
+from node.node import Node
 from protocols import ProtocolError, StreamError
 
 # a series of pings occupies its caller; who wants more calls again

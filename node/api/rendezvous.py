@@ -6,7 +6,8 @@ import msgspec
 
 from node.envelopes import open_record
 from node.errors import UsageError, VouchError
-from node.node import Node, parse_peer_addr
+from node.names import parse_peer_addr
+from node.node import Node
 from protocols.rendezvous.rules import Row
 from protocols.rendezvous.service import discover as ask
 from protocols.rendezvous.wire import MAX_NAMESPACE, Refused, Register

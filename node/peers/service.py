@@ -471,7 +471,7 @@ def _answered(error: VouchError) -> bool:
 
 @functools.lru_cache(maxsize=4096)
 def _is_peer_id(text: str) -> bool:
-    from node.node import parse_peer_id
+    from node.names import parse_peer_id
 
     try:
         parse_peer_id(text)

@@ -15,7 +15,8 @@ from multiaddr import Multiaddr
 from node.errors import BackoffError, DialError, RefusedError
 from node.events import Admitted, Disconnected, Refused
 from node.identity import Identity
-from node.node import Node, parse_peer_addr
+from node.names import parse_peer_addr
+from node.node import Node
 from node.upgrade import multistream
 from protocols.ping import PING, ping
 from tests.cancelling import cancelled_at

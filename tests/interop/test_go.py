@@ -15,7 +15,7 @@ from interop.peer import Peer
 from node.errors import BackoffError, RefusedError
 from node.events import Admitted, Disconnected, Identified, Refused
 from node.identity import Identity
-from node.node import parse_peer_addr, parse_peer_id
+from node.names import parse_peer_addr, parse_peer_id
 from protocols import Protocol
 
 pytestmark = [pytest.mark.interop, pytest.mark.usefixtures("go", "no_traceback")]

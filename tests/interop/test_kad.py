@@ -16,7 +16,7 @@ import pytest
 from interop.peer import Peer, PeerError
 from node.errors import NotFoundError, UsageError
 from node.identity import Identity
-from node.node import parse_peer_id
+from node.names import parse_peer_id
 
 PREFIX = "/vouch/kad-test"
 START = {"go": (Peer.go, "--handshake=false"), "rust": (Peer.rust,)}

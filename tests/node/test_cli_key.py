@@ -231,7 +231,7 @@ def test_rare_settings_are_apart_in_help(capsys):
 
 
 def test_version(capsys, monkeypatch):
-    monkeypatch.setattr("node.cli.parser.node_version", lambda: "1.2.3")
+    monkeypatch.setattr("node.cli.arguments.node_version", lambda: "1.2.3")
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == "vouch 1.2.3\n"
 
