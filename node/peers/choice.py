@@ -24,7 +24,7 @@ class Targets:
     high: int = 100
     outbound: int = 20
     max_dials: int = 16
-    dial_rate: float = 2.0
+    dial_rate: float = 4.0
     grace: float = 30.0
     subnet_share: float = 0.125
     source_share: float = 0.5

@@ -37,8 +37,8 @@ from node.events import (
 from node.log import get_logger
 from node.peers.addressbook import AddressBook
 from node.peers.bans import parse_target
-from node.peers.entry import plain_addr
 from node.peers.choice import Dial, Targets, host
+from node.peers.entry import plain_addr
 from node.peers.faults import Faults
 from node.peers.feed import run_source
 from node.peers.pool import Drop, Low, Pool, Probe
@@ -160,8 +160,10 @@ class Peers:
         if self.book.ban_of(peer=dial.peer) is not None:
             pool.failed(trio.current_time(), dial.peer)
             return
+        # whom an operator names may be far away; of the others there are many
+        timeout = self._config.pool_dial_timeout if dial.why in ("pool", "feeler") else None
         try:
-            await self.dialer.dial(peer_id, [Multiaddr(addr) for addr in dial.addrs])
+            await self.dialer.dial(peer_id, [Multiaddr(addr) for addr in dial.addrs], timeout=timeout)
         except VouchError as error:
             now = trio.current_time()
             wait = pool.failed(now, dial.peer, answered=_answered(error))
