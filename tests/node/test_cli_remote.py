@@ -34,7 +34,7 @@ class Peer:
 def peers(tmp_path_factory):
     """Two nodes that don't know each other: the one whose commands are tested, and one to talk with."""
     folder = tmp_path_factory.mktemp("remote")
-    flags = ("--network-id", NETWORK, "--listen", LOOPBACK, "--log-format", "json", "--data-dir")
+    flags = ("--network-id", NETWORK, "--pool", "off", "--listen", LOOPBACK, "--log-format", "json", "--data-dir")
     with Running(*flags, folder / "ours") as ours, Running(*flags, folder / "theirs") as theirs:
         found = []
         for name, running in (("ours", ours), ("theirs", theirs)):
