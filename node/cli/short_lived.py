@@ -28,7 +28,7 @@ def run(config: Config, command: Callable[[Ask], int]) -> int:
     """Runs `command` with a function that asks such a node, in the form of `Client.call`; its exit status."""
     configure(form="text", level="error", stream=sys.stderr)
     return trio.run(
-        _run, dataclasses.replace(config, listen=(), bootstrap=(), dht="off", addressbook="memory"), command
+        _run, dataclasses.replace(config, listen=(), bootstrap=(), dht="off", pool="off", addressbook="memory"), command
     )
 
 

@@ -270,7 +270,7 @@ class Pool:
             self._fill(now, actions)
         if now >= self._feel_at:
             self._feel(now, actions)
-        if now >= self._test_at:
+        if now >= self._test_at and self.targets.target:
             self._test(now, actions)
         low = self._count() < self.targets.low
         if low and not self._was_low:
@@ -284,7 +284,7 @@ class Pool:
         if self._missing() > 0:
             times.append(max(self._look_at, self._rate_at))
         times += [now + self._kept_retry.remaining(peer, now) for peer in self._static if self._free(peer)]
-        if any(not peer.outbound and peer.tests_left for peer in self.peers.values()):
+        if self.targets.target and any(not peer.outbound and peer.tests_left for peer in self.peers.values()):
             times.append(max(self._test_at, now + TEST_PAUSE))
         if self._crowded():
             graces = (peer.since + self.targets.grace for peer in self.peers.values())

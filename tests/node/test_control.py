@@ -28,7 +28,13 @@ STRANGER = Identity.generate().peer_id
 @asynccontextmanager
 async def node_at(data_dir, **settings):
     """A node on loopback."""
-    settings = {"network_id": NETWORK, "listen": ("/ip4/127.0.0.1/tcp/0",), "data_dir": data_dir, **settings}
+    settings = {
+        "network_id": NETWORK,
+        "listen": ("/ip4/127.0.0.1/tcp/0",),
+        "data_dir": data_dir,
+        "pool": "off",
+        **settings,
+    }
     async with Node(Config(**settings), identity=Identity.generate()) as node:
         yield node
 
