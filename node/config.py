@@ -128,7 +128,8 @@ class Config:
     high_peers: int = setting(100, "peers above which the worst are dropped")
     outbound_peers: int = setting(20, "peers, at least, that the node chooses itself, however many others come in")
     pool_dials: int = advanced(16, "dials that the pool has under way at once")
-    pool_dial_rate: float = advanced(2.0, "dials a second that it begins, on average", form="RATE")
+    pool_dial_timeout: float = advanced(5.0, "seconds that such a dial may take, if dial_timeout isn't less")
+    pool_dial_rate: float = advanced(4.0, "dials a second that it begins, on average", form="RATE")
     peer_grace: float = advanced(30.0, "seconds that a new peer isn't judged")
     subnet_share: float = advanced(
         0.125, "part of the outbound peers, at most, in one IPv4 /16 or IPv6 /32", form="PART"

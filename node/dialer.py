@@ -62,21 +62,23 @@ class Dialer:
             raise DialError(f"no address of {peer_id} is known") from error
         return await self.dial(peer_id, addrs)
 
-    async def dial(self, peer_id: ID, addrs: Sequence[Multiaddr]) -> Connection:
-        """An admitted connection to the peer, by one of `addrs`. Safe to cancel.
+    async def dial(self, peer_id: ID, addrs: Sequence[Multiaddr], *, timeout: float | None = None) -> Connection:
+        """An admitted connection to the peer, by one of `addrs`, within `timeout` seconds (at most and by default
+        `dial_timeout`). Safe to cancel.
 
         Raises RefusedError, BackoffError, LimitError, and DialError naming what each address answered.
         """
         if peer_id == self.swarm.self_id:
             raise DialError(f"{peer_id} is this node itself")
+        timeout = min(timeout or self.config.dial_timeout, self.config.dial_timeout)
         failures: list[Exception] = []
         unanswered: list[Multiaddr] = []
         try:
-            with trio.fail_after(self.config.dial_timeout):
+            with trio.fail_after(timeout):
                 return await self._dial(peer_id, addrs, failures, unanswered)
         except trio.TooSlowError:
             pass
-        failures.append(DialError(f"no answer within {self.config.dial_timeout:g} s"))
+        failures.append(DialError(f"no answer within {timeout:g} s"))
         self.unreachable.failed(str(peer_id), trio.current_time())
         if unanswered:
             for addr in unanswered:

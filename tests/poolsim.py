@@ -18,7 +18,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-from node.discovery.exchange import HUNGRY_PAUSE
+from node.discovery.exchange import HALF_LIFE, HUNGRY_PAUSE
 from node.discovery.rounds import Rounds
 from node.peers.addressbook import AddressBook
 from node.peers.choice import Dial, Targets
@@ -27,7 +27,7 @@ from node.peers.reach import subnet_of
 from protocols.exchange.share import Candidate, Share, ShareParams
 
 RTT = 0.04
-DIAL_TIMEOUT = 10.0
+DIAL_TIMEOUT = 5.0
 SILENCE = 45.0
 SETTLE = 0.05  # what happens within this is looked at together, as a busy node does
 EXCHANGE_INTERVAL, AT_ONCE = 600.0, 4
@@ -50,7 +50,7 @@ class Directory:
             self._listed = [
                 Candidate(e.peer, e.peer.encode() + RECORD, e.last_seen, 2, 2)
                 for e in self._node.book.entries()
-                if any(a.worked for a in e.addrs)
+                if any(a.last_success and not a.failures for a in e.addrs)
             ]
         return self._listed
 
@@ -74,7 +74,7 @@ class SimNode:
         self.book = book or AddressBook(None, clock=lambda: EPOCH + network.now, rng=rng)
         self.pool = Pool(targets, self.book, us=self.id, now=network.now, rng=rng)
         self.book.book.connected = self.pool.peers.__contains__
-        self.share = Share(ShareParams(), rng=rng)
+        self.share = Share(ShareParams(half_life=HALF_LIFE), rng=rng)
         self.rounds = Rounds(EXCHANGE_INTERVAL, hungry_pause=HUNGRY_PAUSE, rng=rng)
         self.directory = Directory(self)
         self.asking = 0

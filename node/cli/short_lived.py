@@ -36,6 +36,7 @@ def run(config: Config, command: Callable[[Ask], int]) -> int:
             rendezvous=(),
             rendezvous_point="off",
             dht="off",
+            pool="off",
             addressbook="memory",
         ),
         command,

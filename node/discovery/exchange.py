@@ -37,8 +37,11 @@ from protocols.exchange.service import Exchange
 from protocols.exchange.share import Candidate, Directory, ShareParams
 from protocols.exchange.wire import MAX_MULTIADDRS, PROTOCOL_ID, Alive
 
-# what worked longer ago isn't told
+# what worked longer ago isn't told, nor what has failed since
 MAX_AGE = 7 * 24 * 3600.0
+# of the weight of those that were seen so long ago: where nodes come and go quickly, most of a long-lived node's book
+# are gone, and newcomers must be told of those that are there
+HALF_LIFE = 600.0
 # how long the list of those who could be told of is used (a young node's grows quickly), and how many they are
 FRESH_FOR, FRESH_FOR_FEW = 60.0, 1.0
 MANY = 100
@@ -112,7 +115,11 @@ class BookDirectory:
         return Candidate(entry.peer, entry.record, entry.last_seen, reach, min(reaches))
 
     def _tested(self, entry: Entry, now: float) -> list[str]:
-        return [known.addr for known in entry.addrs if known.worked and now - known.last_success <= MAX_AGE]
+        return [
+            known.addr
+            for known in entry.addrs
+            if known.last_success and not known.failures and now - known.last_success <= MAX_AGE
+        ]
 
     def _named(self, entry: Entry) -> tuple[str, ...]:
         """The addresses in its record, which was verified when it was learned."""
@@ -155,7 +162,7 @@ class NodeExchange:
         self.exchange = Exchange(
             network,
             self,
-            ShareParams(interval=config.exchange_window),
+            ShareParams(interval=config.exchange_window, half_life=HALF_LIFE),
             on_heard=self._heard,
             on_fault=self._fault,
             rng=rng,

@@ -17,21 +17,18 @@ from node.peers.standing import Peer, subnet
 
 @dataclass(frozen=True, kw_only=True)
 class Targets:
-    """The pool's settings; their defaults are `Config`'s. Times in seconds, shares of 1. `probes`: whether it is
-    tested where those who dialled us can be dialled.
-    """
+    """The pool's settings; their defaults are `Config`'s. Times in seconds, shares of 1."""
 
     low: int = 20
     target: int = 40
     high: int = 100
     outbound: int = 20
     max_dials: int = 16
-    dial_rate: float = 2.0
+    dial_rate: float = 4.0
     grace: float = 30.0
     subnet_share: float = 0.125
     source_share: float = 0.5
     feeler_interval: float = 60.0
-    probes: bool = True
     retry_min: float = 1.0
     retry_max: float = 60.0
 

@@ -278,7 +278,7 @@ class Pool:
             self._fill(now, actions)
         if now >= self._feel_at:
             self._feel(now, actions)
-        if now >= self._test_at:
+        if now >= self._test_at and self.targets.target:
             self._test(now, actions)
         low = self._count() < self.targets.low
         if low and not self._was_low:
@@ -292,7 +292,7 @@ class Pool:
         if self._missing() > 0:
             times.append(max(self._look_at, self._rate_at))
         times += [now + self._kept_retry.remaining(peer, now) for peer in self._static if self._free(peer)]
-        if any(not peer.outbound and peer.tests_left for peer in self.peers.values()):
+        if self.targets.target and any(not peer.outbound and peer.tests_left for peer in self.peers.values()):
             times.append(max(self._test_at, now + TEST_PAUSE))
         if self._crowded():
             graces = (peer.since + self.targets.grace for peer in self.peers.values())
@@ -473,8 +473,6 @@ class Pool:
             self._dial_tested(now, actions, entry, addrs, "feeler")
 
     def _test(self, now: float, actions: list[Action]) -> None:
-        if not self.targets.probes:
-            return
         for known in self.peers.values():
             if known.outbound or known.tests_left <= 0 or known.peer in self._testing or now < self._test_at:
                 continue

@@ -161,8 +161,10 @@ class Peers:
         if self.book.ban_of(peer=dial.peer) is not None:
             pool.failed(trio.current_time(), dial.peer)
             return
+        # whom an operator names may be far away; of the others there are many
+        timeout = self._config.pool_dial_timeout if dial.why in ("pool", "feeler") else None
         try:
-            await self.dialer.dial(peer_id, [Multiaddr(addr) for addr in dial.addrs])
+            await self.dialer.dial(peer_id, [Multiaddr(addr) for addr in dial.addrs], timeout=timeout)
         except VouchError as error:
             now = trio.current_time()
             wait = pool.failed(now, dial.peer, answered=_answered(error))
@@ -444,7 +446,6 @@ def targets(config: Config) -> Targets:
             high=1 << 30,
             outbound=0,
             feeler_interval=1e9,
-            probes=False,
             retry_min=config.bootstrap_retry_min,
             retry_max=config.bootstrap_retry_max,
         )

@@ -30,7 +30,7 @@ class Attacker(SimNode):
 
 
 def eclipse(
-    honest: int, identities: int, minutes: int, targets: Targets, *, seed: int = 1, restarts: bool
+    honest: int, identities: int, minutes: float, targets: Targets, *, seed: int = 1, restarts: bool
 ) -> dict[str, float]:
     """A victim begins (`restarts`: begins anew, with its book) under attack: what part of its outbound is honest."""
     network = Network(seed=seed, targets=targets)
@@ -46,7 +46,7 @@ def eclipse(
     if restarts:
         network.run(300)
     lowest, shares, slots = 1.0, list[float](), 0
-    for second in range(60 * minutes):
+    for second in range(int(60 * minutes)):
         # inbound slots: whoever isn't connected with the victim dials it, and some of the others, to be told of
         for attacker in rng.sample(gang, min(50, len(gang))):
             network.join(attacker, victim)
@@ -93,12 +93,12 @@ def check(result: dict[str, float]) -> None:
 @pytest.mark.bar_quick
 @pytest.mark.parametrize("restarts", [False, True], ids=["new", "restarted"])
 def test_bar_eclipse_quick(restarts: bool) -> None:
-    check(eclipse(30, 150, 2, QUICK, restarts=restarts))
+    check(eclipse(30, 150, 1.5, QUICK, restarts=restarts))
 
 
 @pytest.mark.bar_quick
 def test_the_attack_succeeds_where_subnets_have_no_limit() -> None:
-    result = eclipse(30, 150, 2, replace(QUICK, subnet_share=1.0), restarts=True)
+    result = eclipse(30, 150, 1.5, replace(QUICK, subnet_share=1.0), restarts=True)
     assert result["lowest_honest_share"] < 0.5, result
 
 

@@ -89,7 +89,14 @@ async def vouch(
         limits = dict.fromkeys(("max_connections", "max_inbound", "max_connections_per_ip"), connections)
         limits |= {"max_half_open": HALF_OPEN, "max_half_open_per_ip": HALF_OPEN}
     config = Config(
-        listen=(LISTEN,), dht="off", heartbeat="off", gossip="off", upgrade=upgrade, admission=admission, **limits
+        listen=(LISTEN,),
+        dht="off",
+        heartbeat="off",
+        gossip="off",
+        pool="off",
+        upgrade=upgrade,
+        admission=admission,
+        **limits,
     )
     node = Node(config, identity=Identity.generate(), protocols=[perf_protocol(), echo_protocol(), asked("signed")])
     # a node signs or it doesn't: what it costs is measured beside it
