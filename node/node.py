@@ -9,7 +9,8 @@ made --__aenter__ / run--> serving --__aexit__ / cancelled--> closed (within a s
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 
@@ -66,10 +67,12 @@ class Node:
         protocols: Iterable[Protocol | SubProtocol] = (),
         transports: Sequence[ITransport] | None = None,
         gossip_params: GossipParams | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """Puts the parts together; nothing runs yet. Without `identity` the key of the data directory is used (and made
         at first start), without `transports` TCP. `gossip_params` are the gossip router's; what a message may be old is
-        how long it remembers messages at least.
+        how long it remembers messages at least. `clock`: Unix time, for what outlives the node (whom it knows, bans,
+        records); simulations give their own.
         """
         self.config = config
         self.identity = identity or load_or_make_key(config.key_path)[0]
@@ -103,6 +106,7 @@ class Node:
             max_bans=config.max_bans,
             first_wait=config.redial_backoff_min,
             longest_wait=config.redial_backoff_max,
+            clock=clock,
         )
         self.remember = Remember(self.addressbook, self.events, self.dialer, self.identify)
         self._gossip = (
@@ -127,9 +131,11 @@ class Node:
         )
         if self.exchange is not None:
             self.registry.add(self.exchange.protocol)
-        self.dht = Dht(self, self.host, self.identify, self.identity, config) if config.dht != "off" else None
+        self.dht = (
+            Dht(self, self.host, self.identify, self.identity, config, clock=clock) if config.dht != "off" else None
+        )
         self.point = (
-            RendezvousPoint(self.registry, self.identify, self.events, config)
+            RendezvousPoint(self.registry, self.identify, self.events, config, clock=clock)
             if config.rendezvous_point != "off"
             else None
         )

@@ -70,6 +70,7 @@ __all__ = [
 PORT = 4001
 FIRST_FREE_PORT = 49152
 NEGOTIATION_TIMEOUT = 10.0
+SOME_DAY = 1.8e9
 
 _YES, _NO = b"\x01", b"\x00"
 
@@ -207,7 +208,16 @@ def mem_node(
         protocols=protocols,
         transports=[net.transport(ip)],
         gossip_params=gossip_params,
+        clock=_unix_time,
     )
+
+
+def _unix_time() -> float:
+    """Simulated: some day, and what has passed since on trio's clock."""
+    try:
+        return SOME_DAY + trio.current_time()
+    except RuntimeError:
+        return SOME_DAY  # nothing runs yet
 
 
 class MemTransport(ITransport):

@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import random
 import sqlite3
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import trio
@@ -70,6 +71,7 @@ class Dht:
         identity: Identity,
         config: Config,
         *,
+        clock: Callable[[], float] = time.time,
         rng: random.Random | None = None,
     ) -> None:
         self.protocol = config.kademlia_protocol
@@ -88,6 +90,7 @@ class Dht:
             records=records,
             paths=config.dht_paths,
             serves=config.dht == "server",
+            wall=clock,
             rng=self._rng,
         )
         self._file = file_of(config, identity)

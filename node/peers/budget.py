@@ -85,6 +85,11 @@ class DialBudget:
             self._settle(account, now)
             account.period = min(self.longest, 2 * account.period)
 
+    def forgive(self, since: float) -> None:
+        """Forgets what was dialled at `since` or later: it was our own network that was away."""
+        for group in [group for group, account in self._accounts.items() if account.at >= since]:
+            del self._accounts[group]
+
     def _settled(self, group: str, now: float) -> _Account:
         account = self._accounts.get(group)
         if account is None:

@@ -80,7 +80,14 @@ class Probe:
     addr: str
 
 
-Action = Dial | Drop | Low | Probe
+@dataclass(frozen=True)
+class Back:
+    """A peer is connected after so many seconds without any: what failed meanwhile says nothing of the others."""
+
+    seconds: float
+
+
+Action = Dial | Drop | Low | Probe | Back
 
 
 class Pool:
@@ -128,6 +135,7 @@ class Pool:
         self._feel_at = now + targets.feeler_interval * self._rng.random()
         self._alone_since: float | None = now
         self._recovering_until = now
+        self._back: float | None = None
         self._progress = now
         self._answered = 0  # peers that said no since we were alone: the network is there
         self._was_low = True
@@ -152,6 +160,8 @@ class Pool:
         if source:
             self.budget.succeeded(host(addr), now)
         if self._alone_since is not None:
+            self._back = now - self._alone_since
+            self.budget.forgive(self._alone_since)
             self._alone_since = None
             self._recovering_until = now + RECOVERY
             self._retry = Backoff(self.targets.retry_min, RETRY_LONGEST, capacity=4096, rng=self._rng)
@@ -270,6 +280,9 @@ class Pool:
     def poll(self, now: float) -> list[Action]:
         """What is to be done now. Each Drop is followed by `disconnected`, each Dial by `done` or `failed`."""
         actions: list[Action] = []
+        if self._back is not None:
+            actions.append(Back(self._back))
+            self._back = None
         self._trim(now, actions)
         for peer, addrs in self._static.items():
             if self._free(peer) and not self._kept_retry.remaining(peer, now):

@@ -41,7 +41,7 @@ from node.peers.choice import Dial, Targets, host
 from node.peers.entry import plain_addr
 from node.peers.faults import Faults
 from node.peers.feed import run_source
-from node.peers.pool import Drop, Low, Pool, Probe
+from node.peers.pool import Back, Drop, Low, Pool, Probe
 from node.peers.standing import subnet
 from node.swarm import Swarm
 from node.tasks import TaskStatus
@@ -150,6 +150,9 @@ class Peers:
                         nursery.start_soon(self._drop, peer, reason)
                     case Probe():
                         nursery.start_soon(self._test, pool, action)
+                    case Back(seconds):
+                        self.book.forgive(self.book.clock() - seconds)
+                        pool.learned(now)
                     case Low(peers):
                         self.swarm.events.emit(PoolLow(peers, pool.targets.low))
             with trio.move_on_at(pool.next_wakeup(now)):

@@ -11,7 +11,7 @@ from node import Node
 from tests.memnet import MemNet, mem_node
 
 OUTAGE = 300.0
-BACK = 300.0
+BACK = 60.0
 LOW, TARGET = 4, 6
 POOL = {
     "pool": "on",

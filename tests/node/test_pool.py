@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from node.peers.addressbook import AddressBook
 from node.peers.choice import Dial, Targets
 from node.peers.faults import Faults
-from node.peers.pool import ALONE_PATIENCE, Drop, Low, Pool, Probe
+from node.peers.pool import ALONE_PATIENCE, Back, Drop, Low, Pool, Probe
 from node.peers.standing import Peer, extras, inbound_victim, subnet
 
 SMALL = Targets(low=2, target=4, high=8, outbound=2, grace=10, feeler_interval=1e6)
@@ -173,6 +173,23 @@ def test_the_isolated_try_the_best_again_and_again_and_all_at_once_when_one_answ
     for dial in found[1:]:
         world.pool.failed(world.now, dial.peer)
     assert len(world.dials()) == 3
+
+
+def test_what_failed_while_nobody_was_connected_is_forgiven():
+    world = World(Targets(low=2, target=4, high=8, outbound=3, grace=10, feeler_interval=1e6))
+    world.know("a")
+    world.connect("a")
+    world.know("b", worked=False, net="20.9")
+    world.at(100).pool.disconnected(100, "a")
+    for now in range(101, 2000):
+        for dial in world.at(now).dials():
+            world.book.failed(dial.peer, dial.addrs[0])
+            world.pool.failed(world.now, dial.peer)
+    assert world.pool.budget.wait("20.9.0.1", world.now) > 100, "on hearsay, ever more seldom"
+    world.connect("a")
+    actions = world.poll()
+    assert actions[0] == Back(1899)
+    assert [action.peer for action in actions if isinstance(action, Dial)] == ["b"]
 
 
 def test_a_peer_that_leaves_at_once_is_left_alone_for_a_while():
