@@ -12,7 +12,7 @@ import time
 import pytest
 
 from node.cli import main
-from tests.node.test_cli_remote import _environment, _logging, nobody, vouch  # noqa: F401  fixtures
+from tests.node.test_cli_remote import _environment, nobody, vouch  # noqa: F401  fixtures
 from tests.node.test_cli_run import LOOPBACK, Running, ask, client_of
 
 NETWORK = "explore-tests"
