@@ -15,6 +15,7 @@ import time
 import typing
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import trio
@@ -130,20 +131,20 @@ class Kademlia:
         """Where a peer is: by its own word if it could be reached, else by others'; empty if nobody knows."""
         if peer == self.local:
             return self.links.own_addrs()
-        if not self.links.is_connected(peer):
-            claimed: dict[bytes, None] = {}
+        if self.links.is_connected(peer) and (told := self.links.told(peer, self.local)):
+            return told  # one that dialled us may not have said yet where it is
+        claimed: dict[bytes, None] = {}
 
-            def named(lookup: Lookup, _candidate: Candidate, answer: Message) -> None:
-                for other in answer.closer:
-                    if other.id == peer:
-                        claimed.update(dict.fromkeys(other.addrs))
-                if self.links.is_connected(peer):
-                    lookup.stop()
+        def named(lookup: Lookup, _candidate: Candidate, answer: Message) -> None:
+            for other in answer.closer:
+                if other.id == peer:
+                    claimed.update(dict.fromkeys(other.addrs))
+            if self.links.is_connected(peer) and self.links.told(peer, self.local):
+                lookup.stop()
 
-            await self._look_up(peer, Type.FIND_NODE, self.paths, named, until=peer)
-            if not self.links.is_connected(peer):
-                return tuple(claimed)[: self.params.max_addrs]
-        return self.links.told(peer, self.local)
+        await self._look_up(peer, Type.FIND_NODE, self.paths, named, until=peer)
+        told = self.links.told(peer, self.local) if self.links.is_connected(peer) else ()
+        return told or tuple(claimed)[: self.params.max_addrs]
 
     async def closest(self, key: bytes, *, paths: int | None = None) -> list[bytes]:
         """The k peers nearest to a key that answered, nearest first."""
@@ -217,7 +218,8 @@ class Kademlia:
         outdated = [peer for peer, value in found.items() if value != best and peer != self.local]
         stale = outdated + [peer for peer in without if peer in nearest]
         if self.serves and kept is not None and kept.value != best:
-            self.records.put(key, best, self.local, self.wall())
+            with suppress(RecordRefusedError):  # the answer is one all the same
+                self.records.put(key, best, self.local, self.wall())
         if stale:  # those who should have it get it
             await self._tell(stale[: self.params.k], Message(Type.PUT_VALUE, key, Record(key, best)))
         return best

@@ -82,6 +82,37 @@ async def test_a_peer_is_found_through_others(autojump_clock):
         assert await c.kad.find_peer(d.id) == (addr_of(d.ip),)
 
 
+async def test_a_peer_that_is_connected_and_has_not_said_where_it_is_is_where_others_say(autojump_clock, monkeypatch):
+    async with MemNet() as net:
+        a, b, c = made(net, 3)
+        await meet(a, b)
+        await meet(c, b)
+        await meet(c, a)
+        told = type(a).told
+        monkeypatch.setattr(a, "told", lambda peer, asker: () if peer == c.id else told(a, peer, asker))
+        assert a.is_connected(c.id)
+        assert await a.kad.find_peer(c.id) == (addr_of(c.ip),)
+
+
+async def test_a_value_that_cannot_be_kept_is_an_answer_all_the_same(autojump_clock):
+    class First:
+        def validate(self, key, value):
+            pass
+
+        def select(self, key, values):
+            return 0
+
+    async with MemNet() as net:
+        hosts = await ring(net, 4)
+        for host in hosts:
+            host.kad.validators.register("first", First())
+        now = hosts[0].kad.wall()
+        hosts[0].kad.records.put(b"/first/x", b"2", hosts[0].id, now)
+        for host in hosts[1:]:
+            host.kad.records.put(b"/first/x", b"1", host.id, now)
+        assert await hosts[0].kad.get(b"/first/x") == b"1"
+
+
 async def test_a_client_finds_and_is_found_but_is_in_no_table(autojump_clock):
     async with MemNet() as net:
         a, b = made(net, 2)
