@@ -32,3 +32,13 @@ def parse_peer_addr(text: str) -> tuple[ID, Multiaddr]:
         raise UsageError(
             f"expected an address such as /ip4/192.0.2.1/tcp/4001/p2p/12D3KooW…, got {text!r}: {error}"
         ) from None
+
+
+@lru_cache(maxsize=4096)
+def is_peer_id(text: str) -> bool:
+    """Whether a text is a peer ID."""
+    try:
+        parse_peer_id(text)
+    except UsageError:
+        return False
+    return True

@@ -5,6 +5,7 @@ from __future__ import annotations
 from node.config import Config
 from node.errors import UsageError
 from node.identity import Identity
+from node.peers.choice import Targets
 from protocols.handshake.engine import Rules
 from protocols.handshake.wire import Hello, parse_version
 from protocols.heartbeat.engine import Params
@@ -40,4 +41,32 @@ def heartbeat_params(config: Config) -> Params:
         window=config.heartbeat_window,
         flaky_at=config.heartbeat_flaky,
         steady_at=config.heartbeat_steady,
+    )
+
+
+def pool_targets(config: Config) -> Targets:
+    """The pool's settings. Without a pool it wants nobody and drops nobody; static and bootstrap peers are kept."""
+    if config.pool == "off":
+        return Targets(
+            low=0,
+            target=0,
+            high=1 << 30,
+            outbound=0,
+            feeler_interval=1e9,
+            retry_min=config.bootstrap_retry_min,
+            retry_max=config.bootstrap_retry_max,
+        )
+    return Targets(
+        low=config.low_peers,
+        target=config.target_peers,
+        high=config.high_peers,
+        outbound=config.outbound_peers,
+        max_dials=config.pool_dials,
+        dial_rate=config.pool_dial_rate,
+        grace=config.peer_grace,
+        subnet_share=config.subnet_share,
+        source_share=config.source_share,
+        feeler_interval=config.feeler_interval,
+        retry_min=config.bootstrap_retry_min,
+        retry_max=config.bootstrap_retry_max,
     )

@@ -9,7 +9,6 @@ What is decided is `node.peers.pool`'s; here it gets its events, its time and it
 
 from __future__ import annotations
 
-import functools
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -35,14 +34,16 @@ from node.events import (
     Unbanned,
 )
 from node.log import get_logger
+from node.names import is_peer_id, parse_peer_id
 from node.peers.addressbook import AddressBook
-from node.peers.bans import parse_target
-from node.peers.choice import Dial, Targets, host
+from node.peers.banning import Banning
+from node.peers.choice import Dial, host
 from node.peers.entry import plain_addr
 from node.peers.faults import Faults
 from node.peers.feed import run_source
 from node.peers.pool import Back, Drop, Low, Pool, Probe
 from node.peers.standing import subnet
+from node.rules import pool_targets
 from node.swarm import Swarm
 from node.tasks import TaskStatus
 from protocols import ProtocolError
@@ -95,12 +96,13 @@ class Peers:
         self._rng = rng or random.Random()
         self._pool: Pool | None = None
         self._static: dict[str, list[str]] = {}
-        self._protected: dict[str, set[str]] = {}
+        self._protected: dict[str, dict[str, bool]] = {}  # tags, and whether they outlive the node
         self._asked: dict[str, int] = {}
         self._bootstraps: set[str] = set()
         self._changed = trio.Event()
         self._nursery: trio.Nursery | None = None
-        swarm.banned = self._ban_reason
+        self._banning = Banning(swarm, book, spared=lambda peer: peer in self._protected or peer in self._static)
+        swarm.banned = self._banning.reason
         swarm.events.subscribe(self._on_event)
 
     # life
@@ -109,7 +111,7 @@ class Peers:
         """Runs until cancelled. The address book is open, the swarm serves, and nobody is connected yet."""
         now = trio.current_time()
         self._pool = pool = Pool(
-            targets(self._config),
+            pool_targets(self._config),
             self.book,
             us=str(self.swarm.self_id),
             now=now,
@@ -206,7 +208,7 @@ class Peers:
         connected, for ever: it is remembered over restarts. Raises UsageError.
         """
         plain, _, peer = addr.rpartition("/p2p/")
-        if not plain or not _is_peer_id(peer):
+        if not plain or not is_peer_id(peer):
             raise UsageError(f"expected an address such as /ip4/192.0.2.1/tcp/4001/p2p/12D3KooW…, got {addr!r}")
         if not self._dialable(plain):
             raise UsageError(f"expected an address that this node can dial, got {addr!r}")
@@ -225,7 +227,7 @@ class Peers:
 
     async def remove(self, peer: str) -> None:
         """Forgets a peer, static or not, and closes its connections. It may be heard of again. Raises UsageError."""
-        _check_peer_id(peer)
+        parse_peer_id(peer)
         self._static.pop(peer, None)
         self._protected.pop(peer, None)
         if self._pool is not None:
@@ -238,8 +240,8 @@ class Peers:
         """The pool doesn't drop that peer, until each tag is taken off again; over restarts, unless `remember` says no.
         Raises UsageError.
         """
-        _check_peer_id(peer)
-        self._protected.setdefault(peer, set()).add(tag)
+        parse_peer_id(peer)
+        self._protected.setdefault(peer, {})[tag] = remember
         if remember:
             self.book.tag(peer, PROTECTED)
         if self._pool is not None:
@@ -247,12 +249,13 @@ class Peers:
 
     def unprotect(self, peer: str, tag: str = "user") -> None:
         """Takes a tag off. Raises UsageError."""
-        _check_peer_id(peer)
-        tags = self._protected.get(peer, set())
-        tags.discard(tag)
+        parse_peer_id(peer)
+        tags = self._protected.get(peer, {})
+        tags.pop(tag, None)
+        if not any(tags.values()):
+            self.book.untag(peer, PROTECTED)
         if not tags:
             self._protected.pop(peer, None)
-            self.book.untag(peer, PROTECTED)
             if self._pool is not None:
                 self._pool.protect(peer, on=False)
                 self._wake()
@@ -264,29 +267,11 @@ class Peers:
         Raises UsageError for a bad target, LimitError if there is no place for one more, and VouchError if it couldn't
         be written: it holds all the same, until the node ends.
         """
-        target = parse_target(target)
-        if seconds is not None and not seconds > 0:
-            raise UsageError(f"expected a ban of more than 0 seconds, got {seconds:g}")
-        if target == str(self.swarm.self_id):
-            raise UsageError(f"{target}: that is this node itself")
-        try:
-            await self.book.ban(target, reason, seconds=seconds)
-        finally:
-            await self._enforce()
-        if self._pool is not None:
-            self._pool.remove_static(target)
-        self._static.pop(target, None)
-        self.book.untag(target, STATIC)
-        self.swarm.events.emit(Banned(target, reason, seconds))
+        await self._banning.ban(target, reason, seconds=seconds)
 
     async def unban(self, target: str) -> bool:
         """Whether exactly that target was banned. Raises UsageError, VouchError."""
-        target = parse_target(target)
-        known = await self.book.unban(target)
-        if known:
-            self.swarm.events.emit(Unbanned(target))
-            self._wake()
-        return known
+        return await self._banning.unban(target)
 
     def list(self) -> list[PeerInfo]:
         """Who is connected, in the order of their IDs."""
@@ -296,7 +281,7 @@ class Peers:
         rows = []
         for known in self._pool.peers.values():
             entry = self.book.get(known.peer)
-            tags = set(entry.tags if entry else ()) | self._protected.get(known.peer, set())
+            tags = set(entry.tags if entry else ()) | self._protected.get(known.peer, {}).keys()
             rows.append(
                 PeerInfo(
                     peer=known.peer,
@@ -339,7 +324,7 @@ class Peers:
     ) -> bool:
         """A source's candidate, see `Feed.found`; whether it is new."""
         pool, now = self._pool, trio.current_time()
-        if pool is None or peer == pool.us or not _is_peer_id(peer) or self.book.ban_of(peer=peer) is not None:
+        if pool is None or peer == pool.us or not is_peer_id(peer) or self.book.ban_of(peer=peer) is not None:
             return False
         new = peer not in self.book
         plain = (plain_addr(addr, peer) for addr in addrs[:MAX_ADDRS])
@@ -394,12 +379,18 @@ class Peers:
         match event:
             case Admitted(peer, addr, direction):
                 pool.connected(now, peer, addr, outbound=direction == "outbound", asked=peer in self._asked)
-                if peer in self._protected:
+                if any(self._protected.get(peer, {}).values()):
                     self.book.tag(peer, PROTECTED)  # it is in the book now
             case Disconnected(peer):
                 pool.disconnected(now, peer)
             case Identified(peer):
                 pool.learned(now)
+            case Banned(target):
+                pool.remove_static(target)
+                self._static.pop(target, None)
+                self.book.untag(target, STATIC)
+            case Unbanned():
+                pass
             case Misbehaved(peer, _, reason):
                 self._charge(peer, reason, now)
             case MessageRejected(peer, _, reason, _, False) | GossipRejected(peer, _, reason, _, False):
@@ -409,27 +400,9 @@ class Peers:
         self._wake()
 
     def _charge(self, peer: str, reason: str, now: float) -> None:
-        if self.faults.charge(peer, now) and self._config.fault_ban > 0 and self._nursery is not None:
-            connection = self.swarm.connection(ID.from_base58(peer))
-            if connection is not None and peer not in self._protected and peer not in self._static:
-                self._nursery.start_soon(self._ban_for_faults, peer, reason)
-
-    async def _ban_for_faults(self, peer: str, reason: str) -> None:
-        try:
-            await self.ban(peer, f"broke rules too often, at last: {reason}", seconds=self._config.fault_ban)
-        except VouchError as error:
-            log.warning("not_banned", peer=peer, error=str(error))
-
-    def _ban_reason(self, peer: str | None, ip: str | None) -> str | None:
-        ban = self.book.ban_of(peer=peer, ip=ip)
-        return None if ban is None else f"{ban.target} is banned: {ban.reason}"
-
-    async def _enforce(self) -> None:
-        """Closes every connection, admitted or not, to whom is banned."""
-        async with trio.open_nursery() as nursery:
-            for connection in self.swarm.running():
-                if self._ban_reason(connection.peer, host(str(connection.addr))) is not None:
-                    nursery.start_soon(connection.close, "banned")
+        seconds = self._config.fault_ban
+        if self.faults.charge(peer, now) and seconds > 0 and self._nursery is not None:
+            self._nursery.start_soon(self._banning.for_faults, peer, reason, seconds)
 
     def user_dials(self, peer: str, *, begins: bool) -> None:
         """A user's own dial of a peer begins or ends."""
@@ -440,50 +413,6 @@ class Peers:
             self._asked.pop(peer, None)
 
 
-def targets(config: Config) -> Targets:
-    """The pool's settings. Without a pool it wants nobody and drops nobody; static and bootstrap peers are kept."""
-    if config.pool == "off":
-        return Targets(
-            low=0,
-            target=0,
-            high=1 << 30,
-            outbound=0,
-            feeler_interval=1e9,
-            retry_min=config.bootstrap_retry_min,
-            retry_max=config.bootstrap_retry_max,
-        )
-    return Targets(
-        low=config.low_peers,
-        target=config.target_peers,
-        high=config.high_peers,
-        outbound=config.outbound_peers,
-        max_dials=config.pool_dials,
-        dial_rate=config.pool_dial_rate,
-        grace=config.peer_grace,
-        subnet_share=config.subnet_share,
-        source_share=config.source_share,
-        feeler_interval=config.feeler_interval,
-        retry_min=config.bootstrap_retry_min,
-        retry_max=config.bootstrap_retry_max,
-    )
-
-
 def _answered(error: VouchError) -> bool:
     """Whether somebody said no: then the network is there."""
     return isinstance(error, RefusedError) or (isinstance(error, DialError) and "refused" in str(error).lower())
-
-
-@functools.lru_cache(maxsize=4096)
-def _is_peer_id(text: str) -> bool:
-    from node.names import parse_peer_id
-
-    try:
-        parse_peer_id(text)
-    except UsageError:
-        return False
-    return True
-
-
-def _check_peer_id(text: str) -> None:
-    if not _is_peer_id(text):
-        raise UsageError(f"expected a peer ID such as 12D3KooW…, got {text!r}")
