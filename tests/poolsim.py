@@ -12,6 +12,7 @@ exchange is its `tell`, which an adversary replaces. The same seed gives the sam
 
 from __future__ import annotations
 
+import gc
 import heapq
 import itertools
 import random
@@ -21,6 +22,7 @@ from collections.abc import Callable, Iterable, Sequence
 from node.discovery.exchange import HALF_LIFE, HUNGRY_PAUSE
 from node.discovery.rounds import Rounds
 from node.peers.addressbook import AddressBook
+from node.peers.book import Entry
 from node.peers.choice import Dial, Targets
 from node.peers.pool import Drop, Low, Pool, Probe
 from node.peers.reach import subnet_of
@@ -36,27 +38,34 @@ EPOCH = 1_700_000_000.0
 
 
 class Directory:
-    """What a node may tell of its book."""
+    """What a node may tell of its book: whom it reached when it last tried."""
 
     def __init__(self, node: SimNode) -> None:
         self._node = node
         self._listed: list[Candidate] = []
         self._at = float("-inf")
+        # an entry is never changed, only replaced: what was made of one holds
+        self._made: dict[str, tuple[Entry, Candidate | None]] = {}
 
     def candidates(self) -> Sequence[Candidate]:
         now = self._node.network.now
         if now - self._at >= (60.0 if len(self._listed) >= 100 else 1.0):
             self._at = now
-            self._listed = [
-                Candidate(e.peer, e.peer.encode() + RECORD, e.last_seen, 2, 2)
-                for e in self._node.book.entries()
-                if any(a.last_success and not a.failures for a in e.addrs)
-            ]
+            self._listed = [c for e in self._node.book.entries() if (c := self._candidate(e)) is not None]
         return self._listed
 
     def candidate(self, peer: str) -> Candidate | None:
         entry = self._node.book.get(peer)
-        return Candidate(peer, peer.encode() + RECORD, entry.last_seen, 2, 2) if entry and entry.worked else None
+        return self._candidate(entry) if entry is not None else None
+
+    def _candidate(self, entry: Entry) -> Candidate | None:
+        made = self._made.get(entry.peer)
+        if made is None or made[0] is not entry:
+            tested = any(a.last_success and not a.failures for a in entry.addrs)
+            record = self._node.network.records[entry.peer]
+            found = Candidate(entry.peer, record, entry.last_seen, 2, 2) if tested else None
+            made = self._made[entry.peer] = entry, found
+        return made[1]
 
 
 class SimNode:
@@ -69,6 +78,7 @@ class SimNode:
         self.subnet = subnet_of(ip)
         self.addr = f"/ip4/{ip}/tcp/4001"
         self.alive = True
+        self.silent = False  # its machine is gone as well
         self.born = network.now
         rng = random.Random(network.rng.random())
         self.book = book or AddressBook(None, clock=lambda: EPOCH + network.now, rng=rng)
@@ -79,7 +89,7 @@ class SimNode:
         self.directory = Directory(self)
         self.asking = 0
         self.dials = 0
-        self.links: set[SimNode] = set()
+        self.links: dict[SimNode, None] = {}  # in an order, so that a run can be repeated
         self._due = float("inf")
         self.wake(SETTLE * rng.random())
 
@@ -105,7 +115,8 @@ class SimNode:
                 case Drop(peer):
                     self.network.cut(self, self.network.nodes[peer])
                 case Probe():
-                    self.network.at(now + 2 * RTT, lambda test=action: self._tested(test))
+                    delay = DIAL_TIMEOUT if self.network.silent(action.peer) else 2 * RTT
+                    self.network.at(now + delay, lambda test=action: self._tested(test))
                 case Low():
                     pass
         if self.pool.wants():
@@ -116,7 +127,7 @@ class SimNode:
         self.wake(max(SETTLE, min(self.pool.next_wakeup(now), self.rounds.next_at) - now))
 
     def _tested(self, test: Probe) -> None:
-        ok = test.peer in self.network.nodes and self.network.nodes[test.peer].alive and not self.network.cut_off
+        ok = not self.network.silent(test.peer) and self.network.nodes[test.peer].alive
         (self.book.succeeded if ok else self.book.failed)(test.peer, test.addr)
         self.pool.tested(self.network.now, test.peer, test.addr, ok=ok)
 
@@ -149,7 +160,7 @@ class SimNode:
         self.wake()
 
     def linked(self, other: SimNode, *, outbound: bool) -> None:
-        self.links.add(other)
+        self.links[other] = None
         self.pool.connected(self.network.now, other.id, other.addr, outbound=outbound)
         if outbound:
             self.book.succeeded(other.id, other.addr)
@@ -159,7 +170,7 @@ class SimNode:
         self.wake()
 
     def unlinked(self, other: SimNode) -> None:
-        self.links.discard(other)
+        self.links.pop(other, None)
         self.rounds.gone(other.id)
         self.pool.disconnected(self.network.now, other.id)
         if self.alive:
@@ -183,6 +194,7 @@ class Network:
         self.targets = targets or Targets()
         self.max_inbound = max_inbound
         self.nodes: dict[str, SimNode] = {}
+        self.records: dict[str, bytes] = {}
         self.cut_off = False
         self.dialled: Counter[str] = Counter()
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
@@ -198,6 +210,7 @@ class Network:
     ) -> SimNode:
         node = kind(self, ip, self.targets, book)
         self.nodes[node.id] = node
+        self.records[node.id] = node.id.encode() + RECORD
         for other in bootstrap:
             node.pool.add_reserve(self.now, other.id, [other.addr])
         return node
@@ -207,17 +220,25 @@ class Network:
 
     def run(self, seconds: float) -> None:
         end = self.now + seconds
-        while self._heap and self._heap[0][0] <= end:
-            self.now, _, call = heapq.heappop(self._heap)
-            call()
+        gc.disable()  # it would go through all that the nodes know, again and again
+        try:
+            while self._heap and self._heap[0][0] <= end:
+                self.now, _, call = heapq.heappop(self._heap)
+                call()
+        finally:
+            gc.enable()
         self.now = end
+
+    def silent(self, peer: str) -> bool:
+        """Whether nothing at all answers there."""
+        other = self.nodes.get(peer)
+        return other is None or other.silent or self.cut_off
 
     def dial(self, node: SimNode, dial: Dial) -> None:
         self.dialled[dial.peer] += 1
-        other = self.nodes.get(dial.peer)
-        if other is None or self.cut_off:
+        if self.silent(dial.peer):
             self.at(self.now + DIAL_TIMEOUT, lambda: self._fail(node, dial, answered=False))
-        elif not other.alive:
+        elif not (other := self.nodes[dial.peer]).alive:
             self.at(self.now + RTT, lambda: self._fail(node, dial, answered=True))
         else:
             self.at(self.now + 2 * RTT, lambda: self._connect(node, other, dial))
@@ -262,12 +283,9 @@ class Network:
 
     def kill(self, node: SimNode, *, machine: bool = False) -> None:
         """The node dies; with its `machine` nobody answers there any more."""
-        node.alive = False
+        node.alive, node.silent = False, machine
         for other in list(node.links):
             self.at(self.now + (SILENCE * self.rng.random() if machine else RTT), lambda o=other: self.cut(o, node))
-        if machine:
-            self.nodes[node.id] = node  # who still is linked with it knows its name; dials to it don't answer
-            node.book.book.connected = lambda _peer: False
 
     def in_one_piece(self, nodes: Iterable[SimNode]) -> bool:
         """Whether each of these live nodes reaches each other over live links."""

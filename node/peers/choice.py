@@ -89,7 +89,7 @@ class Choice:
 
     def __contains__(self, peer: object) -> bool:
         entry = self._book.get(str(peer))
-        return entry is None or not self._usable(entry, [known.addr for known in entry.addrs])
+        return entry is None or not self._usable(entry, (known.addr for known in entry.addrs))
 
     def take_from_book(self) -> None:
         """The book's best, until there are enough."""
@@ -109,7 +109,7 @@ class Choice:
         self._sources["" if entry.worked else entry.source] += 1
         return True
 
-    def _usable(self, entry: Entry, addrs: Sequence[str]) -> list[str]:
+    def _usable(self, entry: Entry, addrs: Iterable[str]) -> list[str]:
         if entry.peer in self._taken or not self._may_dial(entry.peer):
             return []
         if not entry.worked and not self.any_source and self._sources[entry.source] >= self._per_source:

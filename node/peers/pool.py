@@ -124,7 +124,8 @@ class Pool:
         self._left = Backoff(STEADY, 20 * STEADY, capacity=4096, rng=self._rng)
         self._unwanted = Backoff(UNWANTED, UNWANTED, capacity=4096, rng=self._rng)
         self._dropping: dict[str, str] = {}
-        self._surplus: set[str] | None = None
+        self._surplus: set[str] | None = None  # None: who is connected has changed
+        self._inbound = 0  # counted with it
         self._rate = TokenBucket(targets.dial_rate, max(1, targets.max_dials), now)
         self._rate_at = now
         self._test_rate = TokenBucket(targets.dial_rate, max(1, targets.max_dials), now)
@@ -326,6 +327,7 @@ class Pool:
     def extras(self) -> set[str]:
         """Who of the outbound peers doesn't count."""
         if self._surplus is None:
+            self._inbound = sum(not peer.outbound for peer in self.peers.values())
             self._surplus = extras(self.peers.values(), self.places(), self.targets.target or self.targets.high)
         return self._surplus
 
@@ -337,22 +339,26 @@ class Pool:
         return len(self.peers)
 
     def _crowded(self) -> bool:
-        targets = self.targets
-        inbound = sum(not peer.outbound for peer in self.peers.values())
-        return len(self.peers) > targets.high or inbound > targets.high - targets.outbound or bool(self.extras())
+        targets, surplus = self.targets, self.extras()
+        return len(self.peers) > targets.high or self._inbound > targets.high - targets.outbound or bool(surplus)
 
     def _wanted_outbound(self, *, without: str = "") -> int:
         """How many more peers the pool wants to dial; `without` isn't counted."""
         targets, surplus = self.targets, self.extras()
-        counted = [peer for peer in self.peers.values() if peer.peer not in surplus and peer.peer != without]
-        outbound = sum(peer.outbound for peer in counted)
-        return max(targets.target - len(counted), targets.outbound - outbound, 0)
+        counted = len(self.peers) - len(surplus)
+        outbound = counted - self._inbound  # extras are all outbound
+        if without in self.peers and without not in surplus:
+            counted -= 1
+            outbound -= self.peers[without].outbound
+        return max(targets.target - counted, targets.outbound - outbound, 0)
 
     def _missing(self) -> int:
         """The same without those that are being dialled; feelers don't count."""
         return self._wanted_outbound() - sum(dial.why != "feeler" for dial in self.dialling.values())
 
     def _trim(self, now: float, actions: list[Action]) -> None:
+        if not self._crowded():
+            return
         targets, gone = self.targets, set[str]()
 
         def drop(peer: Peer | None) -> bool:

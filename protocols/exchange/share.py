@@ -167,12 +167,12 @@ class Share:
         room = size - len(window.peers)
         if room <= 0:
             return
+        others = [one for one in useful if one.peer not in window.peers]
+        if len(others) <= room:
+            window.peers.update((one.peer, None) for one in others)
+            return
         # weighted drawing without putting back (Efraimidis and Spirakis): the greatest of chance^(1/weight)
-        keyed = (
-            (math.log(1.0 - self._rng.random()) / self._weight(one, now), one.peer)
-            for one in useful
-            if one.peer not in window.peers
-        )
+        keyed = ((math.log(1.0 - self._rng.random()) / self._weight(one, now), one.peer) for one in others)
         window.peers.update(dict.fromkeys(peer for _, peer in heapq.nlargest(room, keyed)))
 
     def _weight(self, candidate: Candidate, now: float) -> float:

@@ -66,13 +66,12 @@ def check(result: dict[str, float], targets: Targets) -> None:
     assert result["most_dials_in_a_minute"] <= 60 * targets.dial_rate + targets.max_dials + 1, result
 
 
-@pytest.mark.bar_quick
-def test_bar_churn_quick() -> None:
-    targets = Targets(low=8, target=14, high=32, outbound=7)
-    check(churn(40, 5, targets), targets)
-
-
-@pytest.mark.bar
-def test_bar_churn() -> None:
-    targets = Targets()
-    check(churn(200, 60, targets), targets)
+@pytest.mark.parametrize(
+    ("count", "minutes", "targets"),
+    [
+        pytest.param(40, 5, Targets(low=8, target=14, high=32, outbound=7), marks=pytest.mark.bar_quick, id="quick"),
+        pytest.param(200, 60, Targets(), marks=pytest.mark.bar, id="full"),
+    ],
+)
+def test_bar_churn(count: int, minutes: int, targets: Targets) -> None:
+    check(churn(count, minutes, targets), targets)
