@@ -8,6 +8,7 @@ Left to the caller: whether folders, keys and addresses exist.
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -53,7 +54,9 @@ class Config:
 
     # Network
     listen: tuple[str, ...] = setting(("/ip4/0.0.0.0/tcp/0", "/ip6/::/tcp/0"), "address to listen on")
-    bootstrap: tuple[str, ...] = setting((), "peer to find the network through; the address ends in /p2p/PEERID")
+    bootstrap: tuple[str, ...] = setting(
+        (), "peer to find the network through; the address ends in /p2p/PEERID, or is a name like /dnsaddr/example.org"
+    )
     network_id: str = setting("vouch-local", "only peers of the same network are admitted; 1 to 64 bytes")
 
     # Files
@@ -194,6 +197,11 @@ class Config:
     max_registrations_per_peer: int = advanced(32, "of them, one peer's")
     max_registrations_per_namespace: int = advanced(5000, "of them, those in one namespace")
 
+    # DNS
+    dns_servers: tuple[str, ...] = advanced(
+        (), "DNS server to ask for /dnsaddr/ names", shown="the system's", form="IP"
+    )
+
     # mDNS. Off unless asked for: a program's node says nothing on its owner's link by itself, and nodes side by side on
     # one machine, as in tests, don't join each other unasked
     mdns: Literal["on", "off"] = setting("off", "whether the node finds peers of its network on the same link")
@@ -229,7 +237,9 @@ class Config:
         for address in self.listen:
             _check_multiaddr("listen", address)
         for address in self.bootstrap:
-            _check_multiaddr("bootstrap", address, with_peer=True)
+            _check_multiaddr("bootstrap", address, with_peer=not address.startswith("/dnsaddr/"))
+        for server in self.dns_servers:
+            _check_ip("dns_servers", server)
         for address in self.gossip_direct:
             _check_multiaddr("gossip_direct", address, with_peer=True)
         for address in self.rendezvous:
@@ -332,6 +342,13 @@ def _check_multiaddr(name: str, address: str, *, with_peer: bool = False) -> Non
         raise SettingError(f"expected {expected}, got {address!r}", name) from error
     if not protocols or (with_peer and protocols[-1].name != "p2p"):
         raise SettingError(f"expected {expected}, got {address!r}", name)
+
+
+def _check_ip(name: str, text: str) -> None:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        raise SettingError(f"expected an IP address, got {text!r}", name) from None
 
 
 def _table() -> dict[str, Setting]:

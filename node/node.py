@@ -24,6 +24,7 @@ from node.config import Config
 from node.connection import Connection
 from node.discovery.bootstrap import Bootstrap
 from node.discovery.dht import Dht
+from node.discovery.dnsaddr import is_named, resolve
 from node.discovery.exchange import NodeExchange
 from node.discovery.mdns import Mdns
 from node.discovery.rendezvous import Rendezvous
@@ -262,15 +263,17 @@ class Node:
         return [connection.peer for connection in self.swarm.admitted_connections()]
 
     async def connect(self, addr: str) -> Connection:
-        """Connects with the peer at `addr` (a multiaddr with /p2p/PEERID), or finds it connected.
+        """Connects with the peer at `addr` (a multiaddr with /p2p/PEERID, a /dnsaddr/ name among them), or finds it
+        connected.
 
-        Raises UsageError for a bad address, RefusedError, BackoffError, LimitError, DialError.
+        Raises UsageError for a bad address, ResolveError, RefusedError, BackoffError, LimitError, DialError.
         """
         peer_id, multiaddr = parse_peer_addr(addr)
         peer = str(peer_id)
         self.peers.user_dials(peer, begins=True)
         try:
-            connection = await self.dialer.dial(peer_id, [multiaddr])
+            addrs = await resolve(addr, self.bootstrap.resolver) if is_named(addr) else [str(multiaddr)]
+            connection = await self.dialer.dial(peer_id, list(map(Multiaddr, addrs)))
             self.peers.asked(peer)
         finally:
             self.peers.user_dials(peer, begins=False)

@@ -157,6 +157,7 @@ def test_every_setting_has_a_flag_on_run_and_show():
     values |= {"max_stream_window": "1000000", "max_connection_window": "100000000"}
     values |= {"heartbeat_steady": "2", "mdns_service": "_x._udp.local"}
     values |= dict.fromkeys(("gossip_direct", "rendezvous"), values["bootstrap"])
+    values["dns_servers"] = "192.0.2.1"
     values |= {"low_peers": "7", "target_peers": "30", "high_peers": "70", "subnet_share": "0.5", "source_share": "0.5"}
     for command in (["run"], ["config", "show"]):
         for name, setting in SETTINGS.items():
