@@ -46,12 +46,14 @@ class Candidates(typing.Protocol):
 
 @dataclass(frozen=True)
 class Dial:
-    """Dial a peer. `why`: pool, static, reserve, feeler. The outcome is told by `connected` or `failed`."""
+    """Dial a peer. `why`: pool, static, reserve, feeler; `since`: when that was said, in seconds of the pool's clock.
+    The outcome is told by `connected` or `failed`."""
 
     peer: str
     addrs: tuple[str, ...]
     why: str
     source: str = ""
+    since: float = 0.0
 
 
 class Choice:

@@ -10,7 +10,8 @@ Whom to dial, in this order:
     static peers, always, with a backoff of their own
     the address book's candidates: those that worked, last connected first (the anchors of a restart), then the others
     the reserve (bootstrap peers) when nothing else answers: see `_reserve_due`
-Dials under way are at most `max_dials`, those begun at most `dial_rate` a second on average. A subnet has at most
+Dials under way are at most `max_dials`, those begun at most `dial_rate` a second on average. Below `low`, others begin
+beside those that are SLOW: of the machines that are gone each would cost its whole timeout. A subnet has at most
 `subnet_share` of the outbound places; a source at most `source_share` of those that were never reached, as long as
 others have candidates. Below `low`, when nobody else can be dialled, subnets may have more: those don't count
 (`standing.extras`), so that better ones are still looked for, and go when these have come.
@@ -47,6 +48,8 @@ PATIENCE = 60.0
 STEADY = 30.0
 # how long one that a user has disconnected isn't dialled
 UNWANTED = 600.0
+# below `low`, a dial that takes longer isn't waited for
+SLOW = 1.5
 # looking for candidates in vain: again after these seconds
 LOOK_FIRST, LOOK_LONGEST_LOW, LOOK_LONGEST = 0.5, 2.0, 10.0
 MAX_RESERVE = 256
@@ -287,7 +290,7 @@ class Pool:
         self._trim(now, actions)
         for peer, addrs in self._static.items():
             if self._free(peer) and not self._kept_retry.remaining(peer, now):
-                self._dial(actions, peer, addrs, "static")
+                self._dial(now, actions, peer, addrs, "static")
         if now >= self._look_at:
             self._fill(now, actions)
         if now >= self._feel_at:
@@ -303,7 +306,7 @@ class Pool:
     def next_wakeup(self, now: float) -> float:
         """When `poll` is to be called again, if nothing happens before."""
         times = [self._feel_at]
-        if self._missing() > 0:
+        if self._missing(now) > 0 or (self.dialling and self.is_low()):
             times.append(max(self._look_at, self._rate_at))
         times += [now + self._kept_retry.remaining(peer, now) for peer in self._static if self._free(peer)]
         if self.targets.target and any(not peer.outbound and peer.tests_left for peer in self.peers.values()):
@@ -352,9 +355,12 @@ class Pool:
             outbound -= self.peers[without].outbound
         return max(targets.target - counted, targets.outbound - outbound, 0)
 
-    def _missing(self) -> int:
-        """The same without those that are being dialled; feelers don't count."""
-        return self._wanted_outbound() - sum(dial.why != "feeler" for dial in self.dialling.values())
+    def _missing(self, now: float) -> int:
+        """The same without those that are being dialled; feelers don't count, nor what is SLOW while we are `low`."""
+        begun = now - SLOW if self.is_low() else float("-inf")
+        return self._wanted_outbound() - sum(
+            dial.why != "feeler" and dial.since > begun for dial in self.dialling.values()
+        )
 
     def _trim(self, now: float, actions: list[Action]) -> None:
         if not self._crowded():
@@ -392,12 +398,13 @@ class Pool:
                 break
 
     def _fill(self, now: float, actions: list[Action]) -> None:
-        missing = self._missing()
+        missing = self._missing(now)
+        low = self.is_low()
         if missing <= 0:
             self.shortage = 0
-            self._look_at, self._look = now + LOOK_LONGEST, LOOK_FIRST
+            slow_at = min((d.since + SLOW for d in self.dialling.values() if d.since + SLOW > now), default=now + SLOW)
+            self._look_at, self._look = slow_at if low else now + LOOK_LONGEST, LOOK_FIRST
             return
-        low = self.is_low()
         room = (self.targets.max_dials if low else max(1, self.targets.max_dials // 4)) - len(self.dialling)
         wanted = min(missing, room)
         if wanted <= 0 or now < self._rate_at:
@@ -412,7 +419,7 @@ class Pool:
         if wanted > 0 and self._reserve_due(now):
             for peer, known in self._reserve.items():
                 if wanted > 0 and self._free(peer) and not self._kept_retry.remaining(peer, now):
-                    self._dial(actions, peer, known, "reserve")
+                    self._dial(now, actions, peer, known, "reserve")
                     wanted -= 1
         self.shortage = max(0, wanted)
         longest = LOOK_LONGEST_LOW if low else LOOK_LONGEST
@@ -510,8 +517,10 @@ class Pool:
     def _free(self, peer: str) -> bool:
         return peer != self.us and peer not in self.peers and peer not in self.dialling
 
-    def _dial(self, actions: list[Action], peer: str, addrs: Sequence[str], why: str, source: str = "") -> None:
-        self.dialling[peer] = dial = Dial(peer, tuple(addrs), why, source)
+    def _dial(
+        self, now: float, actions: list[Action], peer: str, addrs: Sequence[str], why: str, source: str = ""
+    ) -> None:
+        self.dialling[peer] = dial = Dial(peer, tuple(addrs), why, source, now)
         actions.append(dial)
 
     def _dial_tested(self, now: float, actions: list[Action], entry: Entry, addrs: list[str], why: str) -> None:
@@ -520,7 +529,7 @@ class Pool:
             addrs = addrs[:1]
             if not self.budget.take(host(addrs[0]), now):
                 return
-        self._dial(actions, entry.peer, addrs, why, "" if entry.worked else entry.source)
+        self._dial(now, actions, entry.peer, addrs, why, "" if entry.worked else entry.source)
         self._rate_at = now + self._rate.take(now)
 
     def _look_again(self, now: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from node.peers.addressbook import AddressBook
 from node.peers.choice import Dial, Targets
 from node.peers.faults import Faults
-from node.peers.pool import ALONE_PATIENCE, Back, Drop, Low, Pool, Probe
+from node.peers.pool import ALONE_PATIENCE, SLOW, Back, Drop, Low, Pool, Probe
 from node.peers.standing import Peer, extras, inbound_victim, subnet
 
 SMALL = Targets(low=2, target=4, high=8, outbound=2, grace=10, feeler_interval=1e6)
@@ -59,6 +60,29 @@ def test_those_that_were_connected_last_are_dialled_first_and_only_as_many_as_ar
         world.at(world.now + 1).know(name, net=f"{30 + ord(name)}.1")
     assert [dial.peer for dial in world.dials()] == list("fedc")
     assert world.dials() == []
+
+
+def test_below_low_dials_that_take_long_are_not_waited_for():
+    world = World(replace(SMALL, max_dials=6))
+    world.know(*"abcdefgh")
+    assert len(world.dials()) == 4
+    world.at(world.pool.next_wakeup(0.0))
+    assert world.now <= SLOW
+    assert world.dials() == []
+    assert world.pool.next_wakeup(world.now) <= SLOW
+    assert len(world.at(SLOW).dials()) == 2  # with those under way, as many as there may be
+    for name in list(world.pool.dialling)[:2]:
+        world.at(SLOW + 0.1).connect(name)
+    assert world.dials() == []
+
+
+def test_from_low_on_dials_that_take_long_are_waited_for():
+    world = World()
+    world.know(*"abcdefgh")
+    for name in [dial.peer for dial in world.dials()][:2]:
+        world.at(0.1).connect(name)
+    assert world.at(0.2).dials() == []
+    assert world.at(SLOW + 1).dials() == []
 
 
 def test_peers_that_never_worked_come_after_those_that_did():
