@@ -17,6 +17,7 @@ from pathlib import Path
 
 import trio
 
+from node.database import DamagedError, Database, is_damage
 from node.errors import UsageError
 from node.log import get_logger
 from node.tasks import TaskStatus
@@ -24,21 +25,21 @@ from protocols.rendezvous.rules import KEY_BYTES, Form, Row
 from protocols.rendezvous.service import StoreError
 
 FILE = "rendezvous.db"
-VERSION = 1
 RETRY_AFTER = 5.0
-WAL_LIMIT = 4 << 20  # bytes that the log is cut to once its content is in the file
 # numbers that a crash may have made known before they were on disk
 GAP = 1 << 20
 
 _Key = tuple[str, str, Form]
 
-_SCHEMA = """
-CREATE TABLE point (id INTEGER PRIMARY KEY CHECK (id = 1), key BLOB NOT NULL, next_number INTEGER NOT NULL);
-CREATE TABLE registration (
-    peer TEXT NOT NULL, namespace TEXT NOT NULL, form TEXT NOT NULL, record BLOB NOT NULL, seq TEXT NOT NULL,
-    number INTEGER NOT NULL, expires REAL NOT NULL, PRIMARY KEY (peer, namespace, form)
-) WITHOUT ROWID;
-"""
+MIGRATIONS = (
+    (
+        "CREATE TABLE point (id INTEGER PRIMARY KEY CHECK (id = 1), key BLOB NOT NULL, next_number INTEGER NOT NULL)",
+        """CREATE TABLE registration (
+            peer TEXT NOT NULL, namespace TEXT NOT NULL, form TEXT NOT NULL, record BLOB NOT NULL, seq TEXT NOT NULL,
+            number INTEGER NOT NULL, expires REAL NOT NULL, PRIMARY KEY (peer, namespace, form)
+        ) WITHOUT ROWID""",
+    ),
+)
 
 log = get_logger("rendezvous")
 
@@ -52,7 +53,7 @@ class RegistrationFile:
         self.next_number = 1
         self.rows: list[Row] = []
         self.failing = False
-        self._db: sqlite3.Connection | None = None
+        self._database = Database(path, "rendezvous point's file", MIGRATIONS)
         self._waiting: dict[_Key, Row | None] = {}
         self._written = trio.Event()
         self._changed = trio.Event()
@@ -67,12 +68,13 @@ class RegistrationFile:
             try:
                 self._open()
             except sqlite3.DatabaseError as error:
-                if isinstance(error, sqlite3.OperationalError):
+                if not is_damage(error):
                     raise
-                self._set_aside(error)
+                aside = self._database.set_aside()
+                log.warning("registrations_damaged", file=str(self.path), moved_to=str(aside), error=str(error))
                 self._open()
         except (OSError, sqlite3.Error) as error:
-            self._close()
+            self._database.close()
             raise UsageError(f"can't use the rendezvous point's file {self.path}: {error}") from error
 
     async def run(self, *, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
@@ -90,7 +92,7 @@ class RegistrationFile:
             with trio.CancelScope(shield=True):
                 if self._waiting:
                     await self._write()
-                await trio.to_thread.run_sync(self._close)
+                await trio.to_thread.run_sync(self._database.close)
 
     async def keep(self, row: Row) -> None:
         """Returns once the row is on disk. Raises StoreError."""
@@ -128,47 +130,31 @@ class RegistrationFile:
         written.set()
 
     def _open(self) -> None:
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        new = not self.path.exists()
-        self._db = db = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, timeout=1.0)
-        if new:
-            self.path.chmod(0o600)
-        db.execute("PRAGMA locking_mode = EXCLUSIVE")  # before the first access: the log's index is kept in memory
-        db.execute("PRAGMA journal_mode = WAL")
-        db.execute("PRAGMA synchronous = FULL")
-        db.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT}")
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version > VERSION:
-            raise UsageError(f"{self.path} is of version {version}, which is newer than this vouch's {VERSION}")
-        if version < VERSION:
-            script = f"BEGIN IMMEDIATE; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"
-            db.executescript(script)
-        if db.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
-            raise sqlite3.DatabaseError("the file fails SQLite's check")
+        db = self._database.open()
+        try:
+            self._read(db)
+        except (sqlite3.OperationalError, TypeError, ValueError) as error:
+            raise DamagedError(f"it can't be read: {error}") from error
+
+    def _read(self, db: sqlite3.Connection) -> None:
         point = db.execute("SELECT key, next_number FROM point").fetchone()
         if point is None:
             point = secrets.token_bytes(KEY_BYTES), 1
             db.execute("INSERT INTO point VALUES (1, ?, ?)", point)
         self.key, next_number = point
         self.next_number = next_number + GAP
-        try:
-            self.rows = [
-                Row(peer, namespace, Form(form), record, int(seq), number, expires)
-                for peer, namespace, form, record, seq, number, expires in db.execute(
-                    "SELECT peer, namespace, form, record, seq, number, expires FROM registration ORDER BY number"
-                )
-            ]
-        except ValueError as error:
-            raise sqlite3.DatabaseError(f"a registration can't be read: {error}") from None
+        self.rows = [
+            Row(peer, namespace, Form(form), record, int(seq), number, expires)
+            for peer, namespace, form, record, seq, number, expires in db.execute(
+                "SELECT peer, namespace, form, record, seq, number, expires FROM registration ORDER BY number"
+            )
+        ]
         if len(self.key) != KEY_BYTES:
-            raise sqlite3.DatabaseError(f"expected a key of {KEY_BYTES} bytes, got {len(self.key)}")
+            raise ValueError(f"expected a key of {KEY_BYTES} bytes, got {len(self.key)}")
 
     def _commit(self, batch: dict[_Key, Row | None]) -> None:
-        assert self._db is not None
         rows = [row for row in batch.values() if row is not None]
-        db = self._db
-        db.execute("BEGIN IMMEDIATE")
-        try:
+        with self._database.transaction() as db:
             db.executemany(
                 "DELETE FROM registration WHERE peer = ? AND namespace = ? AND form = ?",
                 [key for key, row in batch.items() if row is None],
@@ -183,25 +169,3 @@ class RegistrationFile:
             if rows:
                 newest = max(row.number for row in rows)
                 db.execute("UPDATE point SET next_number = max(next_number, ?)", (newest + 1,))
-            db.execute("COMMIT")
-        except BaseException:
-            if db.in_transaction:
-                db.execute("ROLLBACK")
-            raise
-
-    def _set_aside(self, error: Exception) -> None:
-        self._close()
-        number = 1
-        while (aside := self.path.with_name(f"{self.path.name}.damaged-{number}")).exists():
-            number += 1
-        for suffix in ("-wal", "-shm"):
-            part = self.path.with_name(self.path.name + suffix)
-            if part.exists():
-                part.rename(aside.with_name(aside.name + suffix))
-        self.path.rename(aside)
-        log.warning("registrations_damaged", file=str(self.path), moved_to=str(aside), error=str(error))
-
-    def _close(self) -> None:
-        if self._db is not None:
-            self._db.close()
-            self._db = None

@@ -222,7 +222,7 @@ class Dht:
             items = await trio.to_thread.run_sync(
                 self._file.load, self.kad.records.params, self.kad.wall(), limiter=self._threads
             )
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, sqlite3.Error, UsageError) as error:
             log.warning("dht_file_unusable", file=str(self._file.path), error=str(error))
             self._file = None
             return

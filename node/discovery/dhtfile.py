@@ -3,16 +3,16 @@
     data_dir/dht.db        values, providers, and what is our own; mode 0600; made with the first record
 
 What it holds can be had again from its authors, so a power loss may cost the last second (WAL, `synchronous=NORMAL`),
-and a damaged file is set aside as dht.db.damaged, and a new one begun. The calls are synchronous, for a thread.
+and a damaged file is set aside as dht.db.damaged-1, and a new one begun. The calls are synchronous, for a thread.
 """
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from pathlib import Path
 
 from node.config import Config
+from node.database import Database, is_damage
 from node.errors import UsageError
 from node.identity import Identity, load_key
 from protocols import ProtocolError
@@ -21,18 +21,18 @@ from protocols.kad.records import Changed, Own, Provider, RecordParams, Records,
 from protocols.kad.wire import MAX_ADDR
 
 FILE = "dht.db"
-VERSION = 1
-
 Item = Value | Provider | Own
 
-_SCHEMA = """
-CREATE TABLE vals (key BLOB PRIMARY KEY, value BLOB NOT NULL, sender BLOB NOT NULL, received REAL NOT NULL)
-    WITHOUT ROWID;
-CREATE TABLE providers (key BLOB, peer BLOB, addrs BLOB NOT NULL, received REAL NOT NULL, subnet TEXT,
-    PRIMARY KEY (key, peer)) WITHOUT ROWID;
-CREATE TABLE own (key BLOB, is_value INTEGER, value BLOB, published REAL NOT NULL,
-    PRIMARY KEY (key, is_value)) WITHOUT ROWID;
-"""
+MIGRATIONS = (
+    (
+        """CREATE TABLE vals (key BLOB PRIMARY KEY, value BLOB NOT NULL, sender BLOB NOT NULL, received REAL NOT NULL)
+            WITHOUT ROWID""",
+        """CREATE TABLE providers (key BLOB, peer BLOB, addrs BLOB NOT NULL, received REAL NOT NULL, subnet TEXT,
+            PRIMARY KEY (key, peer)) WITHOUT ROWID""",
+        """CREATE TABLE own (key BLOB, is_value INTEGER, value BLOB, published REAL NOT NULL,
+            PRIMARY KEY (key, is_value)) WITHOUT ROWID""",
+    ),
+)
 
 Batch = list[tuple[str, tuple[object, ...]]]
 
@@ -84,28 +84,25 @@ class DhtFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.set_aside: str | None = None  # why, if a damaged file was
-        self._db: sqlite3.Connection | None = None
+        self._database = Database(path, "hash table's records", MIGRATIONS, synchronous="NORMAL")
+        self._open = False
 
     def load(self, params: RecordParams, now: float) -> list[Item]:
-        """What is there and not too old, within the bounds. Raises OSError, sqlite3.Error."""
+        """What is there and not too old, within the bounds. Raises OSError, sqlite3.Error, UsageError."""
         if not self.path.exists():
             return []
         try:
             return self._load(params, now)
         except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
+            if not is_damage(error):
                 raise
-            self.close()
+            self._database.set_aside()
+            self._open = False
             self.set_aside = str(error)
-            for suffix in ("", "-wal", "-shm"):
-                damaged = self.path.with_name(self.path.name + suffix)
-                if damaged.exists():
-                    damaged.replace(self.path.with_name(f"{self.path.name}.damaged{suffix}"))
             return []
 
     def _load(self, params: RecordParams, now: float) -> list[Item]:
-        db = self._open()
-        with db:
+        with self._opened().transaction() as db:
             db.execute("DELETE FROM vals WHERE received < ?", (now - params.value_age,))
             db.execute("DELETE FROM providers WHERE received < ?", (now - params.provider_age,))
         newest = "ORDER BY received DESC LIMIT ?"
@@ -120,38 +117,20 @@ class DhtFile:
 
     def write(self, batch: Batch) -> None:
         """Writes a batch, all of it or nothing. Raises OSError, sqlite3.Error."""
-        db = self._open()
-        with db:
+        with self._opened().transaction() as db:
             for statement, row in batch:
                 db.execute(statement, row)
 
     def close(self) -> None:
         """Closes the file. Idempotent."""
-        if self._db is not None:
-            self._db.close()
-            self._db = None
+        self._database.close()
+        self._open = False
 
-    def _open(self) -> sqlite3.Connection:
-        if self._db is not None:
-            return self._db
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        db = sqlite3.connect(self.path, check_same_thread=False, timeout=2.0)
-        try:
-            db.execute("PRAGMA journal_mode = WAL")
-            db.execute("PRAGMA synchronous = NORMAL")
-            version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
-            elif version != VERSION:
-                raise sqlite3.OperationalError(
-                    f"expected version {VERSION} of {self.path.name}, got {version}: a newer vouch has written it"
-                )
-        except BaseException:
-            db.close()
-            raise
-        self._db = db
-        return db
+    def _opened(self) -> Database:
+        if not self._open:
+            self._database.open()
+            self._open = True
+        return self._database
 
 
 def _addrs(data: bytes) -> tuple[bytes, ...]:

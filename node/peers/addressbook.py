@@ -25,11 +25,12 @@ from pathlib import Path
 import trio
 import trio.to_thread
 
+from node.database import is_damage
 from node.errors import VouchError
 from node.log import get_logger
 from node.peers.bans import MAX_BANS, Ban, Bans, parse_target
 from node.peers.book import FIRST_WAIT, LONGEST_WAIT, MAX_PEERS, Book, Entry
-from node.peers.bookfile import BookFile, is_damage
+from node.peers.bookfile import BookFile
 from node.tasks import TaskStatus
 
 WRITE_DELAY = 0.25

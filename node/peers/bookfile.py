@@ -5,8 +5,7 @@
       addressbook.lock       held (flock) by whoever has the file open
       addressbook.db.damaged-N, -N-wal, -N-shm    what couldn't be read; the newest MAX_DAMAGED of them
 
-Write-ahead log and `synchronous=FULL`: what `write` has returned from survives a power loss, and a write is there whole
-or not at all. The schema's version is SQLite's `user_version`; MIGRATIONS lead to it from any earlier one.
+What `write` has returned from survives a power loss, and a write is there whole or not at all (`node.database`).
 
 A damaged file is set aside and a new one begun. A file of a newer version, or one that can't be opened or written, is
 left alone: UsageError when opening, OSError or sqlite3.Error later.
@@ -15,7 +14,6 @@ left alone: UsageError when opening, OSError or sqlite3.Error later.
 from __future__ import annotations
 
 import contextlib
-import os
 import sqlite3
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -23,13 +21,11 @@ from typing import TypeVar
 
 import msgspec
 
+from node.database import DamagedError, Database, is_damage
 from node.datadir import locked
 from node.errors import UsageError
 from node.peers.bans import Ban
 from node.peers.entry import Entry, KnownAddr
-
-MAX_DAMAGED = 8
-WAL_LIMIT = 4 << 20  # bytes that the log is cut to once its content is in the file
 
 # one script for each version; a version that was given out is never changed
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
@@ -56,7 +52,6 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     ),
 )
 
-_DAMAGED = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 _COLUMNS = "peer, last_seen, added, source, failures, not_before, record, agent, protocols, tags, addrs"
 _PUT = f"INSERT OR REPLACE INTO peers ({_COLUMNS}) VALUES ({', '.join('?' * 11)})"
 _addrs = msgspec.json.Decoder(list[KnownAddr])
@@ -78,8 +73,7 @@ class BookFile:
         self.entries: list[Entry] = []
         self.bans: list[Ban] = []
         self.warnings: list[str] = []
-        self._pragmas = pragmas
-        self._db: sqlite3.Connection | None = None
+        self._database = Database(path, "address book", MIGRATIONS, pragmas=pragmas)
         self._held = contextlib.ExitStack()
         self._held.enter_context(locked(path.parent, path.with_suffix(".lock").name, what="the address book in"))
         try:
@@ -104,26 +98,15 @@ class BookFile:
         unbanned: Iterable[str] = (),
     ) -> None:
         """All of it is on disk when this returns, or none of it when it raises OSError or sqlite3.Error."""
-        db = self._db
-        if db is None:
-            raise OSError("it isn't open")
-        db.execute("BEGIN IMMEDIATE")
-        try:
+        with self._database.transaction() as db:
             db.executemany(_PUT, map(_row, put))
             db.executemany("DELETE FROM peers WHERE peer = ?", ((peer,) for peer in removed))
             db.executemany("INSERT OR REPLACE INTO bans VALUES (?, ?, ?, ?)", map(_ban_row, bans))
             db.executemany("DELETE FROM bans WHERE target = ?", ((target,) for target in unbanned))
-            db.execute("COMMIT")
-        except BaseException:
-            if db.in_transaction:  # a full disk may have ended it already
-                with contextlib.suppress(sqlite3.Error):
-                    db.execute("ROLLBACK")
-            raise
 
     def set_aside(self, error: Exception) -> None:
         """Gives the damaged file another name, and begins a new one that is empty."""
-        self._close_db()
-        aside = self._set_aside()
+        aside = self._database.set_aside()
         self.warnings.append(
             f"expected an address book, got a damaged file ({error}): it is {aside.name} now, and a new one is begun"
         )
@@ -131,47 +114,12 @@ class BookFile:
 
     def close(self) -> None:
         """Lets the file go. Idempotent."""
-        self._close_db()
+        self._database.close()
         self._held.close()
 
     def _open(self) -> None:
         self.entries, self.bans = [], []
-        os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))  # not as SQLite makes it
-        # used by one thread at a time, though not always by the same
-        self._db = db = sqlite3.connect(self.path, timeout=0, isolation_level=None, check_same_thread=False)
-        # before the first access: then SQLite keeps the log's index in memory, and there is no third file
-        for pragma in ("locking_mode = EXCLUSIVE", "journal_mode = WAL", "synchronous = FULL"):
-            db.execute(f"PRAGMA {pragma}").close()
-        db.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT}").close()
-        for pragma in self._pragmas:
-            db.execute(f"PRAGMA {pragma}").close()
-        (found,) = db.execute("PRAGMA quick_check(1)").fetchone()
-        if found != "ok":
-            raise Damaged(found)
-        self._migrate(db)
-        self._read(db)
-        _sync_folder(self.path.parent)
-
-    def _migrate(self, db: sqlite3.Connection) -> None:
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version > len(MIGRATIONS):
-            raise UsageError(
-                f"address book {self.path}: expected version {len(MIGRATIONS)} or older, got {version}, "
-                "which a newer vouch has made"
-            )
-        for number, script in enumerate(MIGRATIONS[version:], version + 1):
-            db.execute("BEGIN IMMEDIATE")
-            try:
-                for statement in script:
-                    db.execute(statement)
-                db.execute(f"PRAGMA user_version = {number}")
-                db.execute("COMMIT")
-            except sqlite3.Error as error:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
-                if error.sqlite_errorcode == sqlite3.SQLITE_ERROR:  # its tables aren't those of its version
-                    raise Damaged(str(error)) from error
-                raise
+        self._read(self._database.open())
 
     def _read(self, db: sqlite3.Connection) -> None:
         bad = 0
@@ -185,45 +133,10 @@ class BookFile:
                 self.bans.append(Ban(*row))
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode == sqlite3.SQLITE_ERROR:  # no such table or column
-                raise Damaged(str(error)) from error
+                raise DamagedError(str(error)) from error
             raise
         if bad:
             self.warnings.append(f"expected peers in the address book, got {bad} rows that are none: they are left out")
-
-    def _close_db(self) -> None:
-        if self._db is not None:
-            with contextlib.suppress(sqlite3.Error):
-                self._db.close()
-            self._db = None
-
-    def _set_aside(self) -> Path:
-        """Moves the log first: a new file must never find an old log."""
-        folder, name = self.path.parent, self.path.name
-        prefix = f"{name}.damaged-"
-        numbers = sorted(
-            int(found.name[len(prefix) :]) for found in folder.glob(f"{prefix}*") if found.name[len(prefix) :].isdigit()
-        )
-        for number in numbers[: max(0, len(numbers) - MAX_DAMAGED + 1)]:
-            for suffix in ("", "-wal", "-shm"):
-                (folder / f"{prefix}{number}{suffix}").unlink(missing_ok=True)
-        aside = folder / f"{prefix}{numbers[-1] + 1 if numbers else 1}"
-        for suffix in ("-wal", "-shm", ""):
-            with contextlib.suppress(FileNotFoundError):
-                os.rename(f"{self.path}{suffix}", f"{aside}{suffix}")
-        _sync_folder(folder)
-        return aside
-
-
-class Damaged(sqlite3.DatabaseError):
-    """The file isn't an address book, though it may be a file of SQLite's."""
-
-
-def is_damage(error: Exception) -> bool:
-    """Whether an error tells of a damaged file, which no retry mends."""
-    if isinstance(error, Damaged):
-        return True
-    code = getattr(error, "sqlite_errorcode", None)
-    return code is not None and code & 0xFF in _DAMAGED
 
 
 def _row(entry: Entry) -> Row:
@@ -268,13 +181,3 @@ def _is(value: object, kind: type[T]) -> T:
 
 def _ban_row(ban: Ban) -> Row:
     return ban.target, ban.reason, ban.since, ban.until
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes new names survive a power loss; not every file system can."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

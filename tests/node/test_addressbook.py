@@ -16,11 +16,12 @@ import trio
 import trio.lowlevel
 
 from node import Config, Identity, Node
+from node.database import MAX_DAMAGED
 from node.errors import UsageError, VouchError
 from node.identity import load_or_make_key
 from node.peers import addressbook, bookfile
 from node.peers.addressbook import AddressBook
-from node.peers.bookfile import MAX_DAMAGED, MIGRATIONS, BookFile
+from node.peers.bookfile import MIGRATIONS, BookFile
 from tests.node.test_book import PEER, addr, record
 from tests.nodes import eventually
 

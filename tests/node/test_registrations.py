@@ -87,7 +87,7 @@ def test_what_was_acknowledged_survives_a_kill(tmp_path, attempt):
     file = RegistrationFile(path)
     file.open()
     newest = {kept.peer: kept.number for kept in file.rows}
-    file._close()
+    file._database.close()
     for number in said:
         assert newest[f"peer {number % 500}"] >= number
     assert not list(tmp_path.glob("*.damaged*"))
@@ -127,7 +127,7 @@ async def test_a_file_of_a_newer_version_is_refused(tmp_path):
     with sqlite3.connect(path) as db:
         db.execute("PRAGMA user_version = 99")
     db.close()
-    with pytest.raises(UsageError, match="version 99, which is newer"):
+    with pytest.raises(UsageError, match="got 99, which a newer vouch has made"):
         RegistrationFile(path).open()
 
 
