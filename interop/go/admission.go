@@ -48,6 +48,7 @@ type admission struct {
 // decided; the fields above it are valid from then on.
 type connAdmission struct {
 	err  error         // nil: admitted
+	in   atomic.Bool   // admitted, from just before the event tells so
 	took time.Duration // initiator: handshake stream opened to answer checked
 	at   time.Time     // when it was decided
 	done chan struct{}
@@ -115,12 +116,7 @@ func (a *admission) wait(ctx context.Context, c network.Conn) error {
 }
 
 func (ca *connAdmission) admitted() bool {
-	select {
-	case <-ca.done:
-		return ca.err == nil
-	default:
-		return false
-	}
+	return ca.in.Load()
 }
 
 // hold keeps a stream waiting for admission and tells whether it may go on.
@@ -145,6 +141,7 @@ func (a *admission) decide(c network.Conn, ca *connAdmission, err error) {
 			}
 			event["event"], event["reason"] = "refused", err.Error()
 		}
+		ca.in.Store(err == nil)
 		a.emit(event)
 		close(ca.done)
 	})
