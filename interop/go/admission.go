@@ -48,13 +48,13 @@ type admission struct {
 // decided; the fields above it are valid from then on.
 type connAdmission struct {
 	err  error         // nil: admitted
-	in   atomic.Bool   // admitted, from just before the event tells so
 	took time.Duration // initiator: handshake stream opened to answer checked
 	at   time.Time     // when it was decided
 	done chan struct{}
 
 	once    sync.Once
 	started atomic.Bool // a handshake stream has been seen
+	in      atomic.Bool // admitted, from just before the event tells so
 	held    atomic.Int32
 }
 
