@@ -48,6 +48,8 @@ SOCKET_POLL = 0.02
 MAX_EVENTS = 4096
 MAX_LINE = 8 << 20
 MAX_STDERR = 64 << 10
+# before a multihash in hex: base16, CIDv1, raw bytes
+RAW_CID = "f0155"
 
 Message = dict[str, Any]
 
@@ -109,6 +111,11 @@ class Peer:
     def python(cls, *flags: str) -> Peer:
         """`vouch run` with those flags, on loopback and in a data directory of its own."""
         return _VouchRun(*flags)
+
+    def within(self, enter: Sequence[str]) -> Peer:
+        """The same peer, to be started by a command that goes before its own, as `Host.enter` of the lab does."""
+        self._command[:0] = enter
+        return self
 
     @property
     def addr(self) -> str:
@@ -317,7 +324,9 @@ class _Answer:
 
 
 class _VouchRun(Peer):
-    """`vouch run`. Commands: connect, disconnect, peers, ping, find-peer, table, status."""
+    """`vouch run`. Commands: connect, disconnect, peers, ping, table, status; find-peer, put, get, provide,
+    find-providers.
+    """
 
     def __init__(self, *flags: str) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="vouch-")
@@ -385,6 +394,16 @@ def _control_call(command: str, args: Sequence[str]) -> tuple[str, Message]:
             return "ping", {"target": peer, "count": int(count)}
         case "find-peer", peer:
             return "find_peer", {"peer": peer}
+        case "put", key, value:
+            return "dht_put", {"key": key, "value": value}
+        case "get", key:
+            return "dht_get", {"key": key}
+        case "provide", multihash:
+            return "dht_provide", {"cid": RAW_CID + multihash}
+        case "find-providers", multihash:
+            return "dht_find_providers", {"cid": RAW_CID + multihash}
+        case "find-providers", multihash, limit:
+            return "dht_find_providers", {"cid": RAW_CID + multihash, "limit": int(limit)}
         case "peers", *none if not none:
             return "peers", {}
         case "table" | "status", *none if not none:
@@ -401,6 +420,8 @@ def _like_the_others(command: str, result: Message) -> Message:
             return {**result, "ok": not result["lost"], "rtt_us": [rtt * 1e6 for rtt in result["rtts"]]}
         case "find-peer":
             return {**result, "found": bool(result["addrs"])}
+        case "put" | "provide":
+            return {"stored": result["peers"]}
         case "table":
             return {"peers": result["routing_table"]}
         case "peers":

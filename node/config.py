@@ -8,6 +8,7 @@ Left to the caller: whether folders, keys and addresses exist.
 from __future__ import annotations
 
 import dataclasses
+import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -53,13 +54,15 @@ class Config:
 
     # Network
     listen: tuple[str, ...] = setting(("/ip4/0.0.0.0/tcp/0", "/ip6/::/tcp/0"), "address to listen on")
-    bootstrap: tuple[str, ...] = setting((), "peer to find the network through; the address ends in /p2p/PEERID")
+    bootstrap: tuple[str, ...] = setting(
+        (), "peer to find the network through; the address ends in /p2p/PEERID, or is a name like /dnsaddr/example.org"
+    )
     network_id: str = setting("vouch-local", "only peers of the same network are admitted; 1 to 64 bytes")
 
     # Files
     data_dir: Path = setting(  # noqa: RUF009
         default_data_dir,
-        "folder of the key, the lock and the control socket",
+        "folder of the key, the address book, the lock and the control socket",
         shown="$XDG_DATA_HOME/vouch or ~/.local/share/vouch",
     )
     key: Path | None = setting(None, "key file, made if missing", shown="node.key in the data folder")  # noqa: RUF009
@@ -94,7 +97,7 @@ class Config:
     max_stream_window: int = advanced(16 << 20, "bytes that a peer may send ahead on one stream", shown="16 MiB")
     max_connection_window: int = advanced(64 << 20, "the same on all streams of a connection", shown="64 MiB")
     max_unsent: int = advanced(8 << 20, "bytes that wait to be sent on one connection", shown="8 MiB")
-    max_known_peers: int = advanced(10_000, "peers that are remembered while the node runs")
+    max_known_peers: int = advanced(10_000, "peers that are remembered")
     max_control_clients: int = advanced(16, "clients of the control socket at once")
 
     # Messages
@@ -116,13 +119,45 @@ class Config:
     gossip_router: Literal["vouch", "stock"] = advanced(
         "vouch", "whose router: the project's, or py-libp2p's to compare"
     )
+    gossip_direct: tuple[str, ...] = advanced(
+        (), "peer that always gets every message and is never scored, as we for it; the address ends in /p2p/PEERID"
+    )
     max_gossip_queue: int = advanced(16 << 20, "bytes of messages that wait for one slow peer", shown="16 MiB")
+
+    # Pool
+    pool: Literal["on", "off"] = setting("on", "whether the node finds and drops peers by itself")
+    low_peers: int = setting(20, "peers below which the node hurries to find others")
+    target_peers: int = setting(40, "peers that it looks for")
+    high_peers: int = setting(100, "peers above which the worst are dropped")
+    outbound_peers: int = setting(20, "peers, at least, that the node chooses itself, however many others come in")
+    pool_dials: int = advanced(16, "dials that the pool has under way at once")
+    pool_dial_timeout: float = advanced(5.0, "seconds that such a dial may take, if dial_timeout isn't less")
+    pool_dial_rate: float = advanced(4.0, "dials a second that it begins, on average", form="RATE")
+    peer_grace: float = advanced(30.0, "seconds that a new peer isn't judged")
+    subnet_share: float = advanced(
+        0.125, "part of the outbound peers, at most, in one IPv4 /16 or IPv6 /32", form="PART"
+    )
+    source_share: float = advanced(
+        0.5, "part of them that are new to us and known by one source, if there are others", form="PART"
+    )
+    feeler_interval: float = advanced(60.0, "seconds between dials that only test an address")
+    fault_ban: float = advanced(3600.0, "seconds that a peer is banned for breaking rules again and again")
 
     # Retries
     bootstrap_retry_min: float = advanced(1.0, "seconds before a bootstrap peer is first dialled again")
     bootstrap_retry_max: float = advanced(60.0, "seconds that this pause grows to")
     refused_backoff_min: float = advanced(5.0, "seconds before a peer that refused us is first dialled again")
     refused_backoff_max: float = advanced(600.0, "seconds that this pause grows to")
+
+    # Address book
+    addressbook: Literal["auto", "file", "memory"] = advanced(
+        "auto",
+        "where known peers and bans are kept: in the data folder, or until the node ends",
+        shown="file, for a node whose key is the data folder's",
+    )
+    max_bans: int = advanced(10_000, "peers, addresses and networks that are banned at once")
+    redial_backoff_min: float = advanced(5.0, "seconds before an address that failed is first dialled again")
+    redial_backoff_max: float = advanced(600.0, "seconds that this pause grows to")
 
     # Heartbeat
     heartbeat: Literal["on", "off"] = setting("on", "whether connected peers are watched; beats are answered anyway")
@@ -135,6 +170,52 @@ class Config:
     dht: Literal["server", "client", "off"] = setting("server", "part played in the distributed hash table")
     kad_protocol: str = advanced("", "protocol ID of the hash table", shown="/vouch/HEX OF THE NETWORK ID/kad/1.0.0")
     dht_refresh_interval: float = advanced(600.0, "seconds between refreshes of the hash table")
+    dht_parallel: int = advanced(10, "requests of one look-up under way at once, beside those that are slow")
+    dht_paths: int = advanced(3, "disjoint paths of a look-up, so that no neighbour decides what it finds")
+    dht_request_timeout: float = advanced(5.0, "seconds that a peer has for an answer, with the dial")
+    dht_store: Literal["auto", "file", "memory"] = advanced(
+        "auto",
+        "where the hash table's records are kept: in the data folder, or until the node ends",
+        shown="file, for a node whose key is the data folder's",
+    )
+    dht_max_values: int = advanced(4096, "values that are kept for others")
+    dht_max_providers: int = advanced(16_384, "providers that are kept for others")
+
+    # Rendezvous
+    rendezvous: tuple[str, ...] = setting(
+        (), "rendezvous point to register at and find peers through; the address ends in /p2p/PEERID"
+    )
+    rendezvous_namespace: str = setting(
+        "", "what to register under, and look for; 255 bytes at most", shown="vouch/ and the network ID"
+    )
+    rendezvous_ttl: int = advanced(7200, "seconds that a registration is to hold, 7200 to 259200 for most points")
+    rendezvous_point: Literal["on", "memory", "off"] = setting(
+        "off", "whether the node is a rendezvous point for others; memory: one that forgets when it stops"
+    )
+    rendezvous_rate: float = advanced(2.0, "questions a second that a rendezvous point answers each peer")
+    max_registrations: int = advanced(10_000, "registrations at a rendezvous point")
+    max_registrations_per_peer: int = advanced(32, "of them, one peer's")
+    max_registrations_per_namespace: int = advanced(5000, "of them, those in one namespace")
+
+    # DNS
+    dns_servers: tuple[str, ...] = advanced(
+        (), "DNS server to ask for /dnsaddr/ names", shown="the system's", form="IP"
+    )
+
+    # mDNS. Off unless asked for: a program's node says nothing on its owner's link by itself, and nodes side by side on
+    # one machine, as in tests, don't join each other unasked
+    mdns: Literal["on", "off"] = setting("off", "whether the node finds peers of its network on the same link")
+    mdns_service: str = advanced(
+        "", "service name; _p2p._udp.local meets any libp2p node", shown="_p2p-HASH OF THE NETWORK ID._udp.local"
+    )
+    mdns_interval: float = advanced(60.0, "seconds between questions, when nobody else asks")
+    mdns_max_peers: int = advanced(256, "peers that are remembered of one link")
+
+    # Peer exchange
+    exchange: Literal["on", "off"] = setting("on", "whether peers are told of other peers, and asked for them")
+    exchange_interval: float = advanced(600.0, "seconds before a peer is asked for others again")
+    exchange_at_once: int = advanced(4, "peers that are asked at once")
+    exchange_window: float = advanced(3600.0, "seconds in which one network learns of a bounded part of our peers only")
 
     def __post_init__(self) -> None:
         for row in SETTINGS.values():
@@ -148,12 +229,21 @@ class Config:
                 f"expected at least {_LEAST_WINDOW}, the window that a stream begins with, got {self.max_stream_window}"
             )
             raise SettingError(text, "max_stream_window")
+        for name in ("subnet_share", "source_share"):
+            if getattr(self, name) > 1:
+                raise SettingError(f"expected a part of 1, got {getattr(self, name):g}", name)
         _check_heartbeat(self)
         _check_text(self)
         for address in self.listen:
             _check_multiaddr("listen", address)
         for address in self.bootstrap:
-            _check_multiaddr("bootstrap", address, with_peer=True)
+            _check_multiaddr("bootstrap", address, with_peer=not address.startswith("/dnsaddr/"))
+        for server in self.dns_servers:
+            _check_ip("dns_servers", server)
+        for address in self.gossip_direct:
+            _check_multiaddr("gossip_direct", address, with_peer=True)
+        for address in self.rendezvous:
+            _check_multiaddr("rendezvous", address, with_peer=True)
 
     @property
     def network_id_bytes(self) -> bytes:
@@ -171,14 +261,28 @@ class Config:
         return self.data_dir / "control.sock"
 
     @property
+    def rendezvous_namespace_or_default(self) -> str:
+        """What to register under at rendezvous points."""
+        return self.rendezvous_namespace or f"vouch/{self.network_id}"
+
+    @property
+    def addressbook_path(self) -> Path:
+        """The address book's file, where there is one."""
+        return self.data_dir / "addressbook.db"
+
+    @property
     def kademlia_protocol(self) -> str:
         """The hash table's protocol ID; networks don't share one unless told to."""
         return self.kad_protocol or f"/vouch/{self.network_id_bytes.hex()}/kad/1.0.0"
 
 
 _AT_MOST = (
+    ("low_peers", "target_peers"),
+    ("target_peers", "high_peers"),
+    ("outbound_peers", "target_peers"),
     ("bootstrap_retry_min", "bootstrap_retry_max"),
     ("refused_backoff_min", "refused_backoff_max"),
+    ("redial_backoff_min", "redial_backoff_max"),
     ("max_stream_window", "max_connection_window"),
     ("heartbeat_flaky", "heartbeat_window"),
 )
@@ -213,8 +317,14 @@ def _check_text(config: Config) -> None:
     for name, version in config.min_versions.items():
         if not re.fullmatch(_NAME, name) or not re.fullmatch(_VERSION, version):
             raise SettingError(f"expected NAME=N.N.N, got {f'{name}={version}'!r}", "min_versions")
+    if len(config.rendezvous_namespace.encode()) > 255:
+        text = f"expected at most 255 bytes of UTF-8, got {len(config.rendezvous_namespace.encode())}"
+        raise SettingError(text, "rendezvous_namespace")
     if config.topic and config.gossip == "off":
         raise SettingError('expected gossip to be "on" for topics, got "off"', "topic", "gossip")
+    if not re.fullmatch(r"(_[A-Za-z0-9-]{1,62}\._(udp|tcp)\.local)?", config.mdns_service):
+        text = f"expected a service name like _p2p._udp.local, got {config.mdns_service!r}"
+        raise SettingError(text, "mdns_service")
     if not re.fullmatch(r"(/[!-~]+)?", config.kad_protocol):
         text = f"expected a protocol ID that begins with / and has no spaces, got {config.kad_protocol!r}"
         raise SettingError(text, "kad_protocol")
@@ -232,6 +342,13 @@ def _check_multiaddr(name: str, address: str, *, with_peer: bool = False) -> Non
         raise SettingError(f"expected {expected}, got {address!r}", name) from error
     if not protocols or (with_peer and protocols[-1].name != "p2p"):
         raise SettingError(f"expected {expected}, got {address!r}", name)
+
+
+def _check_ip(name: str, text: str) -> None:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        raise SettingError(f"expected an IP address, got {text!r}", name) from None
 
 
 def _table() -> dict[str, Setting]:

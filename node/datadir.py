@@ -3,7 +3,9 @@
 data_dir/          mode 0700
   node.key         the identity, mode 0600
   lock             held (flock) by the running node; its process ID is inside
+  dht.db           Kademlia's records, mode 0600; and dht.db-wal, dht.db-shm while it runs
   control.sock     the running node's control socket, mode 0600
+  addressbook.db   the peers that are known (node/peers/bookfile.py)
 """
 
 from __future__ import annotations
@@ -22,11 +24,13 @@ MAX_ADDRESS = 108
 
 
 @contextmanager
-def locked(data_dir: Path) -> Iterator[None]:
-    """Makes the directory if need be, and holds it for this process. Raises UsageError if another node does."""
+def locked(data_dir: Path, name: str = LOCK, *, what: str = "the data directory") -> Iterator[None]:
+    """Makes the directory if need be, and holds it for this process, or with another `name` one thing in it. Raises
+    UsageError if another node does.
+    """
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        file = os.open(data_dir / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        file = os.open(data_dir / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise UsageError(f"can't use the data directory {data_dir}: {error.strerror}") from error
     try:
@@ -35,7 +39,7 @@ def locked(data_dir: Path) -> Iterator[None]:
         except OSError:
             holder = os.read(file, 32).decode("ascii", "replace").strip() or "?"
             raise UsageError(
-                f"another node (process {holder}) uses the data directory {data_dir}: give this one another --data-dir"
+                f"another node (process {holder}) uses {what} {data_dir}: give this one another --data-dir"
             ) from None
         os.truncate(file, 0)
         os.write(file, f"{os.getpid()}\n".encode())

@@ -11,7 +11,7 @@ handshake.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import trio
 from libp2p.peer.id import ID
@@ -23,6 +23,7 @@ from node.errors import BackoffError, DialError, LimitError, RefusedError
 from node.events import Admitted, Event, Refused
 from node.log import get_logger
 from node.peers.backoff import Backoff
+from node.peers.budget import DialBudget
 from node.swarm import Swarm
 
 HEAD_START = 0.25
@@ -42,8 +43,11 @@ class Dialer:
         self.config = config
         self.refused = Backoff(config.refused_backoff_min, config.refused_backoff_max, capacity=config.max_known_peers)
         self.unreachable = Backoff(UNREACHABLE_FIRST, UNREACHABLE_LONGEST, capacity=config.max_known_peers)
+        self.budget = DialBudget()  # for dials on a stranger's word, whoever makes them
         self._limiter = trio.CapacityLimiter(config.max_dials)
         self._under_way: dict[ID, trio.Event] = {}
+        # told of each address that didn't lead to its peer, and with "" of a peer that none did
+        self.on_failed: Callable[[str, str], None] = lambda _peer, _addr: None
         swarm.dial_known = self.dial_known
         swarm.events.subscribe(self._on_event)
 
@@ -58,24 +62,33 @@ class Dialer:
             raise DialError(f"no address of {peer_id} is known") from error
         return await self.dial(peer_id, addrs)
 
-    async def dial(self, peer_id: ID, addrs: Sequence[Multiaddr]) -> Connection:
-        """An admitted connection to the peer, by one of `addrs`. Safe to cancel.
+    async def dial(self, peer_id: ID, addrs: Sequence[Multiaddr], *, timeout: float | None = None) -> Connection:
+        """An admitted connection to the peer, by one of `addrs`, within `timeout` seconds (at most and by default
+        `dial_timeout`). Safe to cancel.
 
         Raises RefusedError, BackoffError, LimitError, and DialError naming what each address answered.
         """
         if peer_id == self.swarm.self_id:
             raise DialError(f"{peer_id} is this node itself")
+        timeout = min(timeout or self.config.dial_timeout, self.config.dial_timeout)
         failures: list[Exception] = []
+        unanswered: list[Multiaddr] = []
         try:
-            with trio.fail_after(self.config.dial_timeout):
-                return await self._dial(peer_id, addrs, failures)
+            with trio.fail_after(timeout):
+                return await self._dial(peer_id, addrs, failures, unanswered)
         except trio.TooSlowError:
             pass
-        failures.append(DialError(f"no answer within {self.config.dial_timeout:g} s"))
+        failures.append(DialError(f"no answer within {timeout:g} s"))
         self.unreachable.failed(str(peer_id), trio.current_time())
+        if unanswered:
+            for addr in unanswered:
+                self.on_failed(str(peer_id), str(addr))
+            self.on_failed(str(peer_id), "")
         raise DialError(f"{peer_id} can't be reached: " + "; ".join(map(str, failures)))
 
-    async def _dial(self, peer_id: ID, addrs: Sequence[Multiaddr], failures: list[Exception]) -> Connection:
+    async def _dial(
+        self, peer_id: ID, addrs: Sequence[Multiaddr], failures: list[Exception], unanswered: list[Multiaddr]
+    ) -> Connection:
         while True:
             connection = self.swarm.connection(peer_id)
             if connection is not None:
@@ -91,11 +104,12 @@ class Dialer:
         done = self._under_way[peer_id] = trio.Event()
         try:
             async with self._limiter:
-                connection = await self._race(peer_id, _usable(addrs), failures)
+                connection = await self._race(peer_id, _usable(addrs), failures, unanswered)
         except RefusedError:
             raise  # counted when it was told, see _on_event
         except DialError:
             self.unreachable.failed(peer, trio.current_time())
+            self.on_failed(peer, "")
             raise
         finally:
             del self._under_way[peer_id]
@@ -110,20 +124,26 @@ class Dialer:
             self.refused.succeeded(event.peer)
             self.unreachable.succeeded(event.peer)
 
-    async def _race(self, peer_id: ID, addrs: list[Multiaddr], failures: list[Exception]) -> Connection:
+    async def _race(
+        self, peer_id: ID, addrs: list[Multiaddr], failures: list[Exception], unanswered: list[Multiaddr]
+    ) -> Connection:
         if not addrs:
             raise DialError(f"no address of {peer_id} is known that this node can dial")
         won: list[Connection] = []
 
         async def attempt(addr: Multiaddr, failed: trio.Event) -> None:
+            unanswered.append(addr)
             try:
                 won.append(await self.swarm.dial_address(addr, peer_id))
             except (DialError, LimitError) as error:
+                unanswered.remove(addr)
                 log.debug("dial_failed", peer=str(peer_id), addr=str(addr), error=str(error))
                 failures.append(error)
                 failed.set()
                 if isinstance(error, RefusedError):
                     nursery.cancel_scope.cancel()  # it is the peer that refuses, not its address
+                elif isinstance(error, DialError):
+                    self.on_failed(str(peer_id), str(addr))
             else:
                 nursery.cancel_scope.cancel()
 

@@ -27,9 +27,17 @@ class RefusedError(DialError):
     """The connection came about, but one side didn't admit the other."""
 
 
+class BannedError(DialError):
+    """The peer, or its address, is banned on this node."""
+
+
 class LimitError(VouchError):
     """One of the node's own limits is reached; the text names the limit and its value."""
 
 
 class NotConnectedError(VouchError):
     """There is no admitted connection to the peer."""
+
+
+class NotFoundError(VouchError):
+    """Nobody who was asked has it."""

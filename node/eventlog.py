@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from node.events import (
     Admitted,
+    Banned,
     Connected,
     Disconnected,
     Event,
@@ -11,10 +12,15 @@ from node.events import (
     Identified,
     Listening,
     MessageRejected,
+    Misbehaved,
     PeerFlaky,
     PeerLost,
     PeerSteady,
+    PoolLow,
     Refused,
+    Registered,
+    Unbanned,
+    Unregistered,
 )
 from node.log import get_logger
 
@@ -38,10 +44,22 @@ def log_event(event: Event) -> None:
             log.info("peer_steady", peer=peer)
         case PeerLost(peer, silent):
             log.info("peer_lost", peer=peer, silent=round(silent, 1))
+        case Registered(peer, namespace, ttl):
+            log.debug("peer_registered", peer=peer, namespace=namespace, ttl=ttl)
+        case Unregistered(peer, namespace, reason):
+            log.debug("peer_unregistered", peer=peer, namespace=namespace, reason=reason)
+        case Banned(target, reason, seconds):
+            log.info("banned", target=target, reason=reason, seconds=seconds)
+        case Unbanned(target):
+            log.info("unbanned", target=target)
+        case PoolLow(peers, low):
+            log.info("pool_low", peers=peers, low=low)
         case Connected(peer, addr, direction):
             log.debug("connected", peer=peer, addr=addr, direction=direction)
         case Identified(peer, agent, _):
             log.debug("identified", peer=peer, agent=agent)
+        case Misbehaved(peer, protocol, reason, detail):
+            log.info("misbehaved", peer=peer, protocol=protocol, reason=reason, detail=detail)
         case GossipRejected(peer, topic, reason, detail, _):
             log.debug("gossip_rejected", peer=peer, topic=topic, reason=reason, detail=detail)
         case MessageRejected(peer, protocol, reason, detail, dropped):

@@ -111,6 +111,17 @@ class GossipRejected:
 
 
 @dataclass(frozen=True)
+class Misbehaved:
+    """A peer broke a protocol's rules, and its stream ended: who keeps count of peers makes it pay. `reason` is a fixed
+    word: protocol, flood, bad_record."""
+
+    peer: str
+    protocol: str
+    reason: str
+    detail: str = ""
+
+
+@dataclass(frozen=True)
 class PeerFlaky:
     """`missed` of the last `window` heartbeats weren't answered in time."""
 
@@ -134,18 +145,66 @@ class PeerLost:
     silent: float
 
 
+@dataclass(frozen=True)
+class Registered:
+    """A peer has registered, or registered again, at this rendezvous point, for `ttl` seconds."""
+
+    peer: str
+    namespace: str
+    ttl: float
+
+
+@dataclass(frozen=True)
+class Unregistered:
+    """A peer's registration at this rendezvous point has ended. `reason`: unregistered (by itself), expired."""
+
+    peer: str
+    namespace: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Banned:
+    """A peer ID, IP address or network is banned, for `seconds` or for ever."""
+
+    target: str
+    reason: str
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Unbanned:
+    """A ban was taken back before its end."""
+
+    target: str
+
+
+@dataclass(frozen=True)
+class PoolLow:
+    """The node has lost peers and is below `low` now. It looks for others."""
+
+    peers: int
+    low: int
+
+
 Event = (
     Connected
     | Admitted
+    | Banned
     | Refused
+    | Unbanned
     | Disconnected
     | GossipRejected
     | Identified
     | Listening
     | MessageRejected
+    | Misbehaved
     | PeerFlaky
     | PeerSteady
+    | PoolLow
     | PeerLost
+    | Registered
+    | Unregistered
 )
 Listener = Callable[[Event], None]
 

@@ -5,16 +5,17 @@
     a PRUNE names a peer --> its record is checked, and it is dialled: few at a time, the rest is dropped
 
 What is dialled because a stranger named it is bounded by `connectors` and `max_pending_connections` of the router's
-parameters; the dialler's own limits for each address come on top.
+parameters, and by the dialler's budget for each IP address.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 import trio
-from libp2p.peer.envelope import consume_envelope
 from libp2p.peer.id import ID
+from libp2p.peer.peerinfo import info_from_p2p_addr
 from multiaddr import Multiaddr
 
 from node.config import Config
@@ -23,7 +24,7 @@ from node.events import Admitted, Disconnected, Event, GossipRejected, Identifie
 from node.host import Host
 from node.identify import IdentifyService
 from node.log import get_logger
-from node.peers.store import printable
+from node.records import RecordError, Records
 from node.tasks import TaskStatus
 from node.topics import Topics
 from protocols import Network
@@ -33,7 +34,6 @@ from protocols.gossip.rpc import PeerInfo
 from protocols.gossip.state import PROTOCOLS
 from protocols.messages import MessageDropped, MessageError, Rules
 
-RECORD_DOMAIN = "libp2p-peer-record"
 log = get_logger("gossip")
 
 
@@ -50,6 +50,11 @@ class NodeGossip:
         params: GossipParams | None = None,
     ) -> None:
         self._swarm, self._dialer, self._identify = host.swarm, host.dialer, identify
+        self.direct: dict[str, list[Multiaddr]] = {}
+        for text in config.gossip_direct:
+            addr = Multiaddr(text)
+            self.direct.setdefault(str(info_from_p2p_addr(addr).peer_id), []).append(addr)
+        self._records = host.records
         window = config.message_max_age + config.message_max_ahead
         foreign = config.gossip_signing == "strict"
         params = params or GossipParams()
@@ -61,6 +66,7 @@ class NodeGossip:
         self.router = self._make(network, config, policy, params, rules, host)
         self.topics = Topics(self.router, config.topic)
         self._named: trio.MemorySendChannel[PeerInfo] | None = None
+        self._redial: trio.MemorySendChannel[str] | None = None
 
     def _make(
         self, network: Network, config: Config, policy: Policy, params: GossipParams, rules: Rules, host: Host
@@ -76,12 +82,20 @@ class NodeGossip:
             score=PeerScoreParams(),
             thresholds=PeerScoreThresholds(),
             max_queue=config.max_gossip_queue,
+            direct=self.direct,
             own_peer=rules.peer_id,
             on_connect=self._connect,
+            on_redial=self._missing,
             on_failed=_failed,
             on_rejected=self._rejected,
             on_fault=_fault,
+            on_slow=_slow,
         )
+
+    def score(self, peer: str) -> float:
+        """A peer's gossip score; 0 where the router keeps none."""
+        engine = getattr(self.router, "engine", None)
+        return engine.scores.score(peer) if engine is not None else 0.0
 
     async def run(self, *, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
         """Runs until cancelled. Started before the node takes connections."""
@@ -92,6 +106,10 @@ class NodeGossip:
                 self._named, named = trio.open_memory_channel[PeerInfo](params.max_pending_connections)
                 for _ in range(params.connectors):
                     nursery.start_soon(self._dial_named, named)
+                self._redial, missing = trio.open_memory_channel[str](len(self.direct))
+                for _ in range(min(len(self.direct), params.connectors)):
+                    nursery.start_soon(self._dial_direct, missing)
+                nursery.start_soon(self._first_direct)
                 await nursery.start(self.router.run)
                 task_status.started()
         finally:
@@ -129,33 +147,54 @@ class NodeGossip:
             except trio.WouldBlock:
                 log.debug("peer_exchange_full", via=via)
 
+    async def _first_direct(self) -> None:
+        await trio.sleep(self.router.params.direct_connect_initial_delay)
+        for peer in self.direct:
+            self._missing(peer)
+
+    def _missing(self, peer: str) -> None:
+        """A direct peer isn't connected. One that waits already, or is dialled, is asked for again later."""
+        if self._redial is not None:
+            with suppress(trio.WouldBlock):
+                self._redial.send_nowait(peer)
+
+    async def _dial_direct(self, missing: trio.MemoryReceiveChannel[str]) -> None:
+        async for peer in missing:
+            try:
+                await self._dialer.dial(ID.from_base58(peer), self.direct[peer])
+            except VouchError as error:
+                log.debug("direct_peer_not_dialled", peer=peer, error=str(error))
+
     async def _dial_named(self, named: trio.MemoryReceiveChannel[PeerInfo]) -> None:
         async for info in named:
             try:
-                peer_id, addrs = open_record(info)
-            except ValueError as error:
+                peer_id, addrs = named_peer(self._records, info)
+            except RecordError as error:
                 log.debug("bad_peer_record", error=str(error))
                 continue
             if self._swarm.connection(peer_id) is not None:
                 continue
+            budget, now = self._dialer.budget, trio.current_time()
+            hosts = dict.fromkeys(ip for addr in addrs if (ip := ip_of(str(addr))))
+            allowed = {ip for ip in hosts if budget.take(ip, now)}
             with trio.move_on_after(self.router.params.connection_timeout):
                 try:
-                    await self._dialer.dial(peer_id, addrs)
+                    connection = await self._dialer.dial(
+                        peer_id, [addr for addr in addrs if ip_of(str(addr)) in allowed]
+                    )
+                    budget.succeeded(ip_of(str(connection.addr)) or "", trio.current_time())
                 except VouchError as error:
+                    for ip in allowed:
+                        budget.failed(ip, trio.current_time())
                     log.debug("named_peer_not_dialled", peer=str(peer_id), error=str(error))
 
 
-def open_record(info: PeerInfo) -> tuple[ID, list[Multiaddr]]:
-    """Who a PRUNE has named, and its addresses, without those that are none. Raises ValueError for a record that isn't
-    the peer's own."""
-    try:
-        envelope, record = consume_envelope(info.record, RECORD_DOMAIN)
-        signer = ID.from_pubkey(envelope.public_key)
-    except Exception as error:  # py-libp2p on a stranger's bytes: whatever it raises, the record is bad
-        raise ValueError(f"expected a signed peer record, got {error!r}") from None
-    if record.peer_id != signer or signer.to_bytes() != info.peer_id:
-        raise ValueError(f"expected the record of {ID(info.peer_id)}, got that of {record.peer_id} signed by {signer}")
-    return signer, [addr for addr in record.addrs if printable(addr)]
+def named_peer(records: Records, info: PeerInfo) -> tuple[ID, list[Multiaddr]]:
+    """Who a PRUNE has named, and where it is. Raises RecordError for a record that isn't its own, or an old one."""
+    signer = ID.from_base58(records.verify(info.record).peer)
+    if signer.to_bytes() != info.peer_id:
+        raise RecordError("peer", f"expected the record of {info.peer_id[:64].hex()}, got that of {signer}")
+    return signer, [Multiaddr(addr) for addr in records.accept(info.record).addrs]
 
 
 def ip_of(addr: str) -> str | None:
@@ -166,6 +205,10 @@ def ip_of(addr: str) -> str | None:
 
 def _fault(error: Exception, where: str) -> None:
     log.error("gossip_fault", where=where, exc_info=error)
+
+
+def _slow(seconds: float) -> None:
+    log.warning("slow_heartbeat", seconds=round(seconds, 3))
 
 
 def _failed(error: Exception, topic: str) -> None:

@@ -1,4 +1,4 @@
-"""py-libp2p's host, put together from the parts that we trust, for those of its own parts that want one (Kademlia).
+"""py-libp2p's host, put together from the parts that we trust, for those of its own parts that want one (its pubsub).
 
     Tcp --- Upgrader(Noise, Yamux) --- Swarm(admission, limits) --- Registry(bounds) --- protocols
                                                  |
@@ -21,7 +21,6 @@ from libp2p.custom_types import StreamHandlerFn, TProtocol
 from libp2p.host.basic_host import BasicHost
 from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
-from libp2p.peer.peerstore import env_to_send_in_RPC
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_ID
 from libp2p.security.noise.transport import Transport as Noise
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_ID
@@ -33,6 +32,7 @@ from node.events import Events
 from node.keys import prepare_keys
 from node.peers.store import BoundedPeerStore
 from node.quic.transport import Quic
+from node.records import Records
 from node.registry import Registry
 from node.streams import AsNetStream
 from node.swarm import Swarm
@@ -45,8 +45,9 @@ from node.upgrade.upgrader import Upgrader
 from node.upgrade.yamux_state import Limits
 from protocols import NotSupported, Protocol, Stream, StreamTimeout
 from protocols.handshake.engine import Rules
+from protocols.messages.authors import Signer
 
-# py-libp2p's handlers read and write bytes; long-lived streams with pauses are usual (a Kademlia client keeps its own)
+# py-libp2p's handlers read and write bytes; long-lived streams with pauses are usual
 FOREIGN_TIMEOUT = 60.0
 FOREIGN_STREAMS = 16
 
@@ -56,10 +57,12 @@ class Host(BasicHost):
 
     swarm: Swarm
 
-    def __init__(self, swarm: Swarm, dialer: Dialer) -> None:
+    def __init__(self, swarm: Swarm, dialer: Dialer, signer: Signer) -> None:
         self.swarm = swarm
         self.dialer = dialer
         self.listen_addrs: list[Multiaddr] = []
+        self.bound_addrs: list[Multiaddr] = []  # the same with wildcards as they are
+        self.records = Records(signer, addrs=self.get_transport_addrs, can_dial=swarm.can_dial)
         super().__init__(
             swarm,
             # an empty one would be taken for none, and none for py-libp2p's own
@@ -76,12 +79,13 @@ class Host(BasicHost):
 
     def signed_record(self) -> bytes:
         """Our signed peer record: made anew when the addresses have changed."""
-        return env_to_send_in_RPC(self)[0]
+        return self.records.own()
 
     async def listen(self, addr: Multiaddr) -> list[Multiaddr]:
         """Listens on `addr`; the dialable addresses that makes, one for each interface. Raises UsageError."""
         dialable: list[Multiaddr] = []
         for bound in await self.swarm.listen_on(addr):
+            self.bound_addrs.append(bound)
             dialable += expand_wildcard(bound)
         self.listen_addrs += [addr for addr in dialable if addr not in self.listen_addrs]
         return dialable
@@ -154,12 +158,15 @@ def make_upgrader(config: Config, key_pair: KeyPair) -> Upgrader:
 def build(
     config: Config,
     key_pair: KeyPair,
+    signer: Signer,
     rules: Rules,
     registry: Registry,
     events: Events,
     transports: Sequence[ITransport] | None = None,
 ) -> Host:
-    """Puts the host together, on TCP and QUIC unless other transports are given. Nothing runs or listens yet."""
+    """Puts the host together, on TCP and QUIC unless other transports are given. Nothing runs or listens yet. `signer`
+    has the same key as `key_pair`.
+    """
     prepare_keys()
     peer_id = ID.from_pubkey(key_pair.public_key)
     peerstore = BoundedPeerStore(config.max_known_peers)
@@ -176,4 +183,4 @@ def build(
         events=events,
     )
     peerstore.kept = lambda known: known == peer_id or known in swarm.connections
-    return Host(swarm, Dialer(swarm, config))
+    return Host(swarm, Dialer(swarm, config), signer)

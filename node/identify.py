@@ -22,8 +22,9 @@ from libp2p.peer.peerstore import PeerStoreError
 from multiaddr import Multiaddr
 
 from node.connection import Connection
-from node.events import Admitted, Disconnected, Event, Identified
+from node.events import Admitted, Disconnected, Event, Identified, Listening
 from node.log import get_logger
+from node.records import RecordError, Records
 from node.swarm import Swarm
 from protocols import EndOfStream, Protocol, ProtocolError, Stream, StreamError
 
@@ -33,7 +34,6 @@ PROTOCOL_VERSION = "ipfs/0.1.0"
 MAX_MESSAGE = 64 * 1024
 MAX_PROTOCOLS = 512
 MAX_TEXT = 256
-MAX_RECORD = 16 * 1024
 RETRY_AFTER = (0.5, 2.0, 8.0)
 
 log = get_logger("identify")
@@ -41,13 +41,13 @@ log = get_logger("identify")
 
 @dataclass(frozen=True)
 class PeerInfo:
-    """What a peer says of itself. None of it is proven but the peer's ID."""
+    """What a peer says of itself. None of it is proven but the peer's ID, and that the record is its own."""
 
     agent: str
     protocol_version: str
     protocols: tuple[str, ...]
     addrs: tuple[str, ...]
-    record: bytes = b""  # its signed peer record, unchecked
+    record: bytes = b""  # its signed peer record, verified; empty if it has told none that is to be believed
 
 
 class IdentifyService:
@@ -60,14 +60,14 @@ class IdentifyService:
         agent: str,
         public_key: bytes,
         addrs: Callable[[], Sequence[Multiaddr]],
-        signed_record: Callable[[], bytes],
+        records: Records,
     ) -> None:
         self.swarm = swarm
         self.known: dict[str, PeerInfo] = {}
         self._agent = agent
         self._public_key = public_key
         self._addrs = addrs
-        self._signed_record = signed_record
+        self._records = records
         self.protocol = Protocol(IDENTIFY_ID, max_frame=MAX_MESSAGE, streams_per_peer=2, handler=self._answer)
         self.push_protocol = Protocol(PUSH_ID, max_frame=MAX_MESSAGE, streams_per_peer=1, rate=1, handler=self._pushed)
         swarm.registry.add(self.protocol)
@@ -95,6 +95,8 @@ class IdentifyService:
     def _on_event(self, event: Event) -> None:
         if isinstance(event, Admitted) and self.swarm.background_nursery is not None:
             self.swarm.background_nursery.start_soon(self._ask_new, ID.from_base58(event.peer))
+        elif isinstance(event, Listening) and self.known and self.swarm.background_nursery is not None:
+            self.swarm.background_nursery.start_soon(self.push_all)
         elif isinstance(event, Disconnected):
             self.known.pop(event.peer, None)
 
@@ -138,7 +140,7 @@ class IdentifyService:
             public_key=self._public_key,
             listen_addrs=[addr.to_bytes() for addr in self._addrs()],
             protocols=self.swarm.registry.ids(),
-            signedPeerRecord=self._signed_record(),
+            signedPeerRecord=self._records.own(),
         )
         if connection is not None:
             message.observed_addr = _without_peer(connection.addr).to_bytes()
@@ -153,6 +155,9 @@ class IdentifyService:
         protocols = tuple(text for text in message.protocols if len(text) <= MAX_TEXT)[:MAX_PROTOCOLS]
         del message.protocols[:]
         message.protocols.extend(protocols)
+        signed = message.signedPeerRecord
+        # the library would verify it each time it comes, and keep it on terms of its own
+        message.ClearField("signedPeerRecord")
         try:
             await update_peerstore_from_identify(self.swarm.peerstore, peer_id, message)
         except Exception as error:  # py-libp2p's store on a stranger's bytes: whatever it raises, it is their fault
@@ -164,12 +169,23 @@ class IdentifyService:
             protocol_version=message.protocol_version[:MAX_TEXT],
             protocols=protocols,
             addrs=tuple(map(str, self._known_addrs(peer_id))),
-            record=message.signedPeerRecord if len(message.signedPeerRecord) <= MAX_RECORD else b"",
+            record=self._believed(signed, peer_id),
         )
         if self.swarm.connection(peer_id) is not None:
             self.known[str(peer_id)] = info
             self.swarm.events.emit(Identified(str(peer_id), info.agent, info.protocols))
         return info
+
+    def _believed(self, record: bytes, peer_id: ID) -> bytes:
+        """The record, if it is the peer's own and none older than we know; else nothing."""
+        if not record:
+            return b""
+        try:
+            self._records.accept(record, peer=str(peer_id))
+        except RecordError as error:
+            log.debug("bad_peer_record", peer=str(peer_id), error=str(error))
+            return b""
+        return record
 
     def _known_addrs(self, peer_id: ID) -> list[Multiaddr]:
         try:

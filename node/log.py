@@ -69,7 +69,9 @@ class _Handler(logging.StreamHandler[TextIO]):
     """Goes on in silence when the reader of the log has gone: the node's work doesn't depend on it."""
 
     def handleError(self, record: logging.LogRecord) -> None:
-        if isinstance(sys.exc_info()[1], BrokenPipeError | ValueError):
+        if self.stream.closed:
+            logging.getLogger().removeHandler(self)
+        elif isinstance(sys.exc_info()[1], BrokenPipeError):
             logging.getLogger().removeHandler(self)
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
         else:

@@ -9,23 +9,25 @@ made --__aenter__ / run--> serving --__aexit__ / cancelled--> closed (within a s
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from functools import lru_cache
 from types import TracebackType
 
-import multihash
 import trio
 from libp2p.abc import ITransport
-from libp2p.peer.id import ID
-from libp2p.peer.peerinfo import info_from_p2p_addr
 from multiaddr import Multiaddr
 
 from node import host as hosts
+from node import rules
 from node.config import Config
 from node.connection import Connection
 from node.discovery.bootstrap import Bootstrap
 from node.discovery.dht import Dht
+from node.discovery.dnsaddr import is_named, resolve
+from node.discovery.exchange import NodeExchange
+from node.discovery.mdns import Mdns
+from node.discovery.rendezvous import Rendezvous
 from node.errors import NotConnectedError, UsageError
 from node.eventlog import log_event
 from node.events import Events, Listening, MessageRejected
@@ -33,22 +35,26 @@ from node.gossip import NodeGossip
 from node.identify import IdentifyService
 from node.identity import Identity, load_or_make_key
 from node.log import get_logger
+from node.names import parse_peer_addr, parse_peer_id
+from node.peers.addressbook import AddressBook
+from node.peers.service import Peers
+from node.point import RendezvousPoint
 from node.registry import Registry
+from node.remember import Remember, book_path
 from node.tasks import TaskStatus
 from node.topics import Topics
 from node.watch import Watch
 from protocols import NotConnected, Protocol, Stream
 from protocols.gossip import Gossip, GossipParams
-from protocols.handshake.engine import Rules
-from protocols.handshake.wire import Hello, parse_version
-from protocols.heartbeat.engine import Params, Rtt
+from protocols.heartbeat.engine import Rtt
 from protocols.heartbeat.service import HEARTBEAT
 from protocols.messages import Answer, Message, MessageDropped, MessageError, Messages, SubProtocol
-from protocols.messages import Rules as MessageRules
-from protocols.messages.authors import Ed25519Signer
 from protocols.ping import PING, ping
 
 log = get_logger("node")
+
+# what a peer that misses heartbeats is worth less, in points of its gossip score
+FLAKY = 10.0
 
 
 class Node:
@@ -62,21 +68,30 @@ class Node:
         protocols: Iterable[Protocol | SubProtocol] = (),
         transports: Sequence[ITransport] | None = None,
         gossip_params: GossipParams | None = None,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         """Puts the parts together; nothing runs yet. Without `identity` the key of the data directory is used (and made
         at first start), without `transports` TCP and QUIC. `gossip_params` are the gossip router's; what a message may
-        be old is how long it remembers messages at least.
+        be old is how long it remembers messages at least. `clock`: Unix time, for what outlives the node (whom it
+        knows, bans, records); simulations give their own.
         """
         self.config = config
         self.identity = identity or load_or_make_key(config.key_path)[0]
         self.events = Events()
         self.events.subscribe(log_event)
-        message_rules = _message_rules(config, self.identity)
+        message_rules = rules.message_rules(config, self.identity)
         self.messages = Messages(self, message_rules, on_rejected=self._message_rejected, on_failed=_handler_failed)
         self.registry = Registry([PING, HEARTBEAT, *map(self._as_protocol, protocols)])
         self.host = hosts.build(
-            config, self.identity.key_pair(), _rules(config), self.registry, self.events, transports
+            config,
+            self.identity.key_pair(),
+            message_rules.signer,
+            rules.admission_rules(config),
+            self.registry,
+            self.events,
+            transports,
         )
+        self.records = self.host.records
         self.swarm = self.host.swarm
         self.dialer = self.host.dialer
         self.identify = IdentifyService(
@@ -84,8 +99,17 @@ class Node:
             agent=config.client_version,
             public_key=self.host.get_public_key().serialize(),
             addrs=self.host.get_transport_addrs,
-            signed_record=self.host.signed_record,
+            records=self.host.records,
         )
+        self.addressbook = AddressBook(
+            book_path(config, self.identity),
+            max_peers=config.max_known_peers,
+            max_bans=config.max_bans,
+            first_wait=config.redial_backoff_min,
+            longest_wait=config.redial_backoff_max,
+            clock=clock,
+        )
+        self.remember = Remember(self.addressbook, self.events, self.dialer, self.identify)
         self._gossip = (
             NodeGossip(self, config, message_rules, self.host, self.identify, gossip_params)
             if config.gossip == "on"
@@ -93,9 +117,39 @@ class Node:
         )
         for protocol in self._gossip.router.protocols if self._gossip is not None else ():
             self.registry.add(protocol)
-        self.dht = Dht(self.host, self.identify, config) if config.dht != "off" else None
-        self.bootstrap = Bootstrap(self.swarm, self.dialer, config)
-        self.watch = Watch(self, self.swarm, _heartbeat(config)) if config.heartbeat == "on" else None
+        self.exchange = (
+            NodeExchange(
+                self,
+                self.swarm,
+                self.identify,
+                self.records,
+                self.addressbook,
+                config,
+                own_addrs=self.host.get_transport_addrs,
+            )
+            if config.exchange == "on"
+            else None
+        )
+        if self.exchange is not None:
+            self.registry.add(self.exchange.protocol)
+        self.dht = (
+            Dht(self, self.host, self.identify, self.identity, config, clock=clock) if config.dht != "off" else None
+        )
+        self.point = (
+            RendezvousPoint(self.registry, self.identify, self.events, config, clock=clock)
+            if config.rendezvous_point != "off"
+            else None
+        )
+        self.rendezvous = Rendezvous(self, self.host, self.identity.key_pair(), config) if config.rendezvous else None
+        self.bootstrap = Bootstrap(self.swarm, config)
+        self.peers = Peers(self.swarm, self.dialer, self.addressbook, config, score=self._score)
+        dht = self.dht.source if self.dht is not None else None
+        mdns = self._mdns(config) if config.mdns == "on" else None
+        sources = (self.bootstrap, self.exchange, dht, self.rendezvous, mdns)
+        self.peers.sources += [source for source in sources if source is not None]
+        for peer in self._gossip.direct if self._gossip is not None else ():
+            self.peers.protect(peer, "gossip", remember=False)
+        self.watch = Watch(self, self.swarm, rules.heartbeat_params(config)) if config.heartbeat == "on" else None
         self.started_at = 0.0
         self._life: AbstractAsyncContextManager[None] | None = None
 
@@ -139,18 +193,24 @@ class Node:
             raise failure
 
     async def _start(self, nursery: trio.Nursery) -> None:
+        await nursery.start(self.addressbook.run)
         await nursery.start(self.swarm.serve)
+        nursery.start_soon(self.remember.run)
         if self.watch is not None:
             await nursery.start(self.watch.run)
         await nursery.start(self.messages.run)
         if self._gossip is not None:
             await nursery.start(self._gossip.run)
+        if self.point is not None:
+            await nursery.start(self.point.run)
         for text in self.config.listen:
             await self._listen(text)
         self.started_at = trio.current_time()
-        nursery.start_soon(self.bootstrap.run)
+        await nursery.start(self.peers.run)
         if self.dht is not None:
             nursery.start_soon(self.dht.run)
+        if self.rendezvous is not None:
+            nursery.start_soon(self.rendezvous.keep)
         config = self.config
         log.info("started", peer=self.peer_id, network_id=config.network_id, client_version=config.client_version)
         if not config.bootstrap:
@@ -203,18 +263,28 @@ class Node:
         return [connection.peer for connection in self.swarm.admitted_connections()]
 
     async def connect(self, addr: str) -> Connection:
-        """Connects with the peer at `addr` (a multiaddr with /p2p/PEERID), or finds it connected.
+        """Connects with the peer at `addr` (a multiaddr with /p2p/PEERID, a /dnsaddr/ name among them), or finds it
+        connected.
 
-        Raises UsageError for a bad address, RefusedError, BackoffError, LimitError, DialError.
+        Raises UsageError for a bad address, ResolveError, RefusedError, BackoffError, LimitError, DialError.
         """
         peer_id, multiaddr = parse_peer_addr(addr)
-        return await self.dialer.dial(peer_id, [multiaddr])
+        peer = str(peer_id)
+        self.peers.user_dials(peer, begins=True)
+        try:
+            addrs = await resolve(addr, self.bootstrap.resolver) if is_named(addr) else [str(multiaddr)]
+            connection = await self.dialer.dial(peer_id, list(map(Multiaddr, addrs)))
+            self.peers.asked(peer)
+        finally:
+            self.peers.user_dials(peer, begins=False)
+        return connection
 
     async def disconnect(self, peer: str) -> None:
-        """Closes every connection to a peer. Raises NotConnectedError."""
+        """Closes every connection to a peer; the pool leaves it alone for minutes then. Raises NotConnectedError."""
         peer_id = parse_peer_id(peer)
         if peer_id not in self.swarm.connections:
             raise NotConnectedError(f"there is no connection to {peer}")
+        self.peers.leave(peer)
         await self.swarm.close_peer(peer_id)
 
     @asynccontextmanager
@@ -290,6 +360,14 @@ class Node:
         self.registry.add(self._as_protocol(protocol))
         await self.identify.push_all()
 
+    def _mdns(self, config: Config) -> Mdns:
+        return Mdns(self.peer_id, lambda: [str(addr) for addr in self.host.bound_addrs], config)
+
+    def _score(self, peer: str) -> float:
+        """What heartbeats and gossip say of a peer: its gossip score, less FLAKY if it misses heartbeats."""
+        gossip = self._gossip.score(peer) if self._gossip is not None else 0.0
+        return gossip - (FLAKY if self.is_flaky(peer) else 0.0)
+
     def _as_protocol(self, protocol: Protocol | SubProtocol) -> Protocol:
         if isinstance(protocol, Protocol):
             return protocol
@@ -303,17 +381,6 @@ class Node:
         self.events.emit(MessageRejected(error.peer, protocol, error.reason, str(error), dropped))
 
 
-def _message_rules(config: Config, identity: Identity) -> MessageRules:
-    return MessageRules(
-        signer=Ed25519Signer(identity.secret),
-        network_id=config.network_id_bytes,
-        client_version=config.client_version,
-        signatures=config.signatures == "on",
-        max_age=config.message_max_age,
-        max_ahead=config.message_max_ahead,
-    )
-
-
 def _handler_failed(error: Exception, protocol: str, peer: str) -> None:
     log.error("handler_failed", peer=peer, protocol=protocol, exc_info=error)
 
@@ -322,42 +389,3 @@ def _checked(peer: str) -> str:
     """`peer`, if it is a peer ID. Raises UsageError."""
     parse_peer_id(peer)
     return peer
-
-
-def _rules(config: Config) -> Rules:
-    try:
-        hello = Hello(config.client_version, config.network_id_bytes)
-    except ValueError as error:
-        raise UsageError(f"client_version: {error}") from None
-    return Rules(hello, {name: parse_version(version) for name, version in config.min_versions.items()})
-
-
-def _heartbeat(config: Config) -> Params:
-    return Params(
-        interval=config.heartbeat_interval,
-        window=config.heartbeat_window,
-        flaky_at=config.heartbeat_flaky,
-        steady_at=config.heartbeat_steady,
-    )
-
-
-@lru_cache(maxsize=1024)
-def parse_peer_id(text: str) -> ID:
-    """A peer ID from its text. Raises UsageError."""
-    try:
-        peer_id = ID.from_base58(text)
-        multihash.decode(peer_id.to_bytes())  # the library takes any base58 for a peer ID
-    except (ValueError, TypeError):
-        raise UsageError(f"expected a peer ID such as 12D3KooW…, got {text!r}") from None
-    return peer_id
-
-
-def parse_peer_addr(text: str) -> tuple[ID, Multiaddr]:
-    """A peer and its address from a multiaddr that ends in /p2p/PEERID. Raises UsageError."""
-    try:
-        addr = Multiaddr(text)
-        return info_from_p2p_addr(addr).peer_id, addr
-    except Exception as error:  # two libraries, a dozen kinds of error for bad text; all mean the same to a caller
-        raise UsageError(
-            f"expected an address such as /ip4/192.0.2.1/tcp/4001/p2p/12D3KooW…, got {text!r}: {error}"
-        ) from None

@@ -3,7 +3,7 @@
 `ConnStream` is a muxer's stream: a `protocols.ByteStream` for our protocols, an `INetStream` for those parts of
 py-libp2p that open streams themselves. It stands where py-libp2p's `NetStream` would, which takes a lock, and with it a
 turn of the event loop, for each read, write and change of state. `AsNetStream` gives a `protocols.Stream` to the
-handlers of py-libp2p (Kademlia's), so that the registry's bounds hold for them too.
+handlers of py-libp2p (its pubsub's), so that the registry's bounds hold for them too.
 """
 
 from __future__ import annotations

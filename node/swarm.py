@@ -26,7 +26,7 @@ from multiaddr import Multiaddr
 
 from node.config import Config
 from node.connection import CLOSED_BY_PEER, CLOSED_BY_US, Connection
-from node.errors import DialError, LimitError, NotConnectedError, RefusedError, UsageError, VouchError
+from node.errors import BannedError, DialError, LimitError, NotConnectedError, RefusedError, UsageError, VouchError
 from node.events import Admitted, Connected, Disconnected, Event, Events, Refused
 from node.log import get_logger
 from node.peers.limits import ConnectionLimiter, Lease, Limits
@@ -92,6 +92,8 @@ class Swarm(LibP2PSwarm):
             )
         )
         self.streams_refused = 0
+        # why a peer, or an address, is kept out; None if it isn't
+        self.banned: Callable[[str | None, str | None], str | None] = lambda _peer, _ip: None
         self._running: set[Connection] = set()
 
     # life
@@ -151,8 +153,9 @@ class Swarm(LibP2PSwarm):
         remote = read_write_closer.get_remote_address()
         host = remote[0] if remote else UNKNOWN_HOST
         try:
+            self._check_ban(None, host)
             lease = self.limits.accept(host)
-        except LimitError as error:
+        except (LimitError, BannedError) as error:
             log.debug("connection_refused", host=host, error=str(error))
             await _close_quietly(read_write_closer)
             return
@@ -181,6 +184,13 @@ class Swarm(LibP2PSwarm):
         secured = await self.upgrader.upgrade_security(RawConnection(accepted, False), False)
         return await self.upgrader.upgrade_connection(secured, secured.get_remote_peer())
 
+    def can_dial(self, addr: Multiaddr) -> bool:
+        """Whether a transport of this node dials such an address."""
+        try:
+            return self.transport_manager.transport_for_dialing(addr) is not None
+        except Exception:  # strangers' addresses: each transport, and each codec under it, fails in its own way
+            return False
+
     async def dial_address(self, addr: Multiaddr, peer_id: ID) -> Connection:
         """Dials one address, to the verdict. The deadline is the caller's.
 
@@ -193,10 +203,10 @@ class Swarm(LibP2PSwarm):
         lease: Lease | None = None
         connection: Connection | None = None
         try:
-            raw = await (
-                transport.dial_peer(addr, peer_id) if isinstance(transport, DialsPeers) else transport.dial(addr)
-            )
+            self._check_ban(str(peer_id), None)
+            raw = await _dial(transport, addr, peer_id)
             remote = raw.get_remote_address()
+            self._check_ban(None, remote[0] if remote else None)
             lease = self.limits.dialled(remote[0] if remote else UNKNOWN_HOST)
             muxed = raw if isinstance(raw, IMuxedConn) else await self._upgrade_outbound(raw, peer_id)
             connection = await self._start(muxed, "outbound", addr, lease)
@@ -219,6 +229,31 @@ class Swarm(LibP2PSwarm):
             elif not connection.admitted.is_set():
                 await connection.close("dial_cancelled")
 
+    async def probe(self, addr: Multiaddr, peer_id: ID) -> None:
+        """Sees whether that peer answers at an address: connects, lets it prove its ID, and leaves.
+
+        Takes `dial_timeout` at most. Raises DialError.
+        """
+        transport = self.transport_manager.transport_for_dialing(addr)
+        if transport is None:
+            raise DialError(f"{addr}: no transport of this node dials it")
+        raw: Any = None
+        secured: Any = None
+        try:
+            with trio.fail_after(self.config.dial_timeout):
+                raw = await _dial(transport, addr, peer_id)
+                if not isinstance(raw, IMuxedConn):
+                    secured = await self.upgrader.upgrade_security(raw, True, peer_id)
+                elif raw.peer_id != peer_id:
+                    raise DialError(f"{addr}: expected {peer_id}, got {raw.peer_id}")
+        except trio.TooSlowError:
+            raise DialError(f"{addr}: no answer within {self.config.dial_timeout:g} s") from None
+        except Exception as error:  # transports and security raise errors of their own
+            raise DialError(f"{addr}: {_innermost(error)}") from error
+        finally:
+            if secured is not None or raw is not None:
+                await _close_quietly(secured or raw)
+
     async def _upgrade_outbound(self, raw: IRawConnection, peer_id: ID) -> IMuxedConn:
         secured = await self.upgrader.upgrade_security(raw, True, peer_id)
         return await self.upgrader.upgrade_connection(secured, peer_id)
@@ -230,11 +265,27 @@ class Swarm(LibP2PSwarm):
         if self.background_nursery is None or self._closing:
             await _close_quietly(muxed)
             raise DialError(f"{addr}: this node isn't running")
+        try:
+            self._check_ban(str(muxed.peer_id), None)
+        except BannedError:
+            await _close_quietly(muxed)
+            raise
         connection = Connection(muxed, self, direction, addr, lease)
         self._running.add(connection)
         self.background_nursery.start_soon(connection.run)
         self._emit(Connected(connection.peer, str(addr), direction))
         return connection
+
+    def _check_ban(self, peer: str | None, ip: str | None) -> None:
+        """Raises BannedError."""
+        reason = self.banned(peer, ip)
+        if reason is not None:
+            self.limits.refused["banned"] += 1
+            raise BannedError(reason)
+
+    def running(self) -> list[Connection]:
+        """Every connection, admitted or not."""
+        return list(self._running)
 
     def register(self, connection: Connection) -> None:
         """Shows an admitted connection, and lets go of one that it makes superfluous."""
@@ -321,6 +372,12 @@ class Swarm(LibP2PSwarm):
 
     async def notify_disconnected(self, conn: INetConn) -> None:
         await self._notify("disconnected", conn)
+
+
+async def _dial(transport: ITransport, addr: Multiaddr, peer_id: ID) -> IRawConnection | IMuxedConn:
+    if isinstance(transport, DialsPeers):
+        return await transport.dial_peer(addr, peer_id)
+    return await transport.dial(addr)
 
 
 def _remote_addr(muxed: IMuxedConn, listener: Multiaddr) -> Multiaddr:

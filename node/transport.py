@@ -24,6 +24,9 @@ from multiaddr import Multiaddr
 BACKLOG = 256
 DIALLED = ("ip4", "ip6", "dns", "dns4", "dns6")
 READ_SIZE = 64 * 1024
+# of a name's IP addresses: how many are tried, for how many seconds each before the next
+MAX_IPS = 4
+NEXT_IP = 2.0
 
 Handler = Callable[[TrioTCPStream], Awaitable[None]]
 
@@ -91,10 +94,20 @@ class Tcp(TCP):
     """py-libp2p's TCP transport with our listener and stream."""
 
     async def dial(self, maddr: Multiaddr) -> IRawConnection:
-        raw = await super().dial(maddr)
+        raw = await self._dial_first(await by_ip(maddr))
         if isinstance(raw, RawConnection) and isinstance(raw.stream, TrioTCPStream):
             raw.stream = with_address(BufferedTcpStream(raw.stream.stream))
         return raw
+
+    async def _dial_first(self, addrs: Sequence[Multiaddr]) -> IRawConnection:
+        """Tries the addresses of one name in turn, or the only one there is."""
+        for addr in addrs[:-1]:
+            try:
+                with trio.fail_after(NEXT_IP):
+                    return await super().dial(addr)
+            except (OpenConnectionError, trio.TooSlowError):
+                continue
+        return await super().dial(addrs[-1])
 
     def can_dial(self, maddr: Multiaddr) -> bool:
         names = [protocol.name for protocol in maddr.protocols()]
@@ -157,6 +170,27 @@ def with_address(stream: S) -> S:
         return stream  # the peer is gone already; the first read will say so
     stream._cached_remote_address = host, port
     return stream
+
+
+async def by_ip(maddr: Multiaddr) -> list[Multiaddr]:
+    """The address itself, or where it begins with a name (/dns, /dns4, /dns6) one for each of that name's IP addresses,
+    by the system's resolver, MAX_IPS at most. Raises OpenConnectionError.
+
+    py-libp2p's transport takes such addresses and then finds no IP address in them.
+    """
+    _, kind, name, rest = str(maddr).split("/", 3)
+    family = FAMILIES.get(kind)
+    if family is None:
+        return [maddr]
+    try:
+        found = await trio.socket.getaddrinfo(name, None, family=family, type=trio.socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise OpenConnectionError(f"{name} isn't resolved: {error}") from error
+    hosts = dict.fromkeys(str(address[0]).partition("%")[0] for *_, address in found)
+    return [Multiaddr(f"/{'ip6' if ':' in host else 'ip4'}/{host}/{rest}") for host in list(hosts)[:MAX_IPS]]
+
+
+FAMILIES = {"dns": trio.socket.AF_UNSPEC, "dns4": trio.socket.AF_INET, "dns6": trio.socket.AF_INET6}
 
 
 def _address(name: tuple[Any, ...]) -> Multiaddr:

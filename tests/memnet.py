@@ -70,6 +70,7 @@ __all__ = [
 PORT = 4001
 FIRST_FREE_PORT = 49152
 NEGOTIATION_TIMEOUT = 10.0
+SOME_DAY = 1.8e9
 
 _YES, _NO = b"\x01", b"\x00"
 
@@ -191,17 +192,32 @@ def mem_node(
     gossip_params: GossipParams | None = None,
     **config: Any,
 ) -> Node:
-    """A `Node` on the host, listening on port 4001, without heartbeats, unless `config` says otherwise. Run it with
-    `async with`.
+    """A `Node` on the host, listening on port 4001, without heartbeats and pool, unless `config` says otherwise. Run it
+    with `async with`.
     """
-    settings = {"listen": (f"/ip4/{ip}/tcp/{PORT}",), "data_dir": net.folder(ip), "heartbeat": "off"} | config
+    settings = {
+        "listen": (f"/ip4/{ip}/tcp/{PORT}",),
+        "data_dir": net.folder(ip),
+        "heartbeat": "off",
+        "pool": "off",
+        "dht_store": "memory",  # a clock that jumps knows nothing of threads
+    } | config
     return Node(
         Config(**settings),
         identity=identity or Identity.generate(),
         protocols=protocols,
         transports=[net.transport(ip)],
         gossip_params=gossip_params,
+        clock=_unix_time,
     )
+
+
+def _unix_time() -> float:
+    """Simulated: some day, and what has passed since on trio's clock."""
+    try:
+        return SOME_DAY + trio.current_time()
+    except RuntimeError:
+        return SOME_DAY  # nothing runs yet
 
 
 class MemTransport(ITransport):

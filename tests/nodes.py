@@ -19,7 +19,7 @@ from protocols import Protocol, Stream
 NOWHERE = Path(tempfile.gettempdir()) / "vouch-tests-write-nothing-here"
 
 # what a test may change for all its nodes
-DEFAULTS: dict[str, Any] = {"dht": "off", "heartbeat": "off"}
+DEFAULTS: dict[str, Any] = {"dht": "off", "dht_store": "memory", "heartbeat": "off", "pool": "off"}
 
 
 def echo_protocol(**bounds: Any) -> Protocol:

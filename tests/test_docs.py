@@ -146,3 +146,13 @@ def test_links_between_pages_lead_somewhere(page):
     prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
     for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", prose):
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_the_tests_that_a_page_names_are_there(page):
+    files = list((ROOT / "tests").rglob("*.py"))
+    there = {path.stem for path in files}
+    there |= {name for path in files for name in re.findall(r"def (test_\w+)", path.read_text())}
+    for name in re.findall(r"\btest_\w+", page.read_text()):
+        # a long name may be cut with an ellipsis
+        assert any(one.startswith(name) for one in there), f"{page.name} names {name}, which isn't there"

@@ -48,7 +48,7 @@ from node.errors import VouchError
 from node.host import make_upgrader
 from node.identify import IDENTIFY_ID, MAX_MESSAGE, PROTOCOL_VERSION
 from node.identity import Identity
-from node.node import parse_peer_addr
+from node.names import parse_peer_addr
 from node.transport import Tcp
 from node.upgrade.multistream import NotAvailableError, respond, select
 from protocols.framing import FrameDecoder, encode_frame

@@ -54,6 +54,7 @@ type connAdmission struct {
 
 	once    sync.Once
 	started atomic.Bool // a handshake stream has been seen
+	in      atomic.Bool // admitted, from just before the event tells so
 	held    atomic.Int32
 }
 
@@ -115,12 +116,7 @@ func (a *admission) wait(ctx context.Context, c network.Conn) error {
 }
 
 func (ca *connAdmission) admitted() bool {
-	select {
-	case <-ca.done:
-		return ca.err == nil
-	default:
-		return false
-	}
+	return ca.in.Load()
 }
 
 // hold keeps a stream waiting for admission and tells whether it may go on.
@@ -145,6 +141,7 @@ func (a *admission) decide(c network.Conn, ca *connAdmission, err error) {
 			}
 			event["event"], event["reason"] = "refused", err.Error()
 		}
+		ca.in.Store(err == nil)
 		a.emit(event)
 		close(ca.done)
 	})

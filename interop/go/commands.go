@@ -24,10 +24,7 @@ import (
 
 const maxReplyFrame = 1 << 20
 
-var (
-	errNotConnected = errors.New("not connected")
-	errNoDHT        = errors.New("no DHT: it needs --kad")
-)
+var errNotConnected = errors.New("not connected")
 
 func (n *node) commands() map[string]command {
 	commands := map[string]command{
@@ -43,14 +40,14 @@ func (n *node) commands() map[string]command {
 		"echo":       {"PEER BYTES STREAMS", 3, withPeer(n.echoBytes)},
 		"reset":      {"PEER", 1, withPeer(n.reset)},
 		"was-reset":  {"PEER", 1, withPeer(n.wasReset)},
-		"find-peer":  {"PEER", 1, withPeer(n.findPeer)},
-		"table":      {"", 0, n.table},
-		"bootstrap":  {"", 0, n.bootstrap},
 		"stream":     {"PEER PROTOCOL [HEX]", 2, withPeer(n.stream)},
 		"raw-stream": {"PEER PROTOCOL", 2, withPeer(n.rawStream)},
 		"protocols":  {"PEER", 1, withPeer(n.protocols)},
+
+		"resolve-dnsaddr": {"MULTIADDR", 1, n.resolveDNSAddr},
 	}
 	maps.Copy(commands, n.messageCommands())
+	maps.Copy(commands, n.dhtCommands())
 	maps.Copy(commands, n.gossipCommands())
 	maps.Copy(commands, n.bench.commands())
 	return commands
@@ -184,36 +181,6 @@ func (n *node) ping(ctx context.Context, p peer.ID, args []string) (message, err
 		}
 	}
 	return nil, cmp.Or(ctx.Err(), errors.New("ping ended"))
-}
-
-func (n *node) findPeer(ctx context.Context, p peer.ID, _ []string) (message, error) {
-	if n.dht == nil {
-		return nil, errNoDHT
-	}
-	l, err := findPeer(ctx, n.dht, p)
-	return message{
-		"peer": p, "found": l.found, "addrs": addrStrings(l.addrs), "connected": l.connected,
-		"queried": peerStrings(l.queried), "named_by": peerStrings(l.namedBy),
-	}, err
-}
-
-func (n *node) table(context.Context, []string) (message, error) {
-	if n.dht == nil {
-		return nil, errNoDHT
-	}
-	return message{"peers": peerStrings(n.dht.RoutingTable().ListPeers())}, nil
-}
-
-func (n *node) bootstrap(ctx context.Context, _ []string) (message, error) {
-	if n.dht == nil {
-		return nil, errNoDHT
-	}
-	select {
-	case err := <-n.dht.RefreshRoutingTable():
-		return message{"peers": peerStrings(n.dht.RoutingTable().ListPeers())}, err
-	case <-ctx.Done():
-		return nil, ctx.Err()
-	}
 }
 
 func (n *node) stream(ctx context.Context, p peer.ID, args []string) (message, error) {

@@ -47,6 +47,15 @@ func (n *node) command(t *testing.T, line string) message {
 	return reply
 }
 
+// commandFails runs a command that must not succeed.
+func (n *node) commandFails(t *testing.T, line string) {
+	t.Helper()
+	words := strings.Fields(line)
+	if reply := runCommand(words[0], words[1:], n.commands(), 5*time.Second); reply["ok"] == true {
+		t.Fatalf("%s: expected it to fail, got %v", line, reply)
+	}
+}
+
 func TestGossip(t *testing.T) {
 	for _, mode := range []string{"signed", "unsigned"} {
 		t.Run(mode, func(t *testing.T) {

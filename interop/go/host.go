@@ -27,7 +27,7 @@ import (
 
 // newHost puts a host together from its parts. libp2p.New would do it in one
 // line, but links WebTransport and WebRTC whether they are used or not.
-func newHost(key crypto.PrivKey, agent string) (*basichost.BasicHost, *swarm.Swarm, error) {
+func newHost(key crypto.PrivKey, agent string, opts ...swarm.Option) (*basichost.BasicHost, *swarm.Swarm, error) {
 	id, err := peer.IDFromPrivateKey(key)
 	if err != nil {
 		return nil, nil, err
@@ -43,9 +43,8 @@ func newHost(key crypto.PrivKey, agent string) (*basichost.BasicHost, *swarm.Swa
 	// The limits under test are the other side's; this peer has none of its own.
 	resources := &network.NullResourceManager{}
 	bus := eventbus.NewBus()
-	sw, err := swarm.NewSwarm(id, peers, bus,
-		swarm.WithResourceManager(resources),
-		swarm.WithDialRanker(swarm.NoDelayDialRanker))
+	opts = append(opts, swarm.WithResourceManager(resources), swarm.WithDialRanker(swarm.NoDelayDialRanker))
+	sw, err := swarm.NewSwarm(id, peers, bus, opts...)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -50,6 +50,26 @@
 //	                          the start; out when queued; dropped are messages that
 //	                          were for one peer and found its queue full
 //
+// With --kad PREFIX it is a server of the DHT on PREFIX/kad/1.0.0, which takes values
+// under /v/NAME, the greater the better, and public keys under /pk/PEER. Its commands:
+//
+//	put KEY BASE64            {"sent_to":[…]}: who was sent it. KEY is /v/NAME or /pk/PEER
+//	get KEY                   {"value"}, in base64
+//	provide MULTIHASH         {}; a multihash is in hex
+//	find-providers MULTIHASH [LIMIT]  {"providers":[{"peer","addrs"}]}, 20 without LIMIT
+//	find-peer PEER            {"found","addrs","connected","queried","named_by"}
+//	closest HEX               {"peers":[…]}, of any key
+//	table                     {"peers":[…]}: who is in the routing table
+//	bootstrap                 the same, after the table has been refreshed
+//
+// With --mdns, or --mdns=SERVICE in place of _p2p._udp, it connects to all that it
+// finds by mDNS, and tells {"event":"mdns","peer","addrs","connected","error"} once it
+// is known whether that worked. It doesn't find Rust peers, which find it: go-libp2p
+// wants addresses in DNS records beside those that libp2p's are in. With --dns HOST:PORT it asks that server alone for
+// names, as connect does for a /dnsaddr/ address:
+//
+//	resolve-dnsaddr MULTIADDR  {"addrs":[…]}
+//
 // All times are milliseconds since 1970.
 //
 // The commands gossip-… are the benchmark's (gossip_bench.go).
@@ -65,6 +85,7 @@ import (
 	"time"
 
 	"github.com/libp2p/go-libp2p/core/crypto"
+	"github.com/libp2p/go-libp2p/p2p/discovery/mdns"
 	ma "github.com/multiformats/go-multiaddr"
 )
 
@@ -113,6 +134,13 @@ func parseFlags() (options, error) {
 	flag.BoolVar(&opts.unsigned, "unsigned", false, "send messages unsigned, and check no signatures")
 	flag.StringVar(&opts.agent, "agent", defaultVersion, "sent in identify")
 	flag.StringVar(&opts.kad, "kad", "", "DHT protocol `prefix`, as in PREFIX/kad/1.0.0 (default no DHT)")
+	flag.StringVar(&opts.dns, "dns", "", "the DNS server for /dnsaddr/ and host names, `HOST:PORT` (default the system's)")
+	flag.BoolFunc("mdns", "connect to what mDNS finds, as =`SERVICE` or else "+mdns.ServiceName, func(s string) error {
+		if opts.mdns = s; s == "true" {
+			opts.mdns = mdns.ServiceName
+		}
+		return nil
+	})
 	flag.StringVar(&opts.seed, "seed", "", "derive the identity from this instead of a random one")
 	flag.Func("key-type", "`type` of a random identity: ed25519 (default), secp256k1, rsa or ecdsa", func(s string) (err error) {
 		opts.keyType, err = parseKeyType(s)
@@ -139,5 +167,10 @@ func run(opts options, in io.Reader, out *output) error {
 	}
 	defer n.close()
 	out.send(n.listening())
+	if opts.mdns != "" {
+		if err := n.startMDNS(opts.mdns, opts.timeout, out.send); err != nil {
+			return fmt.Errorf("mdns: %w", err)
+		}
+	}
 	return control(in, out, n.commands(), opts.timeout)
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"os"
 	"runtime"
 	"runtime/debug"
@@ -22,6 +23,8 @@ type options struct {
 	unsigned  bool // messages: no signatures are made, none are asked for
 	agent     string
 	kad       string // protocol prefix; empty: no DHT
+	dns       string // a DNS server, HOST:PORT; empty: the system's
+	mdns      string // a service's name; empty: no mDNS
 	seed      string // empty: a random identity
 	keyType   int    // of a random identity
 	timeout   time.Duration
@@ -36,7 +39,9 @@ type node struct {
 	identify  *identifications
 	messenger *messenger
 	dht       *kad.IpfsDHT // nil: none
-	gossip    *gossip      // nil: no pubsub
+	resolver  network.MultiaddrDNSResolver
+	mdns      io.Closer // nil: not started
+	gossip    *gossip   // nil: no pubsub
 	bench     gossipBench
 }
 
@@ -48,7 +53,10 @@ func newNode(opts options, out *output) (_ *node, err error) {
 		return nil, err
 	}
 	n := &node{}
-	if n.host, n.swarm, err = newHost(key, opts.agent); err != nil {
+	if n.resolver, err = newResolver(opts.dns); err != nil {
+		return nil, err
+	}
+	if n.host, n.swarm, err = newHost(key, opts.agent, swarm.WithMultiaddrResolver(n.resolver)); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -91,6 +99,9 @@ func newNode(opts options, out *output) (_ *node, err error) {
 }
 
 func (n *node) close() {
+	if n.mdns != nil {
+		n.mdns.Close()
+	}
 	n.bench.close()
 	if n.gossip != nil {
 		n.gossip.stop()

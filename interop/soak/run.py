@@ -24,7 +24,8 @@ from interop.soak import watch
 from interop.soak.traffic import ACTIONS, Action, Fault, Moved, is_cut_off, served
 from node.config import Config
 from node.identity import Identity
-from node.node import Node, parse_peer_id
+from node.names import parse_peer_id
+from node.node import Node
 from protocols import ProtocolError, StreamError
 
 LISTEN = "/ip4/127.0.0.1/tcp/0"
@@ -183,8 +184,9 @@ def _nodes(connections: int, upgrade: Upgrade, result: Result) -> list[Node]:
     room = dict.fromkeys(("max_connections", "max_inbound", "max_connections_per_ip"), connections + 1)
     half_open = dict.fromkeys(("max_half_open", "max_half_open_per_ip"), connections + 1)
     # heartbeats and gossip open streams when they like, and what is open is counted here
-    hub = Config(listen=(LISTEN,), dht="off", heartbeat="off", gossip="off", upgrade=upgrade, **room, **half_open)  # type: ignore[arg-type]  # all of them are int
-    leaf = Config(listen=(), dht="off", heartbeat="off", gossip="off", upgrade=upgrade)
+    quiet: Any = dict.fromkeys(("dht", "heartbeat", "gossip", "pool"), "off")
+    hub = Config(listen=(LISTEN,), upgrade=upgrade, **quiet, **room, **half_open)  # type: ignore[arg-type]  # all int
+    leaf = Config(listen=(), upgrade=upgrade, **quiet)
     return [
         Node(config, identity=Identity.generate(), protocols=served(result.moved, result.fault))
         for config in (hub, *[leaf] * connections)

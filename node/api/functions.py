@@ -14,9 +14,12 @@ import msgspec
 import trio
 from libp2p.peer.id import ID
 
-from node.api import gossip
+from node.api import addressbook, dht, gossip, rendezvous
+from node.api import peers as peers_api
+from node.api.dht import PeerName
 from node.errors import NotConnectedError, UsageError, VouchError
-from node.node import Node, parse_peer_addr, parse_peer_id
+from node.names import parse_peer_addr, parse_peer_id
+from node.node import Node
 from protocols import ProtocolError, StreamError
 
 # a series of pings occupies its caller; who wants more calls again
@@ -32,12 +35,6 @@ class Address(msgspec.Struct, forbid_unknown_fields=True):
     """`address`: a multiaddr that ends in /p2p/PEERID."""
 
     address: str
-
-
-class PeerName(msgspec.Struct, forbid_unknown_fields=True):
-    """`peer`: a peer ID."""
-
-    peer: str
 
 
 class PingWhom(msgspec.Struct, forbid_unknown_fields=True):
@@ -73,7 +70,8 @@ class Status(msgspec.Struct):
 
 class Peer(msgspec.Struct):
     """One connected peer. `connected_for` in seconds; `client_version` is empty without a handshake. `rtt`: seconds, by
-    its heartbeats and smoothed, None as long as there is none; `flaky`: it misses heartbeats.
+    its heartbeats and smoothed, None as long as there is none; `flaky`: it misses heartbeats. `score`, `counts`,
+    `source` and `tags` are the pool's (`node.peers.service.PeerInfo`).
     """
 
     peer: str
@@ -85,6 +83,10 @@ class Peer(msgspec.Struct):
     streams: int
     rtt: float | None = None
     flaky: bool = False
+    score: float = 0.0
+    counts: bool = True
+    source: str = ""
+    tags: list[str] = []
 
 
 class Peers(msgspec.Struct):
@@ -110,13 +112,6 @@ class Pinged(msgspec.Struct):
     rtts: list[float]
     lost: int
     error: str = ""
-
-
-class Found(msgspec.Struct):
-    """The addresses of a peer; none if it wasn't found."""
-
-    peer: str
-    addrs: list[str]
 
 
 async def status(node: Node, _params: Nothing) -> Status:
@@ -146,10 +141,12 @@ async def status(node: Node, _params: Nothing) -> Status:
 async def peers(node: Node, _params: Nothing) -> Peers:
     """Who is connected."""
     now = trio.current_time()
+    pooled = {info.peer: info for info in node.peers.list()}
     rows = []
     for connection in node.swarm.admitted_connections():
         known = node.identify.known.get(connection.peer)
         rtt = node.rtt(connection.peer)
+        info = pooled.get(connection.peer)
         rows.append(
             Peer(
                 peer=connection.peer,
@@ -161,6 +158,10 @@ async def peers(node: Node, _params: Nothing) -> Peers:
                 streams=len(connection.get_streams()),
                 rtt=rtt.smoothed if rtt else None,
                 flaky=node.is_flaky(connection.peer),
+                score=info.score if info else 0.0,
+                counts=info.counts if info else True,
+                source=info.source if info else "",
+                tags=list(info.tags) if info else [],
             )
         )
     return Peers(sorted(rows, key=lambda row: row.peer))
@@ -198,13 +199,6 @@ async def ping(node: Node, params: PingWhom) -> Pinged:
     return Pinged(str(peer_id), rtts, 0)
 
 
-async def find_peer(node: Node, params: PeerName) -> Found:
-    """Looks a peer up in the network's Kademlia."""
-    if node.dht is None:
-        raise UsageError('expected dht = "server" or "client" for a look-up, this node runs with "off"')
-    return Found(params.peer, await node.dht.find_peer(parse_peer_id(params.peer)))
-
-
 async def _reach(node: Node, target: str) -> ID:
     if target.startswith("/"):
         return (await node.connect(target)).peer_id
@@ -227,9 +221,25 @@ CALLS: dict[str, Call] = {
     "connect": Call(connect, Address),
     "disconnect": Call(disconnect, PeerName),
     "ping": Call(ping, PingWhom),
-    "find_peer": Call(find_peer, PeerName),
+    "find_peer": Call(dht.find_peer, PeerName),
+    "dht_provide": Call(dht.provide, dht.Content),
+    "dht_find_providers": Call(dht.find_providers, dht.ProvidersOf),
+    "dht_put": Call(dht.put, dht.KeyValue),
+    "dht_get": Call(dht.get, dht.Key),
+    "dht_withdraw": Call(dht.withdraw, dht.Key),
+    "registrations": Call(rendezvous.registrations, rendezvous.RegistrationQuery),
+    "discover": Call(rendezvous.discover, rendezvous.DiscoverWhere),
+    "ban": Call(peers_api.ban, peers_api.Ban),
+    "unban": Call(peers_api.unban, peers_api.Target),
+    "bans": Call(peers_api.bans, peers_api.NoQuery),
+    "add_peer": Call(peers_api.add_peer, peers_api.AddPeer),
+    "remove_peer": Call(peers_api.remove_peer, peers_api.PeerTag),
+    "protect_peer": Call(peers_api.protect_peer, peers_api.PeerTag),
+    "unprotect_peer": Call(peers_api.unprotect_peer, peers_api.PeerTag),
     "publish": Call(gossip.publish, gossip.Publish),
     "gossip": Call(gossip.state, gossip.GossipQuery),
+    "addressbook": Call(addressbook.addressbook, addressbook.AddressBookQuery),
+    "addressbook_import": Call(addressbook.addressbook_import, addressbook.ImportFile),
 }
 
 STREAMS: dict[str, Call] = {

@@ -42,7 +42,7 @@ SETTLE_TIMEOUT = 10.0  # for the last deliveries; gossip repairs within three he
 MESH_LOW = 5  # a mesh is formed once it has so many links, or all there are
 HEARTBEAT = 1.0
 POLL = 0.1
-FLAGS = ("--topic", TOPIC, "--dht", "off", "--log-level", "warning")
+FLAGS = ("--topic", TOPIC, "--dht", "off", "--pool", "off", "--log-level", "warning")
 
 Report = Callable[[str], None]
 

@@ -11,6 +11,13 @@ A handler takes the parsed arguments and returns an exit status. Beside the sett
     ping      target, count,       key generate   out (Path or None)
               interval             key inspect    file (Path)
     publish   topic, file, type    subscribe      topic, count (or None), raw
+    addressbook list, export       addressbook import  file
+    tracker   (see run)                 rendezvous discover  address, namespace, all, limit
+                                        rendezvous list      namespace
+    dht find-peer         peer     dht find-providers  cid, count
+    dht provide           cid      dht withdraw        key
+    dht put               key,     dht get             key, out (Path or None)
+                          file
     measure propagation            nodes, messages, size, rate, seed, full_mesh, out (Path or None)
     all but run: json (bool)       run, config show and those that ask a running node: config (Path or None)
 """
@@ -18,21 +25,32 @@ A handler takes the parsed arguments and returns an exit status. Beside the sett
 from __future__ import annotations
 
 import argparse
-import math
 import os
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING
 
-from node.config import SETTINGS, node_version
-from node.errors import UsageError
-from node.settings import Loaded, load, nearest
+from node.cli.arguments import (
+    Parser,
+    Version,
+    add_json,
+    add_settings,
+    command,
+    count,
+    group,
+    number,
+    pause,
+    rate,
+    seconds,
+)
+from node.config import SETTINGS
+from node.settings import Loaded, load
+
+if TYPE_CHECKING:
+    from node.cli.arguments import Commands
 
 Handler = Callable[[argparse.Namespace], int]
-if TYPE_CHECKING:
-    _Commands: TypeAlias = argparse._SubParsersAction["_Parser"]  # no public name, and generic for mypy only
 
 # What a command needs to find the running node's control socket; a file or environment for `run` serves these as well.
 REMOTE_SETTINGS = ("data_dir", "network_id")
@@ -41,35 +59,6 @@ _LAYERS = """\
 Each setting is also a key of the TOML file and a variable: --max-streams, max_streams, VOUCH_MAX_STREAMS (several
 values separated by commas). Flags go before variables, these before the file, that before the defaults.
 """
-
-
-class _Parser(argparse.ArgumentParser):
-    """Whole flags only, and errors as UsageError instead of a usage text and exit."""
-
-    def __init__(self, **options: Any) -> None:
-        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-        super().__init__(allow_abbrev=False, **options)
-
-    def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message} (see {self.prog} --help)")
-
-    def unexpected(self, argument: str) -> NoReturn:
-        """Refuse an argument that was left over."""
-        flag = argument.partition("=")[0]
-        if flag.startswith("-"):
-            self.error(f"unknown flag {flag!r}{nearest(flag, self._option_string_actions)}")
-        self.error(f"unexpected argument {argument!r}")
-
-
-class _Version(argparse.Action):
-    """Prints the version, which takes 40 ms to look up and so isn't looked up for anything else."""
-
-    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
-        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help="print the version and exit")
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        print(f"vouch {node_version()}")
-        parser.exit()
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -93,16 +82,16 @@ def settings_from(args: argparse.Namespace) -> Loaded:
     return load(flags, file=args.config, environ=os.environ)
 
 
-def _build() -> _Parser:
-    root = _Parser(
+def _build() -> Parser:
+    root = Parser(
         prog="vouch",
         description="A libp2p node: admission first, gossip with verdicts, peers that are kept.",
         epilog="example: vouch demo\n\nvouch COMMAND --help tells more about each.",
     )
-    root.add_argument("--version", action=_Version)
+    root.add_argument("--version", action=Version)
     commands = root.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
-    run = _command(
+    run = command(
         commands,
         "run",
         "node.cli.run:run",
@@ -113,16 +102,29 @@ def _build() -> _Parser:
     run.add_argument(
         "--profile", metavar="FILE", type=Path, help="write there where the run's time went, for python -m pstats"
     )
-    _add_settings(run, SETTINGS)
+    add_settings(run, SETTINGS)
     run.usage = f"{run.prog} [--profile FILE] [--config FILE] [--SETTING VALUE ...]"
 
-    status = _command(
+    tracker = command(
+        commands,
+        "tracker",
+        "node.cli.tracker:tracker",
+        "run a node that is a rendezvous point: peers register there and find each other",
+        "vouch tracker --network-id harbour --listen /ip4/0.0.0.0/tcp/4002 --data-dir ./tracker",
+        after="Registrations are kept in the data folder. Name the point to others with --rendezvous. Peers of other\n"
+        "libp2p networks need --admission open.\n\n" + _LAYERS,
+    )
+    tracker.add_argument("--json", action="store_true", help="print who registers as JSON; the log to standard error")
+    add_settings(tracker, SETTINGS)
+    tracker.usage = f"{tracker.prog} [--json] [--config FILE] [--SETTING VALUE ...]"
+
+    status = command(
         commands, "status", "node.cli.remote:status", "tell how the running node is doing", "vouch status --json"
     )
-    peers = _command(
+    peers = command(
         commands, "peers", "node.cli.remote:peers", "list the running node's peers", "vouch peers --data-dir ./harbour"
     )
-    connect = _command(
+    connect = command(
         commands,
         "connect",
         "node.cli.remote:connect",
@@ -130,7 +132,7 @@ def _build() -> _Parser:
         "vouch connect /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW...",
     )
     connect.add_argument("address", metavar="MULTIADDR", help="address of the peer, ending in /p2p/PEERID")
-    ping = _command(
+    ping = command(
         commands,
         "ping",
         "node.cli.remote:ping",
@@ -138,11 +140,11 @@ def _build() -> _Parser:
         "vouch ping 12D3KooW... --count 10 --interval 0.2",
     )
     ping.add_argument("target", metavar="PEER|MULTIADDR", help="ID of a connected peer, or an address to dial")
-    ping.add_argument("--count", metavar="N", type=_count, default=4, help="pings to send (default: %(default)s)")
+    ping.add_argument("--count", metavar="N", type=count, default=4, help="pings to send (default: %(default)s)")
     ping.add_argument(
-        "--interval", metavar="S", type=_pause, default=1.0, help="seconds between pings (default: %(default)s)"
+        "--interval", metavar="S", type=pause, default=1.0, help="seconds between pings (default: %(default)s)"
     )
-    publish = _command(
+    publish = command(
         commands,
         "publish",
         "node.cli.gossip:publish",
@@ -152,9 +154,9 @@ def _build() -> _Parser:
     publish.add_argument("topic", metavar="TOPIC", help="name of the topic")
     publish.add_argument("file", metavar="FILE", nargs="?", default="-", help="the message; - is standard input")
     publish.add_argument(
-        "--type", metavar="N", type=_number, default=0, help="the message's type, a number of your own (default: 0)"
+        "--type", metavar="N", type=number, default=0, help="the message's type, a number of your own (default: 0)"
     )
-    subscribe = _command(
+    subscribe = command(
         commands,
         "subscribe",
         "node.cli.gossip:subscribe",
@@ -163,27 +165,99 @@ def _build() -> _Parser:
         after="If nobody decides on the topic there (vouch run --topic), what is signed properly is accepted.",
     )
     subscribe.add_argument("topic", metavar="TOPIC", help="name of the topic")
-    subscribe.add_argument("--count", metavar="N", type=_count, help="end after so many messages")
+    subscribe.add_argument("--count", metavar="N", type=count, help="end after so many messages")
     subscribe.add_argument("--raw", action="store_true", help="write payloads and nothing else")
-    for parser in (status, peers, connect, ping, publish, subscribe):
-        _add_json(parser)
-        _add_settings(parser, REMOTE_SETTINGS)
+    book = group(commands, "addressbook", "look at the peers that are known", "vouch addressbook list")
+    listed = command(
+        book, "list", "node.cli.addressbook:show", "list the peers that are known", "vouch addressbook list --json"
+    )
+    exported = command(
+        book,
+        "export",
+        "node.cli.addressbook:export",
+        "write the peers that are known, a line of JSON for each",
+        "vouch addressbook export > peers.jsonl",
+        after="With --json they are one JSON document. Without a running node the file in the data folder is read.",
+    )
+    imported = command(
+        book,
+        "import",
+        "node.cli.addressbook:load",
+        "add exported peers to those that are known; all of them, or none if one is wrong",
+        "vouch addressbook import peers.jsonl",
+    )
+    imported.add_argument("file", metavar="FILE", nargs="?", default="-", help="what was exported; - is standard input")
+    for parser in (status, peers, connect, ping, publish, subscribe, listed, exported, imported, *_add_dht(commands)):
+        add_json(parser)
+        add_settings(parser, REMOTE_SETTINGS)
 
-    demo = _command(
+    rendezvous = group(
+        commands, "rendezvous", "look at who is registered at a rendezvous point", "vouch rendezvous list"
+    )
+    listed = command(
+        rendezvous,
+        "list",
+        "node.cli.tracker:listed",
+        "list who is registered at the running node",
+        "vouch rendezvous list --data-dir ./tracker",
+    )
+    discover = command(
+        rendezvous,
+        "discover",
+        "node.cli.tracker:discover",
+        "ask a rendezvous point who is registered there",
+        "vouch rendezvous discover /ip4/192.0.2.7/tcp/4002/p2p/12D3KooW...",
+    )
+    discover.add_argument("address", metavar="MULTIADDR", help="address of the point, ending in /p2p/PEERID")
+    discover.add_argument("--all", action="store_true", help="of every namespace")
+    discover.add_argument(
+        "--limit", metavar="N", type=count, default=1000, help="registrations, at most 1000 (default: %(default)s)"
+    )
+    for parser, whose in ((listed, "every namespace"), (discover, "the network's")):
+        parser.add_argument("--namespace", metavar="NAME", help=f"registrations of this one (default: {whose})")
+        add_json(parser)
+        # a point of another network can be asked by a short-lived node that is open
+        add_settings(parser, (*REMOTE_SETTINGS, "admission") if parser is discover else REMOTE_SETTINGS)
+
+    walk = command(
+        commands,
+        "explore",
+        "node.cli.explore:run",
+        "walk the network outward from one node, and tell who is there and who knows whom",
+        "vouch explore /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW... --dot --out network.dot",
+        after="It runs a short-lived node of its own. Ctrl-C ends the walk and tells what was found so far.",
+    )
+    walk.add_argument("address", metavar="MULTIADDR", help="address of the first node, ending in /p2p/PEERID")
+    walk.add_argument(
+        "--max-nodes", metavar="N", type=count, default=500, help="nodes to look for at most (default: %(default)s)"
+    )
+    walk.add_argument(
+        "--timeout", metavar="S", type=seconds, default=60.0, help="seconds to walk at most (default: %(default)s)"
+    )
+    walk.add_argument(
+        "--rate", metavar="N", type=rate, default=20.0, help="dials a second at most (default: %(default)s)"
+    )
+    walk.add_argument("--out", metavar="FILE", type=Path, help="write JSON there, or DOT if it ends in .dot or .gv")
+    form = walk.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="JSON for programs instead of text for people")
+    form.add_argument("--dot", action="store_true", help="a graph for Graphviz instead")
+    add_settings(walk, ("network_id", "admission", "client_version", "kad_protocol", "dial_timeout"))
+
+    demo = command(
         commands,
         "demo",
         "node.cli.demo:demo",
         "start a few nodes on this machine and watch them find each other",
         "vouch demo --nodes 4",
     )
-    demo.add_argument("--nodes", metavar="N", type=_count, default=4, help="nodes to start (default: %(default)s)")
+    demo.add_argument("--nodes", metavar="N", type=count, default=4, help="nodes to start (default: %(default)s)")
     demo.add_argument(
-        "--timeout", metavar="S", type=_seconds, default=30.0, help="seconds before giving up (default: %(default)s)"
+        "--timeout", metavar="S", type=seconds, default=30.0, help="seconds before giving up (default: %(default)s)"
     )
-    _add_json(demo)
+    add_json(demo)
 
-    measure = _group(commands, "measure", "measure real nodes on this machine", "vouch measure propagation --nodes 20")
-    propagation = _command(
+    measure = group(commands, "measure", "measure real nodes on this machine", "vouch measure propagation --nodes 20")
+    propagation = command(
         measure,
         "propagation",
         "node.cli.measure:propagation",
@@ -192,21 +266,21 @@ def _build() -> _Parser:
         after="The result is Markdown; --out writes it there too, with JSON, and a PNG if matplotlib is installed.",
     )
     for flag, metavar, kind, default, text in (
-        ("--nodes", "N", _count, 20, "nodes to start"),
-        ("--messages", "M", _count, 100, "messages to publish, each at a node drawn by lot"),
-        ("--size", "BYTES", _count, 1024, "bytes of a message"),
-        ("--rate", "R", _rate, 10.0, "messages published in a second"),
-        ("--seed", "S", _number, 1, "what is drawn by lot: links, publishers"),
+        ("--nodes", "N", count, 20, "nodes to start"),
+        ("--messages", "M", count, 100, "messages to publish, each at a node drawn by lot"),
+        ("--size", "BYTES", count, 1024, "bytes of a message"),
+        ("--rate", "R", rate, 10.0, "messages published in a second"),
+        ("--seed", "S", number, 1, "what is drawn by lot: links, publishers"),
     ):
         propagation.add_argument(flag, metavar=metavar, type=kind, default=default, help=f"{text} (default: {default})")
     propagation.add_argument(
         "--full-mesh", action="store_true", help="link every two nodes; else eight at each, by lot"
     )
     propagation.add_argument("--out", metavar="DIR", type=Path, help="folder for the result's files")
-    _add_json(propagation)
+    add_json(propagation)
 
-    key = _group(commands, "key", "make and look at key files", "vouch key generate --out node.key")
-    generate = _command(
+    key = group(commands, "key", "make and look at key files", "vouch key generate --out node.key")
+    generate = command(
         key,
         "generate",
         "node.cli.key:generate",
@@ -216,15 +290,15 @@ def _build() -> _Parser:
     generate.add_argument(
         "--out", metavar="FILE", type=Path, help="write the secret there, readable by you alone; never overwrites"
     )
-    _add_json(generate)
-    inspect = _command(
+    add_json(generate)
+    inspect = command(
         key, "inspect", "node.cli.key:inspect", "print the peer ID of a key file", "vouch key inspect node.key"
     )
     inspect.add_argument("file", metavar="FILE", type=Path, help="64 hex digits or 32 raw bytes")
-    _add_json(inspect)
+    add_json(inspect)
 
-    config = _group(commands, "config", "look at the settings", "vouch config show")
-    show = _command(
+    config = group(commands, "config", "look at the settings", "vouch config show")
+    show = command(
         config,
         "show",
         "node.cli.settings:show",
@@ -232,84 +306,29 @@ def _build() -> _Parser:
         "vouch config show --config vouch.toml --max-streams 64",
         after=_LAYERS,
     )
-    _add_json(show)
-    _add_settings(show, SETTINGS)
+    add_json(show)
+    add_settings(show, SETTINGS)
     return root
 
 
-def _command(commands: _Commands, name: str, runs: str, text: str, example: str, *, after: str = "") -> _Parser:
-    """Add a command that does something, its implementation being `module:function`."""
-    parser = _add(commands, name, text, example, after)
-    parser.set_defaults(handler=runs, parser=parser)
-    return parser
-
-
-def _group(commands: _Commands, name: str, text: str, example: str) -> _Commands:
-    """Add a command that only has commands of its own."""
-    return _add(commands, name, text, example).add_subparsers(dest="action", metavar="ACTION", required=True)
-
-
-def _add(commands: _Commands, name: str, text: str, example: str, after: str = "") -> _Parser:
-    epilog = f"example: {example}" + (f"\n\n{after}" if after else "")
-    return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=epilog)
-
-
-def _add_json(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print JSON for programs instead of text for people")
-
-
-def _add_settings(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
-    """A flag for each of the named settings, absent from the arguments unless given."""
-    parser.add_argument("--config", metavar="FILE", type=Path, help="TOML file of settings (default: VOUCH_CONFIG)")
-    if names is SETTINGS:  # else argparse lists them all
-        parser.usage = f"{parser.prog} [--config FILE] [--SETTING VALUE ...]"
-    common = parser.add_argument_group("settings")
-    advanced = parser.add_argument_group("advanced")
-    for setting in map(SETTINGS.__getitem__, names):
-        often = "; may be repeated" if setting.repeats else ""
-        (advanced if setting.advanced else common).add_argument(
-            setting.flag,
-            dest=setting.name,
-            metavar=setting.metavar,
-            action="append" if setting.repeats else "store",
-            default=argparse.SUPPRESS,
-            help=f"{setting.help}{often} (default: {setting.shown})".replace("%", "%%"),
-        )
-
-
-def _count(text: str) -> int:
-    try:
-        number = int(text)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
-    return number
-
-
-def _number(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,10}", text, re.ASCII) or int(text) >= 1 << 32:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to {(1 << 32) - 1}, got {text!r}")
-    return int(text)
-
-
-def _pause(text: str) -> float:
-    return 0.0 if text in ("0", "0.0") else _seconds(text)
-
-
-def _seconds(text: str) -> float:
-    return _positive(text, "seconds")
-
-
-def _rate(text: str) -> float:
-    return _positive(text, "a number")
-
-
-def _positive(text: str, what: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = 0.0
-    if not 0 < number < math.inf:
-        raise argparse.ArgumentTypeError(f"expected {what} above 0, got {text!r}")
-    return number
+def _add_dht(commands: Commands) -> list[Parser]:
+    dht = group(commands, "dht", "find and store in the network's hash table", "vouch dht find-peer 12D3KooW...")
+    key, cid = "/pk/PEER, or of a namespace that a program has registered", "content identifier, such as bafkrei..."
+    table = (
+        ("find-peer", "find_peer", "find a peer's addresses", "12D3KooW...", "peer", "ID of the peer"),
+        ("provide", "provide", "tell the network that this node has something", "bafkrei...", "cid", cid),
+        ("find-providers", "find_providers", "find who has something", "bafkrei... --count 5", "cid", cid),
+        ("put", "put", "store a value in the network", "/pk/12D3KooW... key.pb", "key", key),
+        ("get", "get", "print the value under a key", "/pk/12D3KooW... --out key.pb", "key", key),
+        ("withdraw", "withdraw", "publish a value or CID no more", "bafkrei...", "key", "the key, or the CID"),
+    )
+    made = {}
+    for name, function, text, example, argument, what in table:
+        made[name] = command(dht, name, f"node.cli.dht:{function}", text, f"vouch dht {name} {example}")
+        made[name].add_argument(argument, metavar=argument.upper(), help=what)
+    made["put"].add_argument("file", metavar="FILE", nargs="?", default="-", help="the value; - is standard input")
+    made["get"].add_argument("--out", metavar="FILE", type=Path, help="write the value there")
+    made["find-providers"].add_argument(
+        "--count", metavar="N", type=count, default=20, help="providers at most (default: %(default)s)"
+    )
+    return list(made.values())

@@ -74,7 +74,7 @@ def connect(args: argparse.Namespace) -> int:
             print(f"connected with {answer['peer']} in {answer['seconds'] * 1000:.1f} ms")
         return 0
 
-    return _with_node(settings_from(args).config, command)
+    return with_node(settings_from(args).config, command)
 
 
 def ping(args: argparse.Namespace) -> int:
@@ -98,10 +98,10 @@ def ping(args: argparse.Namespace) -> int:
             print(f"{len(rtts)} answered, {lost} lost; min/avg/max {least:.0f}/{mean:.0f}/{most:.0f} µs")
         return 1 if lost else 0
 
-    return _with_node(settings_from(args).config, command)
+    return with_node(settings_from(args).config, command)
 
 
-def _with_node(config: Config, command: Callable[[Ask], int]) -> int:
+def with_node(config: Config, command: Callable[[Ask], int]) -> int:
     """Runs the command on the running node, or on a short-lived one if none runs."""
     try:
         client = Client(config.control_socket)

@@ -17,7 +17,7 @@ from node.cli.parser import settings_from
 def run(args: argparse.Namespace) -> int:
     """Runs the node of the arguments' settings."""
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
+        signal.signal(number, stop)
     loaded = settings_from(args)
     from node.cli.serve import serve  # libp2p with it, which takes a second
 
@@ -30,5 +30,6 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _stop(_number: int, _frame: FrameType | None) -> NoReturn:
+def stop(_number: int, _frame: FrameType | None) -> NoReturn:
+    """Ends the process properly, for a signal that comes while the node is still being loaded."""
     raise SystemExit(0)

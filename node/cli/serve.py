@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from typing import TextIO
 
 import trio
 
@@ -18,10 +19,11 @@ from node.settings import Loaded
 log = get_logger("run")
 
 
-def serve(loaded: Loaded) -> None:
-    """Runs the node of these settings until SIGINT or SIGTERM."""
+def serve(loaded: Loaded, *, on_node: Callable[[Node], None] | None = None, log_to: TextIO | None = None) -> None:
+    """Runs the node of these settings until SIGINT or SIGTERM. `on_node` is given it before it starts; the log goes to
+    `log_to`, or standard output."""
     config = loaded.config
-    configure(form=config.log_format, level=config.log_level)
+    configure(form=config.log_format, level=config.log_level, stream=log_to)
     for warning in loaded.warnings:
         log.warning("setting_ignored", detail=warning)
     with locked(config.data_dir):
@@ -31,7 +33,10 @@ def serve(loaded: Loaded) -> None:
         readable = key_file_warning(config.key_path)
         if readable is not None:
             log.warning("key_file", detail=readable)
-        trio.run(_serve, Node(config, identity=identity, protocols=installed_protocols()))
+        node = Node(config, identity=identity, protocols=installed_protocols())
+        if on_node is not None:
+            on_node(node)
+        trio.run(_serve, node)
 
 
 async def _serve(node: Node) -> None:

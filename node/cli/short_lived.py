@@ -27,7 +27,20 @@ Ask = Callable[..., dict[str, Any]]
 def run(config: Config, command: Callable[[Ask], int]) -> int:
     """Runs `command` with a function that asks such a node, in the form of `Client.call`; its exit status."""
     configure(form="text", level="error", stream=sys.stderr)
-    return trio.run(_run, dataclasses.replace(config, listen=(), bootstrap=(), dht="off"), command)
+    return trio.run(
+        _run,
+        dataclasses.replace(
+            config,
+            listen=(),
+            bootstrap=(),
+            rendezvous=(),
+            rendezvous_point="off",
+            dht="off",
+            pool="off",
+            addressbook="memory",
+        ),
+        command,
+    )
 
 
 async def _run(config: Config, command: Callable[[Ask], int]) -> int:

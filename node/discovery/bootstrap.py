@@ -1,80 +1,94 @@
-"""Bootstrap: the peers that an operator names, dialled until they are connected, and again when they are lost.
+"""Bootstrap: the peers that an operator names, to find the network through. A source like any other.
 
-    for each peer:  dial --admitted--> wait until it is gone --> dial ...
-                     |
-                     +--failed--> wait: bootstrap_retry_min, doubling to bootstrap_retry_max, with jitter --> dial
+What it tells the pool is the pool's reserve (`node.peers.pool`): dialled at once by a node that knows few others, and
+by one that does only when these don't answer. A node that restarts comes back without its bootstrap. In a network
+smaller than the pool's targets, where it is always hungry, they stay connected and are dialled again when they are
+lost: after bootstrap_retry_min seconds, doubling to bootstrap_retry_max, with jitter.
 
-The node serves meanwhile. A peer that refused us is left alone for the dialler's own backoff, where that is longer.
+Names (/dnsaddr/example.org, with or without a peer ID behind them) are asked for at the start and every RENEW seconds
+from then on, since what they stand for changes; one that can't be resolved is asked for again after the same pauses.
 """
 
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
 
 import trio
-from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import info_from_p2p_addr
 from multiaddr import Multiaddr
 
 from node.config import Config
-from node.dialer import Dialer
-from node.errors import UsageError, VouchError
+from node.discovery.dnsaddr import DnsResolver, ResolveError, Resolver, is_named, resolve
+from node.discovery.source import Feed
+from node.errors import UsageError
 from node.log import get_logger
 from node.peers.backoff import Backoff
 from node.swarm import Swarm
 
-# bootstrap addresses stay true for as long as the operator says so: they are kept for a day and renewed at each dial
-ADDRESS_TTL = 24 * 60 * 60
-# seconds that a connection must last for its end to be no failure of the peer's
-STEADY = 30.0
+RENEW = 3600.0
 
 log = get_logger("bootstrap")
 
 
 class Bootstrap:
-    """Keeps the node connected with the peers of `config.bootstrap`."""
+    """Tells the pool of `config.bootstrap`."""
 
-    def __init__(self, swarm: Swarm, dialer: Dialer, config: Config, *, rng: random.Random | None = None) -> None:
+    name = "bootstrap"
+
+    def __init__(
+        self, swarm: Swarm, config: Config, *, resolver: Resolver | None = None, rng: random.Random | None = None
+    ) -> None:
+        """Raises UsageError for an address that this node can't dial."""
         self.swarm = swarm
-        self.dialer = dialer
-        self.peers: dict[ID, list[Multiaddr]] = {}
-        for text in config.bootstrap:
-            addr = Multiaddr(text)
-            if swarm.transport_manager.transport_for_dialing(addr) is None:
+        self.names = [text for text in config.bootstrap if is_named(text)]
+        self.resolver = resolver or DnsResolver(config.dns_servers)
+        self._backoff = Backoff(
+            config.bootstrap_retry_min, config.bootstrap_retry_max, capacity=max(1, len(self.names)), rng=rng
+        )
+        plain = [text for text in config.bootstrap if not is_named(text)]
+        for text in plain:
+            if not swarm.can_dial(Multiaddr(text)):
                 raise UsageError(
                     f"bootstrap: expected an address like /ip4/192.0.2.1/tcp/4001/p2p/12D3KooW…, got {text!r}"
                 )
-            self.peers.setdefault(info_from_p2p_addr(addr).peer_id, []).append(addr)
-        self._backoff = Backoff(
-            config.bootstrap_retry_min, config.bootstrap_retry_max, capacity=max(1, len(self.peers)), rng=rng
-        )
+        self.peers = _by_peer(plain)
 
-    async def run(self) -> None:
+    async def run(self, feed: Feed) -> None:
         """Runs until cancelled."""
+        self._tell(feed, self.peers)
         async with trio.open_nursery() as nursery:
-            for peer_id, addrs in self.peers.items():
-                if peer_id == self.swarm.self_id:
-                    log.info("bootstrap_is_this_node", peer=str(peer_id))
-                    continue
-                nursery.start_soon(self._keep, peer_id, addrs)
+            for name in self.names:
+                nursery.start_soon(self._follow, name, feed)
+            await trio.sleep_forever()
 
-    async def _keep(self, peer_id: ID, addrs: list[Multiaddr]) -> None:
-        peer = str(peer_id)
+    async def _follow(self, name: str, feed: Feed) -> None:
         while True:
-            self.swarm.peerstore.add_addrs(peer_id, addrs, ADDRESS_TTL)
             try:
-                connection = await self.dialer.dial(peer_id, addrs)
-            except VouchError as error:
-                now = trio.current_time()
-                wait = max(self._backoff.failed(peer, now), self.dialer.refused.remaining(peer, now))
-                log.warning("bootstrap_unreachable", peer=peer, error=str(error), retry_in=round(wait, 1))
-                await trio.sleep(wait)
+                addrs = await resolve(name, self.resolver)
+            except ResolveError as error:
+                wait = self._backoff.failed(name, trio.current_time())
+                log.warning("bootstrap_unresolved", name=name, error=str(error), retry_in=round(wait, 1))
             else:
-                connected_at = trio.current_time()
-                await connection.ended.wait()
-                while (other := self.swarm.connection(peer_id)) is not None:
-                    await other.ended.wait()
-                now = trio.current_time()
-                if now - connected_at >= STEADY:
-                    self._backoff.succeeded(peer)
-                await trio.sleep(self._backoff.failed(peer, now))
+                wait = RENEW
+                self._backoff.succeeded(name)
+                peers = _by_peer(addr for addr in addrs if "/p2p/" in addr and self.swarm.can_dial(Multiaddr(addr)))
+                if not peers:
+                    log.warning("bootstrap_unusable", name=name, addrs=addrs, detail="none can be dialled by this node")
+                self._tell(feed, peers)
+            await trio.sleep(wait)
+
+    def _tell(self, feed: Feed, peers: dict[str, list[str]]) -> None:
+        for peer, addrs in peers.items():
+            if peer == str(self.swarm.self_id):
+                log.info("bootstrap_is_this_node", peer=peer)
+                continue
+            feed.found(peer, addrs, addrs_trusted=True)
+
+
+def _by_peer(addrs: Iterable[str]) -> dict[str, list[str]]:
+    peers: dict[str, list[str]] = {}
+    for text in addrs:
+        addr = Multiaddr(text)
+        peers.setdefault(str(info_from_p2p_addr(addr).peer_id), []).append(str(addr))
+    return peers

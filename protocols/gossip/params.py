@@ -55,7 +55,7 @@ class GossipParams:
     # heartbeat
     heartbeat_initial_delay: float = 0.1
     heartbeat_interval: float = 1.0
-    slow_heartbeat_warning: float = 0.1  # part of an interval; for who runs the engine
+    slow_heartbeat_warning: float = 0.1  # part of an interval; for whoever runs the engine
 
     fanout_ttl: float = 60.0  # how long the peers are kept that a topic we aren't in was published to
 
@@ -70,7 +70,7 @@ class GossipParams:
 
     # direct peers
     direct_connect_ticks: int = 300  # heartbeats between two attempts to reach those that are missing
-    direct_connect_initial_delay: float = 1.0
+    direct_connect_initial_delay: float = 1.0  # before the first attempt; for whoever runs the engine
 
     # opportunistic grafting
     opportunistic_graft_ticks: int = 60  # heartbeats between two looks at the median score

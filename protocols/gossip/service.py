@@ -16,6 +16,7 @@ heartbeat.
 from __future__ import annotations
 
 import random
+import time
 import typing
 from collections.abc import Awaitable, Callable, Iterable
 
@@ -47,7 +48,8 @@ class Gossip:
 
     max_queue: bytes of messages that wait for one slow peer. on_connect: dials a peer that a PRUNE named (its ID and
     signed record); on_redial: a direct peer that is missing. on_failed: told of a validator's exception. on_fault: told
-    of an exception that is a fault of this package, and where it came; without it, it is raised.
+    of an exception that is a fault of this package, and where it came; without it, it is raised. on_slow: told how
+    many seconds a heartbeat has taken that took too long.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Gossip:
         on_failed: Callable[[Exception, str], None] | None = None,
         on_rejected: Callable[[MessageError | MessageDropped, str], None] | None = None,
         on_fault: Callable[[Exception, str], None] | None = None,
+        on_slow: Callable[[float], None] | None = None,
     ) -> None:
         self.policy = policy
         self.params = params or GossipParams()
@@ -86,6 +89,7 @@ class Gossip:
         self.protocols = self.peers.protocols
         self._on_connect, self._on_redial = on_connect, on_redial
         self._on_failed, self._on_rejected, self._on_fault = on_failed, on_rejected, on_fault
+        self._on_slow = on_slow
         self._deciders: dict[str, Decider] = {}
         self._listeners: dict[str, list[Subscription]] = {}
         self._messages: dict[bytes, GossipMessage] = {}  # those that await a verdict
@@ -108,18 +112,26 @@ class Gossip:
                         await self._sooner.wait()
                     self._sooner = trio.Event()
                     if _now() >= self.engine.next_wakeup():
+                        started = time.perf_counter()
                         try:
                             self.engine.wake(_now())
                         except Exception as error:
                             self._fault(error, "heartbeat")
                             await trio.sleep(self.params.heartbeat_interval)  # what is due may be so for ever
                         self._act()
+                        self._took(time.perf_counter() - started)
                         self.peers.move_if_leaving()
         finally:
             self._nursery = None
             for topic in list(self._listeners):
                 for subscription in list(self._listeners[topic]):
                     subscription.close()
+
+    def _took(self, seconds: float) -> None:
+        if seconds > self.params.slow_heartbeat_warning * self.params.heartbeat_interval:
+            self.stats.slow_heartbeats += 1
+            if self._on_slow is not None:
+                self._on_slow(seconds)
 
     def peer_admitted(self, peer: str, *, outbound: bool, ip: str | None = None, peer_id: bytes = b"") -> None:
         """A peer is connected, and told so once: pubsub goes to it if it speaks any."""

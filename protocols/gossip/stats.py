@@ -26,6 +26,7 @@ class Stats:
         self.no_room = 0  # in a decider's queue
         self.late = 0
         self.failed = 0  # validators that raised
+        self.slow_heartbeats = 0
         self.grafted = 0
         self.pruned: Counter[str] = Counter()
         self.bytes_received = 0

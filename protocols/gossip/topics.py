@@ -20,6 +20,9 @@ import trio
 from protocols.gossip.messages import Verdict
 from protocols.gossip.pending import VerdictError
 
+# bytes of payloads that wait in one queue; what awaits a verdict is bounded by the router's parameters too
+QUEUE_BYTES = 32 << 20
+
 Validator = Callable[["GossipMessage"], Awaitable[Verdict]]
 # what a decider's verdict goes to; whether it counted
 Decide = Callable[["GossipMessage", Verdict, str], bool]
@@ -100,28 +103,72 @@ class GossipMessage:
         return f"<GossipMessage {self.topic} {self.message_id.hex()[:12]} by {self.author}>"
 
 
+class _Queue:
+    """Messages that wait, bounded in number and bytes. Those whose time for a verdict is over go."""
+
+    def __init__(self, limit: int, max_bytes: int) -> None:
+        self._limit = limit
+        self._max_bytes = max_bytes
+        self._bytes = 0
+        self._messages: deque[GossipMessage] = deque()
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def put(self, message: GossipMessage, now: float) -> bool:
+        """Whether there was room. One message always fits an empty queue."""
+        waiting = self._messages
+        while waiting and waiting[0].deadline <= now:
+            self.take()
+        if len(waiting) >= self._limit or (waiting and self._bytes + len(message.payload) > self._max_bytes):
+            return False
+        waiting.append(message)
+        self._bytes += len(message.payload)
+        return True
+
+    def take(self) -> GossipMessage:
+        """The oldest. Raises IndexError."""
+        message = self._messages.popleft()
+        self._bytes -= len(message.payload)
+        return message
+
+    def next(self, now: float) -> GossipMessage | None:
+        """The oldest whose time isn't over, if there is one."""
+        while self._messages:
+            message = self.take()
+            if now < message.deadline:
+                return message
+        return None
+
+
 class Subscription:
     """Messages of one topic, in the order in which they came. `missed` counts those that found the queue full.
 
     An asynchronous context manager and iterator: at the block's end what waits is ignored.
     """
 
-    def __init__(self, topic: str, limit: int, *, decides: bool, leave: Callable[[Subscription], None]) -> None:
+    def __init__(
+        self,
+        topic: str,
+        limit: int,
+        *,
+        decides: bool,
+        leave: Callable[[Subscription], None],
+        max_bytes: int = QUEUE_BYTES,
+    ) -> None:
         self.topic = topic
         self.decides = decides
         self.missed = 0
-        self._limit = limit
         self._leave = leave
-        self._waiting: deque[GossipMessage] = deque()
+        self._waiting = _Queue(limit, max_bytes)
         self._arrived = trio.lowlevel.ParkingLot()
         self._closed = False
 
     def offer(self, message: GossipMessage) -> bool:
         """Whether there was room for a message."""
-        if self._closed or len(self._waiting) >= self._limit:
+        if self._closed or not self._waiting.put(message, trio.current_time()):
             self.missed += 1
             return False
-        self._waiting.append(message)
         self._arrived.unpark()
         return True
 
@@ -129,10 +176,10 @@ class Subscription:
         """Ends it. What waits undecided is ignored. Idempotent."""
         if not self._closed:
             self._closed = True
-            for message in self._waiting:  # before the topic is left: then they would count as late
+            while self._waiting:  # before the topic is left: then they would count as late
+                message = self._waiting.take()
                 if self.decides and message.verdict is None:
                     message.ignore()
-            self._waiting.clear()
             self._leave(self)
             self._arrived.unpark_all()
 
@@ -141,11 +188,11 @@ class Subscription:
 
     async def __anext__(self) -> GossipMessage:
         await trio.lowlevel.checkpoint_if_cancelled()
-        while not self._waiting:
+        while (message := self._waiting.next(trio.current_time())) is None:
             if self._closed:
                 raise StopAsyncIteration
             await self._arrived.park()
-        return self._waiting.popleft()
+        return message
 
     async def __aenter__(self) -> Subscription:
         return self
@@ -185,16 +232,14 @@ class ByFunction:
     ) -> None:
         self._validator = validator
         self._at_once = at_once
-        self._limit = limit
         self._spawn = spawn
         self._failed = failed
         self._running = 0
-        self._waiting: deque[GossipMessage] = deque()
+        self._waiting = _Queue(limit, QUEUE_BYTES)
 
     def offer(self, message: GossipMessage) -> bool:
-        if len(self._waiting) >= self._limit:
+        if not self._waiting.put(message, trio.current_time()):
             return False
-        self._waiting.append(message)
         if self._running < self._at_once:
             self._running += 1
             self._spawn(self._work)
@@ -202,20 +247,18 @@ class ByFunction:
 
     async def _work(self) -> None:
         try:
-            while self._waiting:
-                await self._decide(self._waiting.popleft())
+            while (message := self._waiting.next(trio.current_time())) is not None:
+                await self._decide(message)
         finally:
             self._running -= 1
 
     async def _decide(self, message: GossipMessage) -> None:
-        if trio.current_time() >= message.deadline:
-            return  # it has been ignored
         verdict = None
         try:
             with trio.move_on_at(message.deadline) as scope:
                 verdict = await self._validator(message)
             if scope.cancelled_caught:
-                return  # the same
+                return  # it has been ignored
             if not isinstance(verdict, Verdict):
                 raise TypeError(f"expected a validator to return a Verdict, got {verdict!r}")
         except Exception as error:  # a fault of ours: nobody else pays

@@ -15,7 +15,8 @@ from multiaddr import Multiaddr
 from node.errors import BackoffError, DialError, RefusedError
 from node.events import Admitted, Disconnected, Refused
 from node.identity import Identity
-from node.node import Node, parse_peer_addr
+from node.names import parse_peer_addr
+from node.node import Node
 from node.upgrade import multistream
 from protocols.ping import PING, ping
 from tests.cancelling import cancelled_at
@@ -207,7 +208,7 @@ async def test_a_refusing_peer_is_left_alone_for_five_seconds_and_then_for_longe
 async def test_an_unreachable_bootstrap_is_retried_with_growing_delays_while_the_node_serves(caplog, autojump_clock):
     async with MemNet() as net:
         addr = f"/ip4/{B}/tcp/4001/p2p/{STRANGER}"
-        async with mem_node(net, A, dht="off", bootstrap=(addr,)) as a, mem_node(net, C, dht="off") as c:
+        async with mem_node(net, A, dht="off", pool="on", bootstrap=(addr,)) as a, mem_node(net, C, dht="off") as c:
             await c.connect(a.addrs[0])
             await trio.sleep(100)
             assert len(await ping(c, a.peer_id)) == 1
@@ -221,7 +222,7 @@ async def test_a_bootstrap_that_is_lost_is_dialled_again(autojump_clock):
     async with (
         MemNet() as net,
         mem_node(net, B, dht="off") as b,
-        mem_node(net, A, dht="off", bootstrap=(b.addrs[0],)) as a,
+        mem_node(net, A, dht="off", pool="on", bootstrap=(b.addrs[0],)) as a,
     ):
         recorder = Recorder(a)
         await recorder.next(Admitted)

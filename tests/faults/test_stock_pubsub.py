@@ -25,7 +25,7 @@ from libp2p.tools.anyio_service import background_trio_service
 from multiaddr import Multiaddr
 
 from interop.bench.ends.stock_host import make_host
-from node.node import parse_peer_addr
+from node.names import parse_peer_addr
 
 TOPIC = "blocks"
 LIMIT = 20.0

@@ -9,12 +9,12 @@ import trio
 from libp2p.peer.id import ID
 
 from node.events import Admitted
-from protocols.gossip import PeerScoreThresholds, Verdict
+from protocols.gossip import GossipParams, PeerScoreThresholds, Verdict
 from protocols.gossip.rpc import PeerInfo
 from protocols.gossip.state import MESHSUB_11, MESHSUB_12
 from protocols.messages.wire import MAX_GOSSIP, MAX_OVERHEAD
 from tests.gossiping import QUIET, TOPIC, accept_all, eventually, gossiper, knows, line, meet
-from tests.memnet import MemNet
+from tests.memnet import MemNet, mem_node
 from tests.nodes import Recorder, both
 from tests.rawgossip import floodsub, graft, prune, publish, raw_gossip, subscribe
 
@@ -220,3 +220,34 @@ async def test_the_largest_message_passes_and_a_larger_one_is_refused(net, autoj
         await eventually(lambda: at_b == at_c == [bytes(most)])
         with pytest.raises(ValueError, match="at most"):
             await a.gossip.publish(TOPIC, bytes(most + 1))
+
+
+async def test_direct_peers_are_reached_kept_and_given_everything(net, autojump_clock):
+    async with trio.open_nursery() as nursery:
+        a = gossiper(net, 1)
+        await nursery.start(a.run)
+        b = gossiper(net, 2, gossip_direct=(a.addrs[0],), bootstrap_retry_min=1.0)
+        await nursery.start(b.run)
+        with trio.fail_after(10):
+            while not b.connected_peers():  # noqa: ASYNC110
+                await trio.sleep(0.1)
+        came = accept_all(a)
+        b.gossip.relay(TOPIC)
+        await eventually(knows(b, a))
+        assert b.gossip.engine.peers(TOPIC) == (a.peer_id,)
+        await trio.sleep(QUIET)
+        assert not b.gossip.engine.mesh(TOPIC), "direct peers are in no mesh"
+        await b.gossip.publish(TOPIC, b"ahoy")
+        await eventually(lambda: came == [b"ahoy"])
+        net.kill("10.0.0.1", "10.0.0.2")
+        await eventually(lambda: not a.connected_peers() and not b.connected_peers())
+        ticks = b.gossip.params.direct_connect_ticks
+        await eventually(lambda: bool(b.connected_peers()), timeout=1.5 * ticks)
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_heartbeat_that_takes_long_is_told(net, autojump_clock):
+    params = GossipParams(slow_heartbeat_warning=1e-9)
+    async with mem_node(net, "10.0.0.1", dht="off", gossip_params=params) as node:
+        await trio.sleep(QUIET)
+        assert node.gossip.stats.slow_heartbeats >= 4

@@ -10,8 +10,8 @@ from contextlib import AsyncExitStack
 
 import pytest
 import trio
-from libp2p.peer import envelope
 
+from node.records import seal
 from protocols.gossip import Verdict
 from protocols.gossip.rpc import PubsubMessage
 from tests.gossiping import QUIET, TOPIC, accept_all, eventually, gossiper, knows, line, meet
@@ -333,31 +333,27 @@ async def test_the_address_of_a_peer_is_known_to_its_score(net, autojump_clock):
         assert {node.gossip.engine.scores.score(raw.node.peer_id) for raw in raws} == {-5.0 * 3**2}
 
 
-async def test_signed_records_are_made_and_opened_for_identify_only(net, autojump_clock, monkeypatch):
-    made = opened = 0
-    seal, consume = envelope.seal_record, envelope.consume_envelope
+async def test_signed_records_are_made_once_and_each_is_verified_once(net, autojump_clock, monkeypatch):
+    made = 0
 
     def counting_seal(*args):
         nonlocal made
         made += 1
         return seal(*args)
 
-    def counting_consume(*args):
-        nonlocal opened
-        opened += 1
-        return consume(*args)
-
+    monkeypatch.setattr("node.records.seal", counting_seal)
     async with line(net, 2) as (a, b):
         came = accept_all(b)
         await eventually(knows(a, b))
         await trio.sleep(QUIET)
-        monkeypatch.setattr("libp2p.peer.peerstore.seal_record", counting_seal)
-        monkeypatch.setattr("libp2p.identity.update.consume_envelope", counting_consume)
-        monkeypatch.setattr("node.gossip.consume_envelope", counting_consume)
+        assert (made, a.records.verified, b.records.verified) == (2, 1, 1)
         for number in range(50):
             await a.gossip.publish(TOPIC, b"%d" % number)
         await eventually(lambda: len(came) == 50)
-        assert (made, opened) == (0, 0)
-        async with gossiper(net, 3) as c:  # as a new peer's are
+        await a.identify.push_all()
+        await trio.sleep(QUIET)
+        assert (made, a.records.verified, b.records.verified) == (2, 1, 1)
+        async with gossiper(net, 3) as c:
             await c.connect(b.addrs[0])
-            await eventually(lambda: made >= 1 and opened >= 2)
+            await eventually(lambda: c.records.verified >= 1 and b.records.verified == 2)
+            assert made == 3

@@ -17,7 +17,7 @@ from node.api import functions
 from node.errors import BackoffError, DialError, LimitError, RefusedError, UsageError
 from node.events import Admitted, Disconnected, Identified, Refused
 from node.identity import Identity
-from node.node import parse_peer_addr
+from node.names import parse_peer_addr
 from protocols import NotConnected, NotSupported, Protocol
 from tests.nodes import Recorder, echo_protocol, eventually, running
 

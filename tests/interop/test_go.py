@@ -15,7 +15,7 @@ from interop.peer import Peer
 from node.errors import BackoffError, RefusedError
 from node.events import Admitted, Disconnected, Identified, Refused
 from node.identity import Identity
-from node.node import parse_peer_addr, parse_peer_id
+from node.names import parse_peer_addr, parse_peer_id
 from protocols import Protocol
 
 pytestmark = [pytest.mark.interop, pytest.mark.usefixtures("go", "no_traceback")]
@@ -201,6 +201,8 @@ async def test_identify(here, dialler):
         identified = await local.event(Identified, peer=go.peer_id)
         known = local.node.identify.known[go.peer_id]
         assert known.agent == identified.agent == GO_VERSION
+        record = local.node.records.verify(known.record)  # and we take theirs
+        assert (record.peer, [f"{addr}/p2p/{record.peer}" for addr in record.addrs]) == (go.peer_id, go.addrs)
         assert {ECHO.id, "/ipfs/ping/1.0.0", "/ipfs/id/1.0.0"} <= set(known.protocols)
         assert go.addr in {f"{addr}/p2p/{go.peer_id}" for addr in known.addrs}
 

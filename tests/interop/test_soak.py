@@ -65,13 +65,13 @@ async def test_faults_of_every_kind_are_found(monkeypatch):
         "after the traffic: task trio.sleep_forever: expected 0, counted ",
         "after the traffic: streams of muxers: expected 0, counted ",
         "after the traffic: slots of /soak/echo/1.0.0: expected 0, counted ",
-        "after the traffic: objects protocols.base.Stream: expected 0, counted ",
+        "after the traffic: objects protocols.base.Stream: expected ",  # other tests may have left some
         "MB of memory in the end",
         "logged by vouch.node: ",
         "fails: StreamReset('for no reason')",
         "hangs: expected it to end within 0.05 s",
         "raises: KeyError(",
-        "after the nodes were closed: objects protocols.base.Stream: expected 0, counted ",
+        "after the nodes were closed: objects protocols.base.Stream: expected ",
     ):
         assert any(text in fault for fault in result.faults), (text, set(result.faults))
 

@@ -27,7 +27,7 @@ from interop.rawbytes import (
     was_reset,
 )
 from node.events import Admitted
-from node.node import parse_peer_id
+from node.names import parse_peer_id
 from protocols import Protocol, StreamReset
 
 MIB = 1 << 20

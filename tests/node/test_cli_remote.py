@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
 import socket
@@ -34,7 +33,7 @@ class Peer:
 def peers(tmp_path_factory):
     """Two nodes that don't know each other: the one whose commands are tested, and one to talk with."""
     folder = tmp_path_factory.mktemp("remote")
-    flags = ("--network-id", NETWORK, "--listen", LOOPBACK, "--log-format", "json", "--data-dir")
+    flags = ("--network-id", NETWORK, "--listen", LOOPBACK, "--pool", "off", "--log-format", "json", "--data-dir")
     with Running(*flags, folder / "ours") as ours, Running(*flags, folder / "theirs") as theirs:
         found = []
         for name, running in (("ours", ours), ("theirs", theirs)):
@@ -66,19 +65,6 @@ def _environment(monkeypatch, tmp_path):
         monkeypatch.delenv(variable)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.delenv("XDG_DATA_HOME", raising=False)
-
-
-@pytest.fixture(autouse=True)
-def _logging():
-    """A short-lived node sets the process's logging up; here it is put back."""
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    levels = {name: logging.getLogger(name).level for name in ("vouch", "libp2p", "aioquic", "noise")}
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    for name, before in levels.items():
-        logging.getLogger(name).setLevel(before)
 
 
 @pytest.fixture

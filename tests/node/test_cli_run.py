@@ -315,8 +315,13 @@ def test_signals_end_it_in_order(story, name, number):
 
 
 @pytest.mark.parametrize("name", ["first", "second", "lonely"])
-def test_nothing_is_left_but_key_and_lock(story, name):
-    assert {path.name for path in (story.folder / name).iterdir()} == {LOCK, "node.key"}
+def test_nothing_is_left_but_key_locks_and_address_book(story, name):
+    assert {path.name for path in (story.folder / name).iterdir()} == {
+        LOCK,
+        "node.key",
+        "addressbook.db",
+        "addressbook.lock",
+    }
 
 
 # what it refuses

@@ -26,9 +26,10 @@ STRANGER = Identity.generate().peer_id
 
 
 @asynccontextmanager
-async def node_at(data_dir, **settings):
+async def node_at(data_dir, **more):
     """A node on loopback."""
-    settings = {"network_id": NETWORK, "listen": ("/ip4/127.0.0.1/tcp/0",), "data_dir": data_dir, **settings}
+    settings = {"network_id": NETWORK, "listen": ("/ip4/127.0.0.1/tcp/0",), "data_dir": data_dir, "pool": "off"}
+    settings |= more
     async with Node(Config(**settings), identity=Identity.generate()) as node:
         yield node
 
@@ -246,8 +247,9 @@ async def test_unknown_call(node):
     with pytest.raises(UsageError) as error:
         await ask(node, "halt")
     assert str(error.value) == (
-        "expected one of the calls connect, disconnect, find_peer, gossip, peers, ping, publish, status, subscribe, "
-        "got 'halt'"
+        "expected one of the calls add_peer, addressbook, addressbook_import, ban, bans, connect, dht_find_providers, "
+        "dht_get, dht_provide, dht_put, dht_withdraw, disconnect, discover, find_peer, gossip, peers, ping, "
+        "protect_peer, publish, registrations, remove_peer, status, subscribe, unban, unprotect_peer, got 'halt'"
     )
 
 

@@ -19,7 +19,7 @@ from multiaddr import Multiaddr
 from interop.bench.ends.gossip import TOPIC
 from interop.bench.ends.lines import LISTEN
 from interop.bench.ends.stock_host import make_host
-from node.node import parse_peer_addr
+from node.names import parse_peer_addr
 
 
 class StockGossip:

@@ -44,6 +44,6 @@ PARAMS = GossipParams(flood_publish=False, max_seen=2_000_000)
 @asynccontextmanager
 async def vouch_gossip() -> AsyncIterator[VouchGossip]:
     """A node that gossips."""
-    config = Config(listen=(LISTEN,), dht="off")
+    config = Config(listen=(LISTEN,), dht="off", pool="off")
     async with Node(config, identity=Identity.generate(), gossip_params=PARAMS) as node:
         yield VouchGossip(node)

@@ -29,7 +29,7 @@ from interop.bench.ends.lines import LISTEN, LISTEN_QUIC, Command, say, say_list
 from interop.bench.ends.load import ECHO_ID, MAX_FRAME, STREAM_PAYLOAD, ask, check_echo, repeat, together
 from interop.bench.ends.stock_host import make_host
 from interop.peer import Message
-from node.node import parse_peer_addr
+from node.names import parse_peer_addr
 from protocols.framing import FrameDecoder, encode_frame
 from protocols.perf import COUNT_BYTES, PERF, Result
 

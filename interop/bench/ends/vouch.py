@@ -94,6 +94,7 @@ async def vouch(
         dht="off",
         heartbeat="off",
         gossip="off",
+        pool="off",
         upgrade=upgrade,
         admission=admission,
         **limits,

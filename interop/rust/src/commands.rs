@@ -9,7 +9,7 @@ use serde_json::json;
 
 use crate::control::{Reply, fields};
 use crate::node::Node;
-use crate::{bytes, gossip_commands, perf, ping};
+use crate::{bytes, discovery_commands, gossip_commands, perf, ping};
 
 /// The largest number of streams, or pings, in one command.
 const MAX_COUNT: u64 = 100_000;
@@ -74,6 +74,9 @@ impl Commands {
                 bytes::was_reset(self.open(peer, bytes::RESET).await?).await?;
                 self.echo(peer, 1000, "1").await?;
                 done()
+            }
+            (name, args) if discovery_commands::knows(name) => {
+                discovery_commands::run(&self.node, name, args).await
             }
             (name, args) if gossip_commands::knows(name) => {
                 gossip_commands::run(&self.node, name, args).await

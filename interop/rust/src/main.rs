@@ -14,12 +14,35 @@
 //! - a delayed verdict that comes after HistoryLength heartbeats is lost, and the message with it;
 //! - rpcs counts what is on the wire, both ways; dropped counts also what waited in a peer's queue for too long, and
 //!   is told with the next heartbeat.
+//!
+//! With --kad PREFIX it is a DHT server on PREFIX/kad/1.0.0 and takes the Go peer's commands of Kademlia: put, get,
+//! provide, find-providers, find-peer, closest, table, bootstrap. What differs from Go:
+//!
+//! - nothing is validated: any key and value is taken, a later value replaces one before it;
+//! - put tells "stored", the peers that took it (20 stands for 20 or more); get tells "from", the peers that had it;
+//! - find-providers tells no addresses; find-peer tells "requests" instead of who was asked, as do the others.
+//!
+//! With --rendezvous client or server it speaks rendezvous, with a server that tells "registered", "not-registered",
+//! "unregistered" and "expired" ("peer", "namespace") as events. --rendezvous-min-ttl SECONDS lets registrations be
+//! shorter than two hours. Commands, for a PEER that is connected and serves:
+//!
+//!     register PEER NAMESPACE [TTL]       {"ttl"}, seconds
+//!     unregister PEER NAMESPACE           {}: nobody answers
+//!     discover PEER NAMESPACE|- [LIMIT [COOKIE]]  {"peers":[{"peer","addrs","namespace","ttl","seq"}],"cookie"};
+//!                                         - is all namespaces, a LIMIT of 0 none, COOKIE the one of an earlier reply
+//!
+//! With --mdns it finds peers as service _p2p._udp.local on all interfaces but loopback, connects to them, and tells
+//! {"event":"mdns","peer","addrs","connected","error"} once it is known whether that worked. go-libp2p doesn't
+//! find it by itself: it overlooks answers without A or AAAA, which rust-libp2p doesn't send.
 
 mod bytes;
 mod commands;
 mod control;
+mod discovery;
+mod discovery_commands;
 mod gossip;
 mod gossip_commands;
+mod host;
 mod node;
 mod options;
 mod pattern;

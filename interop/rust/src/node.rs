@@ -1,50 +1,41 @@
-//! The host: its parts, the task that drives them, and the handle through which the commands ask it for things.
+//! The running host: the task that drives it, and the handle through which the commands ask it for things.
 
 use std::collections::HashMap;
 use std::error::Error;
-use std::time::Duration;
 
 use futures::StreamExt;
 use libp2p::core::ConnectedPoint;
-use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
-use libp2p::swarm::{ConnectionId, NetworkBehaviour, SwarmEvent};
-use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol, Swarm, SwarmBuilder};
-use libp2p::{gossipsub, identify, noise, tcp, yamux};
+use libp2p::swarm::{ConnectionId, SwarmEvent};
+use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol, Swarm, gossipsub, identify};
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::control::Output;
+use crate::discovery::{self, Discovery};
 use crate::gossip::Gossip;
+use crate::host::{self, Behaviour, BehaviourEvent};
 use crate::options::Options;
-use crate::streams;
-use crate::tap::{Tap, Upgrade};
+use crate::tap::Tap;
 use crate::version::libp2p_version;
-
-/// rust-libp2p ends a connection without streams after 10 seconds by default; commands may be further apart.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 
 const QUEUE: usize = 16;
 
-type Answer<T> = oneshot::Sender<Result<T, String>>;
-
-#[derive(NetworkBehaviour)]
-struct Behaviour {
-    identify: identify::Behaviour,
-    serving: streams::Behaviour,
-    opening: libp2p_stream::Behaviour,
-    gossip: Toggle<gossipsub::Behaviour>,
-}
+pub type Answer<T> = oneshot::Sender<Result<T, String>>;
 
 /// What is done with pubsub, which may not be there.
 type GossipWork = Box<dyn FnOnce(&mut Gossip, Option<&mut gossipsub::Behaviour>) + Send>;
 
+/// What is done with what finds peers.
+type DiscoveryWork = Box<dyn FnOnce(&mut Discovery, &mut discovery::Behaviour) + Send>;
+
 enum Request {
-    Connect(PeerId, Multiaddr, Answer<bool>),
+    Connect(PeerId, Vec<Multiaddr>, Answer<bool>),
     NeedConnected(PeerId, Answer<()>),
     Identify(PeerId, Answer<identify::Info>),
     Disconnect(PeerId, Answer<()>),
     Gossip(GossipWork),
+    Discovery(DiscoveryWork),
 }
 
 /// The running host, as the commands see it. Whoever stops waiting for an answer loses nothing but that.
@@ -58,7 +49,7 @@ pub struct Node {
 impl Node {
     /// Connects, if it isn't; whether it was already.
     pub async fn connect(&self, peer: PeerId, addr: Multiaddr) -> Result<bool, String> {
-        self.ask(|answer| Request::Connect(peer, addr, answer))
+        self.ask(|answer| Request::Connect(peer, vec![addr], answer))
             .await
     }
 
@@ -79,9 +70,7 @@ impl Node {
         protocol: StreamProtocol,
         count: usize,
     ) -> Result<Vec<Stream>, String> {
-        // or it would dial
-        self.ask(|answer| Request::NeedConnected(peer, answer))
-            .await?;
+        self.need_connected(peer).await?; // or it would dial
         let mut opening = self.opening.clone();
         let mut streams = Vec::new();
         for number in 0..count {
@@ -91,6 +80,25 @@ impl Node {
             }
         }
         Ok(streams)
+    }
+
+    /// Fails unless there is a connection.
+    pub async fn need_connected(&self, peer: PeerId) -> Result<(), String> {
+        self.ask(|answer| Request::NeedConnected(peer, answer))
+            .await
+    }
+
+    /// Does something with what finds peers.
+    pub async fn discovery<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Discovery, &mut discovery::Behaviour, Answer<T>) + Send + 'static,
+    ) -> Result<T, String> {
+        self.ask(|answer| {
+            Request::Discovery(Box::new(move |discovery, behaviour| {
+                work(discovery, behaviour, answer)
+            }))
+        })
+        .await
     }
 
     /// Does something with pubsub.
@@ -122,32 +130,8 @@ impl Node {
 
 /// Starts a host, and says that it listens.
 pub async fn start(options: &Options, output: &Output) -> Result<Node, Box<dyn Error>> {
-    let max_streams = options.max_streams;
-    let agent = options.agent.clone();
-    let serve = streams::Behaviour::new(output.clone());
-    let pubsub = options.gossip.clone();
-    let tap = pubsub.mode.map(|_| Tap::default());
-    let upgrade = Upgrade {
-        muxer: muxer(max_streams),
-        tap: tap.clone(),
-    };
-    let mut swarm = SwarmBuilder::with_new_identity()
-        .with_tokio()
-        .with_tcp(tcp::Config::default(), noise::Config::new, move || upgrade)?
-        .with_behaviour(move |key| {
-            Ok(Behaviour {
-                identify: identify::Behaviour::new(
-                    identify::Config::new("ipfs/0.1.0".into(), key.public())
-                        .with_agent_version(agent),
-                ),
-                serving: serve,
-                opening: libp2p_stream::Behaviour::new(),
-                gossip: pubsub.router(key)?.into(),
-            })
-        })?
-        .with_swarm_config(|config| config.with_idle_connection_timeout(IDLE_TIMEOUT))
-        .build();
-    let addrs = listen(&mut swarm, &options.listen).await?;
+    let tap = options.gossip.mode.map(|_| Tap::default());
+    let (swarm, addrs) = host::build(options, output, tap.clone()).await?;
     let peer = *swarm.local_peer_id();
     output.send(json!({
         "event": "listening",
@@ -162,6 +146,7 @@ pub async fn start(options: &Options, output: &Output) -> Result<Node, Box<dyn E
         swarm,
         output: output.clone(),
         gossip: Gossip::new(output.clone()),
+        discovery: Discovery::new(output.clone()),
         dials: HashMap::new(),
         identified: HashMap::new(),
         identifying: Vec::new(),
@@ -175,41 +160,12 @@ pub async fn start(options: &Options, output: &Output) -> Result<Node, Box<dyn E
     })
 }
 
-#[allow(deprecated)] // set_max_num_streams, for which there is nothing else yet
-fn muxer(max_streams: Option<usize>) -> yamux::Config {
-    let mut config = yamux::Config::default();
-    if let Some(count) = max_streams {
-        config.set_max_num_streams(count);
-    }
-    config
-}
-
-async fn listen(
-    swarm: &mut Swarm<Behaviour>,
-    wanted: &[Multiaddr],
-) -> Result<Vec<Multiaddr>, Box<dyn Error>> {
-    for addr in wanted {
-        swarm.listen_on(addr.clone())?;
-    }
-    let mut addrs = Vec::new();
-    while addrs.len() < wanted.len() {
-        match swarm.select_next_some().await {
-            SwarmEvent::NewListenAddr { address, .. } => addrs.push(address),
-            SwarmEvent::ListenerClosed {
-                reason: Err(error), ..
-            }
-            | SwarmEvent::ListenerError { error, .. } => return Err(error.into()),
-            _ => {}
-        }
-    }
-    Ok(addrs)
-}
-
 /// What drives the swarm, and keeps who waits for what.
 struct Driver {
     swarm: Swarm<Behaviour>,
     output: Output,
     gossip: Gossip,
+    discovery: Discovery,
     dials: HashMap<ConnectionId, Answer<bool>>,
     identified: HashMap<PeerId, identify::Info>,
     identifying: Vec<(PeerId, Answer<identify::Info>)>,
@@ -239,9 +195,9 @@ impl Driver {
             Request::Connect(peer, _, answer) if self.swarm.is_connected(&peer) => {
                 let _ = answer.send(Ok(true));
             }
-            Request::Connect(peer, addr, answer) => {
+            Request::Connect(peer, addrs, answer) => {
                 let dial = DialOpts::peer_id(peer)
-                    .addresses(vec![addr])
+                    .addresses(addrs)
                     .condition(PeerCondition::Always)
                     .build();
                 let id = dial.connection_id();
@@ -268,6 +224,12 @@ impl Driver {
             }
             Request::Gossip(work) => {
                 work(&mut self.gossip, self.swarm.behaviour_mut().gossip.as_mut());
+            }
+            Request::Discovery(work) => {
+                work(
+                    &mut self.discovery,
+                    &mut self.swarm.behaviour_mut().discovery,
+                );
             }
             Request::Disconnect(peer, answer) => {
                 if self.swarm.disconnect_peer_id(peer).is_ok() {
@@ -321,11 +283,18 @@ impl Driver {
                     self.gossip.happened(router, event);
                 }
             }
+            SwarmEvent::Behaviour(BehaviourEvent::Discovery(event)) => {
+                for (peer, addrs) in self.discovery.happened(event) {
+                    self.found(peer, addrs);
+                }
+            }
             SwarmEvent::Behaviour(BehaviourEvent::Identify(event)) => match event {
                 identify::Event::Received { peer_id, info, .. } => {
                     for answer in take(&mut self.identifying, peer_id) {
                         let _ = answer.send(Ok(info.clone()));
                     }
+                    let behaviour = &mut self.swarm.behaviour_mut().discovery;
+                    self.discovery.identified(behaviour, peer_id, &info);
                     self.identified.insert(peer_id, info);
                 }
                 identify::Event::Error { peer_id, error, .. } => {
@@ -337,6 +306,18 @@ impl Driver {
             },
             _ => {}
         }
+    }
+
+    /// Connects to a peer, and tells how that went.
+    fn found(&mut self, peer: PeerId, addrs: Vec<Multiaddr>) {
+        let (answer, answered) = oneshot::channel();
+        self.asked(Request::Connect(peer, addrs.clone(), answer));
+        let output = self.output.clone();
+        tokio::spawn(async move {
+            if let Ok(outcome) = answered.await {
+                discovery::tell_found(&output, peer, &addrs, outcome);
+            }
+        });
     }
 
     fn closed(

@@ -1,12 +1,13 @@
-//! The flags: `--name VALUE` or `--name=VALUE`.
+//! The flags: `--name VALUE` or `--name=VALUE`, and `--mdns`.
 
 use std::time::Duration;
 
 use libp2p::Multiaddr;
 
+use crate::discovery::{self, Role};
 use crate::router::{Mode, Settings};
 
-const NAMES: [&str; 7] = [
+const NAMES: [&str; 10] = [
     "--listen",
     "--agent",
     "--timeout",
@@ -14,7 +15,12 @@ const NAMES: [&str; 7] = [
     "--pubsub",
     "--gossip-param",
     "--flood-publish",
+    "--kad",
+    "--rendezvous",
+    "--rendezvous-min-ttl",
 ];
+/// The one that takes no value.
+const MDNS: &str = "--mdns";
 
 /// What can be set on this peer.
 #[derive(Debug, PartialEq)]
@@ -30,6 +36,8 @@ pub struct Options {
     pub max_streams: Option<usize>,
     /// `--pubsub signed|unsigned`, `--gossip-param NAME=VALUE` (repeatable), `--flood-publish on|off`: see main.rs.
     pub gossip: Settings,
+    /// `--kad PREFIX`, `--rendezvous client|server`, `--rendezvous-min-ttl SECONDS`, `--mdns`: see main.rs.
+    pub discovery: discovery::Settings,
 }
 
 impl Default for Options {
@@ -40,6 +48,7 @@ impl Default for Options {
             timeout: Duration::from_secs(10),
             max_streams: None,
             gossip: Settings::default(),
+            discovery: discovery::Settings::default(),
         }
     }
 }
@@ -50,6 +59,10 @@ impl Options {
         let mut options = Self::default();
         let mut args = args.into_iter();
         while let Some(arg) = args.next() {
+            if arg == MDNS {
+                options.discovery.mdns = true;
+                continue;
+            }
             let (name, value) = match arg.split_once('=') {
                 Some((name, value)) => (name, Some(value.to_owned())),
                 None => (arg.as_str(), None),
@@ -80,6 +93,18 @@ impl Options {
                         "off" => false,
                         _ => return Err(wrong("on or off")),
                     };
+                }
+                "--kad" => options.discovery.kad = Some(value),
+                "--rendezvous" => {
+                    options.discovery.rendezvous = Some(match value.as_str() {
+                        "client" => Role::Client,
+                        "server" => Role::Server,
+                        _ => return Err(wrong("client or server")),
+                    });
+                }
+                "--rendezvous-min-ttl" => {
+                    let seconds = value.parse().map_err(|_| wrong("seconds"))?;
+                    options.discovery.min_ttl = Some(seconds);
                 }
                 "--timeout" => {
                     let seconds = value.strip_suffix('s').unwrap_or(&value).parse();
@@ -141,6 +166,25 @@ mod tests {
     }
 
     #[test]
+    fn discovery_is_asked_for() {
+        assert!(!parse(&[]).unwrap().discovery.announces());
+        let args = [
+            "--mdns",
+            "--kad=/vouch/a",
+            "--rendezvous",
+            "server",
+            "--rendezvous-min-ttl=5",
+        ];
+        let discovery = parse(&args).unwrap().discovery;
+        assert!(discovery.mdns && discovery.announces());
+        assert_eq!(discovery.kad.as_deref(), Some("/vouch/a"));
+        assert_eq!(
+            (discovery.rendezvous, discovery.min_ttl),
+            (Some(Role::Server), Some(5))
+        );
+    }
+
+    #[test]
     fn refuses_what_it_does_not_know() {
         for args in [
             &["--frob=1"][..],
@@ -154,6 +198,9 @@ mod tests {
             &["--pubsub", "on"],
             &["--flood-publish=yes"],
             &["--gossip-param", "frob=1"],
+            &["--mdns=on"],
+            &["--rendezvous=both"],
+            &["--rendezvous-min-ttl=-1"],
         ] {
             assert!(parse(args).is_err(), "{args:?}");
         }

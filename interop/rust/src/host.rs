@@ -1,0 +1,100 @@
+//! The host put together from its parts.
+
+use std::error::Error;
+use std::time::Duration;
+
+use futures::StreamExt;
+use libp2p::swarm::behaviour::toggle::Toggle;
+use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
+use libp2p::{Multiaddr, Swarm, SwarmBuilder};
+use libp2p::{gossipsub, identify, noise, tcp, yamux};
+
+use crate::control::Output;
+use crate::discovery;
+use crate::options::Options;
+use crate::streams;
+use crate::tap::{Tap, Upgrade};
+
+/// rust-libp2p ends a connection without streams after 10 seconds by default; commands may be further apart.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
+
+#[derive(NetworkBehaviour)]
+pub struct Behaviour {
+    pub identify: identify::Behaviour,
+    serving: streams::Behaviour,
+    pub opening: libp2p_stream::Behaviour,
+    pub gossip: Toggle<gossipsub::Behaviour>,
+    pub discovery: discovery::Behaviour,
+}
+
+/// Builds a host that listens, and where it does.
+pub async fn build(
+    options: &Options,
+    output: &Output,
+    tap: Option<Tap>,
+) -> Result<(Swarm<Behaviour>, Vec<Multiaddr>), Box<dyn Error>> {
+    let max_streams = options.max_streams;
+    let agent = options.agent.clone();
+    let serve = streams::Behaviour::new(output.clone());
+    let pubsub = options.gossip.clone();
+    let finding = options.discovery.clone();
+    let upgrade = Upgrade {
+        muxer: muxer(max_streams),
+        tap,
+    };
+    let mut swarm = SwarmBuilder::with_new_identity()
+        .with_tokio()
+        .with_tcp(tcp::Config::default(), noise::Config::new, move || upgrade)?
+        .with_behaviour(move |key| {
+            Ok(Behaviour {
+                identify: identify::Behaviour::new(
+                    identify::Config::new("ipfs/0.1.0".into(), key.public())
+                        .with_agent_version(agent),
+                ),
+                serving: serve,
+                opening: libp2p_stream::Behaviour::new(),
+                gossip: pubsub.router(key)?.into(),
+                discovery: finding.behaviour(key)?,
+            })
+        })?
+        .with_swarm_config(|config| config.with_idle_connection_timeout(IDLE_TIMEOUT))
+        .build();
+    let addrs = listen(&mut swarm, &options.listen).await?;
+    if options.discovery.announces() {
+        // without one a provider or a registration says nothing of where it is
+        addrs
+            .iter()
+            .for_each(|addr| swarm.add_external_address(addr.clone()));
+    }
+    Ok((swarm, addrs))
+}
+
+#[allow(deprecated)] // set_max_num_streams, for which there is nothing else yet
+fn muxer(max_streams: Option<usize>) -> yamux::Config {
+    let mut config = yamux::Config::default();
+    if let Some(count) = max_streams {
+        config.set_max_num_streams(count);
+    }
+    config
+}
+
+async fn listen(
+    swarm: &mut Swarm<Behaviour>,
+    wanted: &[Multiaddr],
+) -> Result<Vec<Multiaddr>, Box<dyn Error>> {
+    for addr in wanted {
+        swarm.listen_on(addr.clone())?;
+    }
+    let mut addrs = Vec::new();
+    while addrs.len() < wanted.len() {
+        match swarm.select_next_some().await {
+            SwarmEvent::NewListenAddr { address, .. } => addrs.push(address),
+            SwarmEvent::ListenerClosed {
+                reason: Err(error), ..
+            }
+            | SwarmEvent::ListenerError { error, .. } => return Err(error.into()),
+            _ => {}
+        }
+    }
+    Ok(addrs)
+}

@@ -1,0 +1,127 @@
+"""What the command line is made of: argparse with our errors, the flags for settings, and checked numbers.
+
+Which commands there are is `node.cli.parser`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+
+from node.config import SETTINGS, node_version
+from node.errors import UsageError
+from node.settings import nearest
+
+if TYPE_CHECKING:
+    Commands: TypeAlias = argparse._SubParsersAction["Parser"]  # no public name, and generic for mypy only
+
+
+class Parser(argparse.ArgumentParser):
+    """Whole flags only, and errors as UsageError instead of a usage text and exit."""
+
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        super().__init__(allow_abbrev=False, **options)
+
+    def error(self, message: str) -> NoReturn:
+        raise UsageError(f"{message} (see {self.prog} --help)")
+
+    def unexpected(self, argument: str) -> NoReturn:
+        """Refuse an argument that was left over."""
+        flag = argument.partition("=")[0]
+        if flag.startswith("-"):
+            self.error(f"unknown flag {flag!r}{nearest(flag, self._option_string_actions)}")
+        self.error(f"unexpected argument {argument!r}")
+
+
+class Version(argparse.Action):
+    """Prints the version, which takes 40 ms to look up and so isn't looked up for anything else."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **options: Any) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, help="print the version and exit")
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        print(f"vouch {node_version()}")
+        parser.exit()
+
+
+def command(commands: Commands, name: str, runs: str, text: str, example: str, *, after: str = "") -> Parser:
+    """Add a command that does something, its implementation being `module:function`."""
+    parser = _add(commands, name, text, example, after)
+    parser.set_defaults(handler=runs, parser=parser)
+    return parser
+
+
+def group(commands: Commands, name: str, text: str, example: str) -> Commands:
+    """Add a command that only has commands of its own."""
+    return _add(commands, name, text, example).add_subparsers(dest="action", metavar="ACTION", required=True)
+
+
+def _add(commands: Commands, name: str, text: str, example: str, after: str = "") -> Parser:
+    epilog = f"example: {example}" + (f"\n\n{after}" if after else "")
+    return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=epilog)
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON for programs instead of text for people")
+
+
+def add_settings(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
+    """A flag for each of the named settings, absent from the arguments unless given."""
+    parser.add_argument("--config", metavar="FILE", type=Path, help="TOML file of settings (default: VOUCH_CONFIG)")
+    if names is SETTINGS:  # else argparse lists them all
+        parser.usage = f"{parser.prog} [--config FILE] [--SETTING VALUE ...]"
+    common = parser.add_argument_group("settings")
+    advanced = parser.add_argument_group("advanced")
+    for setting in map(SETTINGS.__getitem__, names):
+        often = "; may be repeated" if setting.repeats else ""
+        (advanced if setting.advanced else common).add_argument(
+            setting.flag,
+            dest=setting.name,
+            metavar=setting.metavar,
+            action="append" if setting.repeats else "store",
+            default=argparse.SUPPRESS,
+            help=f"{setting.help}{often} (default: {setting.shown})".replace("%", "%%"),
+        )
+
+
+def count(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number above 0, got {text!r}")
+    return number
+
+
+def number(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,10}", text, re.ASCII) or int(text) >= 1 << 32:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to {(1 << 32) - 1}, got {text!r}")
+    return int(text)
+
+
+def pause(text: str) -> float:
+    return 0.0 if text in ("0", "0.0") else seconds(text)
+
+
+def seconds(text: str) -> float:
+    return _positive(text, "seconds")
+
+
+def rate(text: str) -> float:
+    return _positive(text, "a number")
+
+
+def _positive(text: str, what: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"expected {what} above 0, got {text!r}")
+    return number

@@ -1,0 +1,122 @@
+"""What Kademlia needs of the node: where peers are, what of it may be told to whom, and connections to them.
+
+Addresses are bytes, as on the wire. One that begins with an IP address is public or private by it; one with a name is
+public. Private ones are told to private peers only, and believed of private peers only: a stranger on the Internet
+neither learns how we are wired nor sends us looking around our own networks.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Callable, Sequence
+
+import trio
+from libp2p.peer.id import ID
+from libp2p.peer.peerstore import PeerStoreError
+from multiaddr import Multiaddr
+
+from node.errors import BackoffError, DialError, LimitError, RefusedError
+from node.host import Host
+from protocols import NotConnected, StreamError
+from protocols.kad.keyspace import to_text
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+Found = Callable[[bytes, Sequence[bytes], bytes], None]
+
+MAX_TOLD = 16
+_IP4, _IP6 = 4, 41  # codes of multiaddr
+
+
+def ip_in(addr: bytes) -> IPAddress | None:
+    """The IP address that a multiaddr begins with."""
+    if len(addr) >= 5 and addr[0] == _IP4:
+        return ipaddress.IPv4Address(addr[1:5])
+    if len(addr) >= 17 and addr[0] == _IP6:
+        six = ipaddress.IPv6Address(addr[1:17])
+        return six.ipv4_mapped or six
+    return None
+
+
+def subnet_of(ip: IPAddress) -> str | None:
+    """The network that a public address counts for, a /16 or for IPv6 a /32; None for others."""
+    if not ip.is_global:
+        return None
+    return str(ipaddress.ip_network((ip, 16 if ip.version == 4 else 32), strict=False))
+
+
+def to_multiaddr(addr: bytes) -> Multiaddr | None:
+    """The address without /p2p/PEERID; None if it is none."""
+    try:
+        text = str(Multiaddr(addr)).partition("/p2p/")[0]
+        return Multiaddr(text) if text else None
+    except Exception:  # each of the library's codecs fails in its own way
+        return None
+
+
+def to_texts(addrs: Sequence[bytes]) -> list[str]:
+    """Addresses as text, without /p2p/PEERID; those that are none are left out."""
+    return list(dict.fromkeys(str(addr) for data in addrs if (addr := to_multiaddr(data)) is not None))
+
+
+class NodeLinks:
+    """The node's connections and addresses, for `protocols.kad`."""
+
+    def __init__(self, host: Host, found: Found) -> None:
+        self._swarm = host.swarm
+        self._dialer = host.dialer
+        self._host = host
+        self.found = found
+
+    def is_connected(self, peer: bytes) -> bool:
+        return self._swarm.connection(ID(peer)) is not None
+
+    def told(self, peer: bytes, asker: bytes) -> tuple[bytes, ...]:
+        peer_id = ID(peer)
+        try:
+            known = self._swarm.peerstore.addrs(peer_id)
+        except PeerStoreError:
+            known = []
+        connection = self._swarm.connection(peer_id)
+        if not known and connection is not None and connection.initiated:  # it hasn't said where it is yet
+            addr = to_multiaddr(connection.addr.to_bytes())
+            known = [addr] if addr is not None else []
+        return self.shown([addr.to_bytes() for addr in known[:MAX_TOLD]], asker)
+
+    def shown(self, addrs: Sequence[bytes], asker: bytes) -> tuple[bytes, ...]:
+        return self.believed(addrs, asker)  # the same rule both ways
+
+    def believed(self, addrs: Sequence[bytes], sender: bytes) -> tuple[bytes, ...]:
+        return tuple(filter(_is_public, addrs)) if self._is_public(sender) else tuple(addrs)
+
+    def subnet(self, peer: bytes) -> str | None:
+        ip = self._ip(peer)
+        return subnet_of(ip) if ip is not None else None
+
+    def own_addrs(self) -> tuple[bytes, ...]:
+        return tuple(addr.to_bytes() for addr in self._host.listen_addrs[:MAX_TOLD])
+
+    async def connect(self, peer: bytes, addrs: Sequence[bytes]) -> None:
+        peer_id = ID(peer)
+        wait = self._dialer.unreachable.remaining(to_text(peer), trio.current_time())
+        if wait:
+            raise NotConnected(f"{peer_id} couldn't be reached lately and isn't dialled for another {wait:.0f} s")
+        known = (*self.told(peer, self._swarm.self_id.to_bytes()), *addrs)
+        try:
+            await self._dialer.dial(peer_id, [addr for data in known if (addr := to_multiaddr(data)) is not None])
+        except (BackoffError, LimitError) as error:
+            raise NotConnected(str(error)) from error
+        except (RefusedError, DialError) as error:
+            raise StreamError(str(error)) from error
+
+    def _is_public(self, peer: bytes) -> bool:
+        ip = self._ip(peer)
+        return ip is not None and ip.is_global
+
+    def _ip(self, peer: bytes) -> IPAddress | None:
+        connection = self._swarm.connection(ID(peer))
+        return ip_in(connection.addr.to_bytes()) if connection is not None else None
+
+
+def _is_public(addr: bytes) -> bool:
+    ip = ip_in(addr)
+    return ip is None or ip.is_global
