@@ -15,8 +15,9 @@ from qh3.quic.tls_bridge import QuicTlsBridge
 
 from node.identity import Identity
 from node.quic import native
+from node.quic.guard import QuicError
 from node.quic.mutual import Client, Server
-from node.quic.native import Configurations, Limits, Native, QuicError
+from node.quic.native import Configurations, Limits, Native
 from node.quic.packets import parse_initial
 from node.quic.tls import make_credentials, peer_key
 from protocols import ProtocolError
