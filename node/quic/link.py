@@ -21,7 +21,7 @@ from multiaddr import Multiaddr
 from node.log import get_logger
 from node.quic.native import Address, Event, Native, QuicError
 from node.quic.owners import ConnectionOwner
-from node.quic.tls import peer_key
+from node.upgrade.certificate import peer_key
 from protocols import ProtocolError
 
 NO_ERROR = 0

@@ -35,7 +35,7 @@ from qh3.quic.tls_bridge import QuicTlsBridge, QuicTlsBridgeError
 
 from node.quic.mutual import SIGNATURES, Client, Server, Verify
 from node.quic.packets import CID_LENGTH, destination
-from node.quic.tls import Credentials
+from node.upgrade.certificate import Credentials
 
 ALPN = "libp2p"
 MAX_DATAGRAM = 1280  # what is sent at first; paths that carry more are found out

@@ -22,7 +22,7 @@ from node.quic.connection import QuicConnection
 from node.quic.datagrams import Address, Datagrams
 from node.quic.endpoint import Endpoint
 from node.quic.native import Configurations, Limits
-from node.quic.tls import make_credentials
+from node.upgrade.certificate import make_credentials
 
 IPS = ("ip4", "ip6")
 NAMES = ("dns", "dns4", "dns6")
