@@ -99,8 +99,8 @@ export class Rules {
   async check (frame, from, protocol, now) {
     const signed = parsed('SignedMessage', () => decodeSigned(frame))
     const message = parsed('Message', () => decodeMessage(signed.message))
-    const author = authorOf(message.author)
-    if (!peerIdFromPublicKey(author).equals(from)) {
+    const { author, peer } = authorOf(message.author)
+    if (!peer.equals(from)) {
       throw new Rejection('author', `expected the connection's peer ${from}, got another's key`)
     }
     if (this.signatures && !await verified(author, signed)) {
@@ -154,12 +154,15 @@ function parsed (what, parse) {
   }
 }
 
-/** The key, of which there is one form only: its owner would have many peer IDs otherwise. */
+/**
+ * The key and its peer ID. There is one form of a key only: its owner would have many peer IDs otherwise. js-libp2p has no
+ * peer IDs of ECDSA keys, nor connections with such peers.
+ */
 function authorOf (bytes) {
   try {
-    const key = publicKeyFromProtobuf(bytes)
-    if (bytes.equals(publicKeyToProtobuf(key))) {
-      return key
+    const author = publicKeyFromProtobuf(bytes)
+    if (bytes.equals(publicKeyToProtobuf(author))) {
+      return { author, peer: peerIdFromPublicKey(author) }
     }
   } catch (error) {
     throw new Rejection('author', `expected a public key: ${error.message}`)

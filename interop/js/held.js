@@ -19,6 +19,7 @@ export class HeldStream {
   /** `count` is told the number of bytes of all that comes until the protocol is settled. */
   constructor (stream, count) {
     this.#stream = stream
+    count(stream.readBufferLength)
     const { onData } = stream // js-libp2p tells of what comes while a stream is paused in no other way
     stream.onData = data => {
       count(data.byteLength)

@@ -9,7 +9,7 @@ import { MAX_HELD_REQUESTS, PARTS, REVERSED, SUB_PROTOCOLS, parsePair } from './
 const [INTEROP] = SUB_PROTOCOLS
 const MAX_TIMEOUT = 600_000 // milliseconds
 
-export function messageCommands ({ messenger, open }) {
+export function messageCommands ({ messenger, openOne }) {
   const withPeer = run => ([peer, ...words], signal) => run(messenger, peerIdFromString(peer), words, signal)
   return {
     send: { usage: 'PEER TYPE BASE64', args: 3, run: withPeer(send) },
@@ -19,7 +19,7 @@ export function messageCommands ({ messenger, open }) {
     forge: {
       usage: `PEER ${FORGERIES.join('|')}`,
       args: 2,
-      run: withPeer((_messenger, peer, [what], signal) => forge(messenger, open, peer, INTEROP, what, signal))
+      run: withPeer((_messenger, peer, [what], signal) => forge(messenger, openOne, peer, INTEROP, what, signal))
     }
   }
 }

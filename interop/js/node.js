@@ -58,14 +58,14 @@ export class Node {
     node.#watch(send)
     if (options.handshake) {
       node.#admission = new Admission(policy, () => node.#libp2p.getProtocols(), send)
-      await node.#serve(HANDSHAKE_ID, (stream, connection) => node.#admission.respond(stream, connection))
+      await node.serve(HANDSHAKE_ID, (stream, connection) => node.#admission.respond(stream, connection))
     }
-    await node.#serve(PERF_ID, perfHandler(send))
-    await node.#serve(ECHO_ID, serveEcho)
-    await node.#serve(BYTES_ID, serveBytes)
-    await node.#serve(RESET_ID, serveReset)
+    await node.serve(PERF_ID, perfHandler(send))
+    await node.serve(ECHO_ID, serveEcho)
+    await node.serve(BYTES_ID, serveBytes)
+    await node.serve(RESET_ID, serveReset)
     for (const name of SUB_PROTOCOLS) {
-      await node.#serve(messageProtocol(name), messageHandler(node.messenger, name))
+      await node.serve(messageProtocol(name), messageHandler(node.messenger, name))
     }
     await node.#libp2p.start()
     return node
@@ -150,13 +150,27 @@ export class Node {
   /** Serves one more protocol, so that the library's identify push tells all connected peers, a second later. */
   async pushIdentify () {
     await this.#libp2p.unhandle(PUSHED_ID)
-    await this.#serve(PUSHED_ID, stream => stream.close())
+    await this.serve(PUSHED_ID, stream => stream.close())
     return PUSHED_ID
   }
 
   /** The protocols that peer is known to have. */
   async protocols (peer) {
     return (await this.#libp2p.peerStore.has(peer)) ? (await this.#libp2p.peerStore.get(peer)).protocols : []
+  }
+
+  /** Has a handler serve a protocol, in place of who did. One that throws resets its stream. */
+  serve (protocol, handler) {
+    return this.#libp2p.handle(protocol, async (stream, connection) => {
+      try {
+        await handler(stream, connection)
+      } catch (error) {
+        if (error.name !== 'StreamResetError') {
+          console.error(`${protocol} from ${connection.remotePeer}: ${error.message}`)
+        }
+        stream.abort(error)
+      }
+    }, { ...MANY_STREAMS, force: true })
   }
 
   #watch (send) {
@@ -179,19 +193,6 @@ export class Node {
       this.#changed.dispatchEvent(new Event('change'))
       send({ event: 'disconnected', peer: detail.remotePeer.toString(), direction: detail.direction })
     })
-  }
-
-  #serve (protocol, handler) {
-    return this.#libp2p.handle(protocol, async (stream, connection) => {
-      try {
-        await handler(stream, connection)
-      } catch (error) {
-        if (error.name !== 'StreamResetError') {
-          console.error(`${protocol} from ${connection.remotePeer}: ${error.message}`)
-        }
-        stream.abort(error)
-      }
-    }, MANY_STREAMS)
   }
 }
 
