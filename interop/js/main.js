@@ -8,13 +8,14 @@
 
 import { parseArgs } from 'node:util'
 import { commands } from './commands.js'
-import { control, output } from './control.js'
+import { control, output, serve } from './control.js'
 import { Node } from './node.js'
 
 const USAGE = `main.js [flags]
   --listen MULTIADDR   repeatable (default /ip4/127.0.0.1/tcp/0)
   --agent TEXT         sent in identify (default js-interop/1.0.0)
   --seed TEXT          derive the identity from this instead of a random one
+  --control HOST:PORT  take commands from who connects there, one client after the other, not from standard input
   --timeout SECONDS    bound for each command, such as 10s (the default) or 500ms`
 
 /** Milliseconds for closing what is still open at the end. */
@@ -24,6 +25,7 @@ const FLAGS = {
   listen: { type: 'string', multiple: true, default: ['/ip4/127.0.0.1/tcp/0'] },
   agent: { type: 'string', default: 'js-interop/1.0.0' },
   seed: { type: 'string' },
+  control: { type: 'string' },
   timeout: { type: 'string', default: '10s' }
 }
 
@@ -38,11 +40,17 @@ function parse (argv) {
 }
 
 async function run (options) {
-  const send = output(process.stdout)
-  const node = await Node.start(options, send)
+  const print = output(process.stdout)
+  let send = print
+  const node = await Node.start(options, message => send(message))
   send(node.listening())
   try {
-    await control(process.stdin, send, commands(node), options.timeout)
+    if (options.control === undefined) {
+      await control(process.stdin, send, commands(node), options.timeout)
+    } else {
+      const attach = to => { send = to ?? print }
+      await serve(options.control, node.listening(), attach, commands(node), options.timeout)
+    }
   } finally {
     await Promise.race([node.stop(), new Promise(resolve => setTimeout(resolve, STOP_TIMEOUT))])
   }

@@ -4,10 +4,12 @@ use std::error::Error;
 use std::time::Duration;
 
 use futures::StreamExt;
+use libp2p::identity::Keypair;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
 use libp2p::{Multiaddr, Swarm, SwarmBuilder};
 use libp2p::{gossipsub, identify, noise, tcp, yamux};
+use sha2::{Digest, Sha256};
 
 use crate::control::Output;
 use crate::discovery;
@@ -42,7 +44,7 @@ pub async fn build(
         muxer: muxer(max_streams),
         tap,
     };
-    let mut swarm = SwarmBuilder::with_new_identity()
+    let mut swarm = SwarmBuilder::with_existing_identity(identity(options.seed.as_deref()))
         .with_tokio()
         .with_tcp(tcp::Config::default(), noise::Config::new, move || upgrade)?
         .with_behaviour(move |key| {
@@ -67,6 +69,17 @@ pub async fn build(
             .for_each(|addr| swarm.add_external_address(addr.clone()));
     }
     Ok((swarm, addrs))
+}
+
+/// The Ed25519 key that belongs to the seed, or a random one.
+fn identity(seed: Option<&str>) -> Keypair {
+    match seed {
+        Some(seed) => {
+            let secret = Sha256::digest(format!("vouch-interop-rust/{seed}"));
+            Keypair::ed25519_from_bytes(secret).expect("32 bytes are a secret key")
+        }
+        None => Keypair::generate_ed25519(),
+    }
 }
 
 #[allow(deprecated)] // set_max_num_streams, for which there is nothing else yet
@@ -97,4 +110,17 @@ async fn listen(
         }
     }
     Ok(addrs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_belongs_to_its_seed() {
+        let peer = |seed| identity(seed).public().to_peer_id();
+        assert_eq!(peer(Some("a")), peer(Some("a")));
+        assert_ne!(peer(Some("a")), peer(Some("b")));
+        assert_ne!(peer(None), peer(None));
+    }
 }

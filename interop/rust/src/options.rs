@@ -7,9 +7,11 @@ use libp2p::Multiaddr;
 use crate::discovery::{self, Role};
 use crate::router::{Mode, Settings};
 
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 12] = [
     "--listen",
     "--agent",
+    "--seed",
+    "--control",
     "--timeout",
     "--max-streams",
     "--pubsub",
@@ -29,6 +31,10 @@ pub struct Options {
     pub listen: Vec<Multiaddr>,
     /// `--agent TEXT`, sent in identify.
     pub agent: String,
+    /// `--seed TEXT`: derive the identity from this instead of a random one.
+    pub seed: Option<String>,
+    /// `--control HOST:PORT`: take commands from who connects there, not from standard input.
+    pub control: Option<String>,
     /// `--timeout SECONDS`: the bound of each command; `10` and `10s` are the same.
     pub timeout: Duration,
     /// `--max-streams N` on one connection. There is no way to set it and keep rust-libp2p's default muxer: with it,
@@ -45,6 +51,8 @@ impl Default for Options {
         Self {
             listen: Vec::new(),
             agent: "rust-interop/1.0.0".into(),
+            seed: None,
+            control: None,
             timeout: Duration::from_secs(10),
             max_streams: None,
             gossip: Settings::default(),
@@ -79,6 +87,8 @@ impl Options {
                     .listen
                     .push(value.parse().map_err(|_| wrong("a multiaddr"))?),
                 "--agent" => options.agent = value,
+                "--seed" => options.seed = Some(value),
+                "--control" => options.control = Some(value),
                 "--pubsub" => {
                     options.gossip.mode = Some(match value.as_str() {
                         "signed" => Mode::Signed,
@@ -151,6 +161,9 @@ mod tests {
         assert_eq!(options.max_streams, Some(1100));
         assert_eq!(options.listen, ["/ip4/127.0.0.2/tcp/0".parse().unwrap()]);
         assert_eq!(parse(&[]).unwrap().listen.len(), 1);
+        let options = parse(&["--seed=a", "--control", "127.0.0.1:0"]).unwrap();
+        assert_eq!(options.seed.as_deref(), Some("a"));
+        assert_eq!(options.control.as_deref(), Some("127.0.0.1:0"));
         let gossip = parse(&[
             "--pubsub=signed",
             "--gossip-param=D=3",
