@@ -45,8 +45,9 @@ INSTALL_TIMEOUT = 300
 START_TIMEOUT = 30.0
 STOP_TIMEOUT = 20.0
 POLL = 0.1
-LINKS = ("bin", "sbin", "lib", "lib64")
-FOLDERS = ("usr", "etc", "proc", "sys", "dev", "run", "root", "opt", "var", "var/lib")
+LINKS = ("bin", "lib", "lib64")
+# /sbin is a folder: docker puts its init there
+FOLDERS = ("usr", "sbin", "etc", "proc", "sys", "dev", "run", "root", "opt", "var", "var/lib")
 COPIED = ("nsswitch.conf", "ld.so.conf", "ld.so.conf.d", "ld.so.cache", "ssl/certs/ca-certificates.crt")
 
 
