@@ -1,8 +1,8 @@
 """py-libp2p's own host as an end of the matrix: its Noise or TLS, Yamux, identify, gossipsub and Kademlia, as its users
 put them together.
 
-Where a command can't be had of it, it is left out: it has no handshake and no signed messages, its validators say yes or
-no, its Kademlia is on /ipfs/kad/1.0.0 whatever it is told. What it does that its users must live with stays as it is;
+Where a command can't be had of it, it is left out: it has no handshake and no signed messages, its validators say yes
+or no, its Kademlia is on /ipfs/kad/1.0.0 whatever it is told. What it does that its users must live with stays as it is;
 three defaults can't be tested with, and are other here: gossipsub's heartbeat of 120 s, its bound of ten messages a
 second of one peer, and Kademlia's table, which starts empty beside connected peers (`table` puts them in).
 """
@@ -21,11 +21,10 @@ from typing import Any
 
 import trio
 from libp2p import new_host
-from libp2p.abc import INetStream
+from libp2p.abc import IHost, INetStream
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.x25519 import create_new_key_pair as create_new_x25519_key_pair
 from libp2p.custom_types import TProtocol
-from libp2p.host.basic_host import BasicHost
 from libp2p.identity.identify_push.identify_push import push_identify_to_peers
 from libp2p.kad_dht.kad_dht import DHTMode, KadDHT
 from libp2p.network.stream.exceptions import StreamEOF, StreamReset
@@ -54,7 +53,7 @@ PUSHED = "/vouch/pushed/1.0.0"
 WATCH = 0.05
 
 
-class AnyValue(Validator):  # type: ignore[misc]
+class AnyValue(Validator):
     """As the Go peer has it under /v/: every value is valid, and the greater one better."""
 
     def validate(self, key: str, value: bytes) -> None:
@@ -64,13 +63,12 @@ class AnyValue(Validator):  # type: ignore[misc]
         return values.index(max(values))
 
 
-def make_host(flags: Flags) -> BasicHost:
+def make_host(flags: Flags) -> IHost:
     """A host that isn't running yet."""
     keys = create_new_key_pair()
-    security: dict[Any, Any] = {
-        "noise": lambda: {NOISE_ID: Noise(keys, noise_privkey=create_new_x25519_key_pair().private_key)},
-        "tls": lambda: {TLS_ID: TLSTransport(keys)},
-    }[flags.security]()
+    security: dict[Any, Any] = {NOISE_ID: Noise(keys, noise_privkey=create_new_x25519_key_pair().private_key)}
+    if flags.security == "tls":
+        security = {TLS_ID: TLSTransport(keys)}
     return new_host(
         key_pair=keys,
         sec_opt=security,
@@ -237,7 +235,7 @@ async def _read(stream: INetStream) -> bytes:
 class _Kad:
     """Kademlia."""
 
-    def __init__(self, host: BasicHost, dht: KadDHT) -> None:
+    def __init__(self, host: IHost, dht: KadDHT) -> None:
         self._host, self._dht = host, dht
 
     def all(self) -> dict[str, Command]:
@@ -279,7 +277,7 @@ class _Kad:
 class _Gossip:
     """Gossipsub."""
 
-    def __init__(self, host: BasicHost, router: GossipSub, pubsub: Pubsub, nursery: trio.Nursery) -> None:
+    def __init__(self, host: IHost, router: GossipSub, pubsub: Pubsub, nursery: trio.Nursery) -> None:
         self._host, self._router, self._pubsub, self._nursery = host, router, pubsub, nursery
         self._refused: set[str] = set()
         self._received: dict[str, int] = {}
