@@ -31,6 +31,7 @@ from node.dialer import Dialer
 from node.events import Events
 from node.keys import prepare_keys
 from node.peers.store import BoundedPeerStore
+from node.quic.transport import Quic
 from node.records import Records
 from node.registry import Registry
 from node.streams import AsNetStream
@@ -163,8 +164,8 @@ def build(
     events: Events,
     transports: Sequence[ITransport] | None = None,
 ) -> Host:
-    """Puts the host together, on TCP unless other transports are given. Nothing runs or listens yet. `signer` has the
-    same key as `key_pair`.
+    """Puts the host together, on TCP and QUIC unless other transports are given. Nothing runs or listens yet. `signer`
+    has the same key as `key_pair`.
     """
     prepare_keys()
     peer_id = ID.from_pubkey(key_pair.public_key)
@@ -175,7 +176,7 @@ def build(
         peer_id,
         peerstore,
         upgrader,
-        list(transports or [Tcp()]),
+        list(transports or [Tcp(), Quic(key_pair, config)]),
         config=config,
         rules=rules,
         registry=registry,

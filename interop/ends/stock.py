@@ -2,7 +2,7 @@
 put them together.
 
 Where a command can't be had of it, it is left out: it has no handshake and no signed messages, its validators say yes
-or no, its Kademlia is on /ipfs/kad/1.0.0 whatever it is told. What it does that its users must live with stays as it is;
+or no, its Kademlia is on /ipfs/kad/1.0.0 whatever it is told. What its users must live with stays as it is;
 three defaults can't be tested with, and are other here: gossipsub's heartbeat of 120 s, its bound of ten messages a
 second of one peer, and Kademlia's table, which starts empty beside connected peers (`table` puts them in).
 """

@@ -19,11 +19,14 @@ import (
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
 	"github.com/libp2p/go-libp2p/p2p/net/upgrader"
 	"github.com/libp2p/go-libp2p/p2p/security/noise"
+	libp2pquic "github.com/libp2p/go-libp2p/p2p/transport/quic"
+	"github.com/libp2p/go-libp2p/p2p/transport/quicreuse"
 	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
+	"github.com/quic-go/quic-go"
 )
 
 // newHost puts a host together from its parts. libp2p.New would do it in one
-// line, but links QUIC, WebTransport and WebRTC whether they are used or not.
+// line, but links WebTransport and WebRTC whether they are used or not.
 func newHost(key crypto.PrivKey, agent string, opts ...swarm.Option) (*basichost.BasicHost, *swarm.Swarm, error) {
 	id, err := peer.IDFromPrivateKey(key)
 	if err != nil {
@@ -73,7 +76,15 @@ func newTransports(key crypto.PrivKey, resources network.ResourceManager) ([]tra
 	if err != nil {
 		return nil, err
 	}
-	return []transport.Transport{overTCP}, nil
+	sockets, err := quicreuse.NewConnManager(quic.StatelessResetKey{}, quic.TokenGeneratorKey{})
+	if err != nil {
+		return nil, err
+	}
+	overQUIC, err := libp2pquic.NewTransport(key, sockets, nil, nil, resources)
+	if err != nil {
+		return nil, err
+	}
+	return []transport.Transport{overTCP, overQUIC}, nil
 }
 
 const rsaBits = 2048
