@@ -11,10 +11,12 @@ Flags, commands, replies and events are those of the Go peer (interop/go/main.go
     --handshake=false           ours: open admission
     --pubsub signed|unsigned    gossipsub: StrictSign, or as networks of vouch sign
     --kad PREFIX                Kademlia on PREFIX/kad/1.0.0
+    --kad-refresh=off           ours: it doesn't look around in Kademlia by itself, so that it is known who knows whom
     --heartbeat SECONDS         of gossipsub
 
 Ours has more commands: `local KEY` (the value that it keeps, for others or its own), `score PEER`, `heartbeat PEER`,
-`exchange PEER`, `renew` (another node in place of this one: new identity, nothing remembered).
+`exchange PEER`, `renew kad|plain` (another node in place of this one: new identity, nothing remembered; plain: without
+Kademlia).
 
 The node never reads the environment variable INTEROP_MUTATE; this program does (`mutate.py`).
 """

@@ -21,6 +21,7 @@ def main() -> None:
     parser.add_argument("--handshake", choices=("true", "false"), default="true")
     parser.add_argument("--pubsub", choices=("signed", "unsigned"), default="")
     parser.add_argument("--kad", metavar="PREFIX", default="")
+    parser.add_argument("--kad-refresh", choices=("on", "off"), default="on")
     parser.add_argument("--heartbeat", metavar="SECONDS", type=float, default=1.0)
     parser.add_argument(
         "--timeout", metavar="SECONDS", help="taken for the other peers' sake: each command has its own"
@@ -35,6 +36,7 @@ def main() -> None:
         handshake=args.handshake == "true",
         pubsub=args.pubsub,
         kad=args.kad,
+        kad_refresh=args.kad_refresh == "on",
         heartbeat=args.heartbeat,
     )
     mutate.install(os.environ.get(mutate.VARIABLE, ""))

@@ -19,4 +19,5 @@ class Flags:
     handshake: bool
     pubsub: str
     kad: str
+    kad_refresh: bool
     heartbeat: float

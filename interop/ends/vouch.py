@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -20,6 +21,7 @@ from interop.ends.requests import MessageCommands
 from interop.peer import Message
 from interop.rawbytes import BYTES, RESET, echo_pattern, reset_mine, was_reset
 from node.config import SETTINGS, Config
+from node.discovery import dht
 from node.errors import UsageError
 from node.events import Admitted, Event, Identified, MessageRejected, Refused
 from node.identity import Identity
@@ -33,6 +35,7 @@ from protocols.messages import SubProtocol
 PUSHED = "/vouch/pushed/1.0.0"
 SIGNING = {"signed": "strict", "unsigned": "own", "": "strict"}
 STREAMS = 1024
+NEVER = 3600.0
 
 
 def config_of(flags: Flags) -> Config:
@@ -87,7 +90,7 @@ class _End:
 
     def __init__(self, flags: Flags, nursery: trio.Nursery) -> None:
         self.commands: dict[str, Command] = {}
-        self._flags, self._nursery = flags, nursery
+        self._flags, self._nursery, self._kad = flags, nursery, flags.kad
         self._life: trio.CancelScope | None = None
         self._ended = trio.Event()
 
@@ -99,7 +102,8 @@ class _End:
         node: Node = await self._nursery.start(self._live)
         return node
 
-    async def renew(self) -> Message:
+    async def renew(self, kind: str = "kad") -> Message:
+        self._flags = replace(self._flags, kad=self._kad if kind == "kad" else "")
         assert self._life is not None
         self._life.cancel()
         await self._ended.wait()
@@ -110,6 +114,8 @@ class _End:
         self._ended = trio.Event()
         params = GossipParams(heartbeat_interval=self._flags.heartbeat, flood_publish=False)
         protocols: list[Protocol | SubProtocol] = [perf_protocol(), echo_protocol(), BYTES, RESET, interop(_told)]
+        if not self._flags.kad_refresh:
+            dht.FIRST_REFRESH = NEVER
         node = Node(config_of(self._flags), identity=Identity.generate(), protocols=protocols, gossip_params=params)
         commands = _Commands(node)
         node.events.subscribe(commands.note)

@@ -6,6 +6,10 @@
 // refused, disconnected, perf, message, rejected) as they happen. Logs go to
 // standard error.
 //
+// push-identify serves one more protocol, which the library tells all peers; who
+// is told, then or when it asked, prints {"event":"identified","peer","agent",
+// "protocols"}.
+//
 // Commands for signed messages, all of the sub-protocol "interop"; a payload is
 // base64, or - for none:
 //

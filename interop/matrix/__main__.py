@@ -1,5 +1,7 @@
-"""`python -m interop.matrix`: see the package. Exit status: 0 no cell failed; 1 one did; 2 bad arguments, or a peer isn't
-built; 130 interrupted."""
+"""`python -m interop.matrix`: see the package.
+
+Exit status: 0 no cell failed; 1 one did; 2 bad arguments, or a peer isn't built; 130 interrupted.
+"""
 
 from __future__ import annotations
 

@@ -68,6 +68,7 @@ def our_end(line: Line, *flags: str, mutation: str = "") -> Peer:
         "--pubsub=signed",
         f"--kad={_kad(line)}",
         f"--heartbeat={HEARTBEAT}",
+        "--kad-refresh=off",
         *flags,
         environ=mutated(mutation),
     )
@@ -107,6 +108,7 @@ def third_end(line: Line) -> Peer:
         "--pubsub=signed",
         f"--kad={_kad(line)}",
         f"--heartbeat={HEARTBEAT}",
+        "--kad-refresh=off",
     )
     end.name = "third"
     return end
@@ -129,9 +131,9 @@ class Third:
     def __init__(self, process: Peer) -> None:
         self._process = process
 
-    async def fresh(self) -> Peer:
-        """Another node in place of the last."""
-        reply = await self._process.call("renew")
+    async def fresh(self, *, kad: bool = False) -> Peer:
+        """Another node in place of the last, on its own in Kademlia too unless that is asked for."""
+        reply = await self._process.call("renew", "kad" if kad else "plain")
         self._process.peer_id, self._process.addrs = reply["peer"], reply["addrs"]
         return self._process
 

@@ -13,9 +13,9 @@ TRANSPORT_NAMES = {"tcp": "TCP", "ws": "WebSocket", "quic-v1": "QUIC"}
 SECURITY_NAMES = {"noise": "Noise", "tls": "TLS"}
 HEAD = """# The matrix: our node with each other implementation
 
-Made by `make interop`; not edited by hand. Each cell is one check on two processes that talk over loopback: **pass**; **fail**;
-**upstream** where a program without any code of ours shows a defect of a library; na where there is nothing to check.
-What isn't **pass** has its reason below its table. *out*: our node dials; *in*: the peer does.
+Made by `make interop`; not edited by hand. Each cell is one check on two processes that talk over loopback: pass; fail;
+upstream where a program without any code of ours shows a defect of a library; na where there is nothing to check.
+What didn't pass has its reason below its table. *out*: our node dials; *in*: the peer does.
 """
 
 

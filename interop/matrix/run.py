@@ -34,7 +34,7 @@ from interop.matrix.upstream import Defects
 from interop.peer import PeerError
 
 WORKERS = 2  # lines at once
-START_TIMEOUT = 60.0
+CONNECT_TIMEOUT = 30.0
 CHECK_TIMEOUT = 60.0
 TRANSFER_TIMEOUT = 240.0
 MAX_REASON = 600
@@ -164,12 +164,12 @@ class _Lines:
         """Two new ends, connected. Raises _NotConnectedError."""
         async with AsyncExitStack() as stack:
             try:
-                with trio.fail_after(START_TIMEOUT):
-                    ours, theirs = our_end(self._line, mutation=self._plan.mutation), their_end(self._line)
-                    for end in (ours, theirs):
-                        await stack.enter_async_context(end)
-                        self._versions.setdefault(end.name, {}).update(end.events[0].get("versions", {}))
-                    pair = Pair(self._line, self._plan.size, ours, theirs, self._third)
+                ours, theirs = our_end(self._line, mutation=self._plan.mutation), their_end(self._line)
+                for end in (ours, theirs):
+                    await stack.enter_async_context(end)
+                    self._versions.setdefault(end.name, {}).update(end.events[0].get("versions", {}))
+                pair = Pair(self._line, self._plan.size, ours, theirs, self._third)
+                with trio.fail_after(CONNECT_TIMEOUT):
                     for check in checks:
                         if check in SEEDS:
                             await SEEDS[check](pair)
@@ -177,7 +177,7 @@ class _Lines:
             except (PeerError, CheckError, KeyError) as error:
                 raise _NotConnectedError(f"no connection: {_said(error)}") from error
             except trio.TooSlowError:
-                raise _NotConnectedError(f"no connection within {START_TIMEOUT:g} s") from None
+                raise _NotConnectedError(f"no connection within {CONNECT_TIMEOUT:g} s") from None
             yield pair
 
 

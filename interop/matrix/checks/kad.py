@@ -66,13 +66,12 @@ async def peers(pair: Pair) -> None:
     """FIND_NODE, of each."""
     await _know_each_other(pair)
     for one, other in pair.both:
-        third = await pair.third.fresh()
+        third = await pair.third.fresh(kad=True)
         await third.call("connect", other.addr)
         await _has_in_table(other, third)
         found = await one.call("find-peer", third.peer_id)
         addrs = [without_peer(addr) for addr in found["addrs"]]
         expect(found["found"] and without_peer(third.addr) in addrs, f"{one.name} to find {third.addr}, got {found}")
-    await pair.third.fresh()
 
 
 async def _know_each_other(pair: Pair) -> None:
