@@ -10,6 +10,10 @@
 // It listens on and dials TCP, WebSocket (/tcp/PORT/ws, with --wss-certificate
 // /tcp/PORT/tls/ws) and QUIC, as addresses say.
 //
+// push-identify serves one more protocol, which the library tells all peers; who
+// is told, then or when it asked, prints {"event":"identified","peer","agent",
+// "protocols"}.
+//
 // Commands for signed messages, all of the sub-protocol "interop"; a payload is
 // base64, or - for none:
 //

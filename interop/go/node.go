@@ -66,7 +66,7 @@ func newNode(opts options, out *output) (_ *node, err error) {
 			n.close()
 		}
 	}()
-	if n.identify, err = watchIdentify(n.host); err != nil {
+	if n.identify, err = watchIdentify(n.host, out.send); err != nil {
 		return nil, err
 	}
 	if opts.handshake {
