@@ -167,11 +167,13 @@ def processes() -> list[int]:
 
 
 def started_at(pid: int) -> str:
-    """When a process has started, in ticks since the machine has: no two of one number share it. Empty if it's gone."""
+    """When a process has started, in ticks since the machine has: no two of one number share it. Empty if it's gone, or
+    nobody has noticed yet that it is."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
+        state, *more = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return ""
+    return "" if state in "ZX" else more[18]
 
 
 def _network(pid: int) -> tuple[int, int] | None:

@@ -82,6 +82,7 @@ async def vouch(
     upgrade: Literal["fast", "stock"] = "fast",
     admission: Literal["required", "open"] = "required",
     connections: int | None = None,
+    listen: str = LISTEN,
 ) -> AsyncIterator[dict[str, Command]]:
     """A node, and what it can be told to do."""
     limits: dict[str, Any] = {}
@@ -89,7 +90,7 @@ async def vouch(
         limits = dict.fromkeys(("max_connections", "max_inbound", "max_connections_per_ip"), connections)
         limits |= {"max_half_open": HALF_OPEN, "max_half_open_per_ip": HALF_OPEN}
     config = Config(
-        listen=(LISTEN,),
+        listen=(listen,),
         dht="off",
         heartbeat="off",
         gossip="off",
