@@ -69,7 +69,7 @@ def _program(args: argparse.Namespace) -> Callable[[], Awaitable[None]]:
             return lambda: perf.run(variables, amounts)
         case "kad":
             role = kad.Role.read(environ)
-            return lambda: kad.run(role, listen=environ.get("LISTENER_IP"))
+            return lambda: kad.run(role)
     return gossipsub.program(args.params, args.node_id, args.hosts)
 
 

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from multiaddr import Multiaddr
+
 from interop.contract.failing import UnsupportedError
 from interop.contract.redis import Redis
 from interop.contract.variables import Variables
@@ -61,7 +63,10 @@ def node_for(variables: Variables, *protocols: Protocol) -> Node:
     settings: dict[str, Any] = {"listen": () if variables.is_dialer else (variables.listen,)}
     if variables.security and (variables.security != "noise" or "security" in SETTINGS):
         settings["security"] = variables.security
-    return make_node(protocols=protocols, **settings)
+    node = make_node(protocols=protocols, **settings)
+    if not node.swarm.can_dial(Multiaddr(variables.listen)):
+        raise UnsupportedError(f"TRANSPORT: expected one that this node offers, got {variables.transport}")
+    return node
 
 
 def own_address(addrs: Sequence[str], redis: Redis) -> str:

@@ -80,15 +80,14 @@ class AnyValue:
         return 0
 
 
-async def run(role: Role, *, listen: str | None = None) -> None:
-    """One role to its end; bootstrap and provider have none. `listen`: an IP address, else the one that leads to Redis.
+async def run(role: Role) -> None:
+    """One role to its end; bootstrap and provider have none. Listens on the address that leads to Redis.
 
     Raises Failure, and of a querier nothing else: its output says it.
     """
     async with Redis.connect(role.redis_host, role.redis_port, within=WAIT) as redis:
-        ip = listen or redis.own_ip
         node = make_node(
-            listen=(f"/{'ip6' if ':' in ip else 'ip4'}/{ip}/tcp/0",),
+            listen=(f"/{'ip6' if ':' in redis.own_ip else 'ip4'}/{redis.own_ip}/tcp/0",),
             dht="client" if role.name == "querier" else "server",
             kad_protocol=PROTOCOL,
             dht_store="memory",
@@ -112,8 +111,9 @@ async def _provide(role: Role, redis: Redis, node: Node) -> None:
     assert node.dht is not None
     dht = node.dht
     await _join(role, redis, node)
-    await _try(lambda: _some(dht.provide(role.provided)), "a peer that takes our provider record")
-    await _try(lambda: _some(dht.put(role.stored, GREETING)), "a peer that stores our value")
+    await _try(lambda: dht.provide(role.provided), "a peer that takes our provider record")
+    # py-libp2p stores it and doesn't say so: whether it is there, the querier finds out
+    print(f"{await dht.put(role.stored, GREETING)} peers say that they store our value", file=sys.stderr)
     await redis.set(f"{role.key}_provider_done", "done")
 
 
@@ -150,10 +150,6 @@ async def _wait_for(redis: Redis, key: str) -> str:
     with trio.move_on_after(WAIT):
         return await redis.wait_for(key)
     raise Failure(f"expected {key} in Redis within {WAIT:g} s, it isn't there")
-
-
-async def _some(told: Awaitable[int]) -> int:
-    return await told
 
 
 async def _try(attempt: Callable[[], Awaitable[T]], what: str, *, pause: float = PAUSE) -> T:
