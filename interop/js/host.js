@@ -41,7 +41,7 @@ export function createHost ({ key, listen, agent, security, eager, services }) {
     nodeInfo: { userAgent: agent },
     transports: [tcp(), webSockets(), quic(QUIC)],
     connectionEncrypters: [SECURITY[security]()],
-    streamMuxers: [yamux(MANY_STREAMS)],
+    streamMuxers: [yamux({ ...MANY_STREAMS, maxEarlyStreams: MANY_STREAMS.maxInboundStreams })],
     connectionManager: {
       maxConnections: MAX_CONNECTIONS,
       maxIncomingPendingConnections: MAX_CONNECTIONS,
