@@ -9,7 +9,7 @@ import trio
 
 from interop.bench.ends.lines import End, serve
 
-NAMES = ("vouch", "vouch-open", "vouch-stock", "stock", "tcp")
+NAMES = ("vouch", "vouch-open", "vouch-stock", "vouch-quic", "stock", "stock-quic", "tcp")
 
 
 def end(name: str, connections: int | None) -> End:
@@ -18,16 +18,18 @@ def end(name: str, connections: int | None) -> End:
         from interop.bench.ends.tcp import tcp
 
         return tcp()
-    if name == "stock":
+    over_quic = name.endswith("-quic")
+    if name in ("stock", "stock-quic"):
         from interop.bench.ends.stock import stock
 
-        return stock(connections)
+        return stock(connections, over_quic=over_quic)
     from interop.bench.ends.vouch import vouch
 
     return vouch(
         upgrade="stock" if name == "vouch-stock" else "fast",
-        admission="open" if name == "vouch-open" else "required",
+        admission="open" if name in ("vouch-open", "vouch-quic") else "required",
         connections=connections,
+        over_quic=over_quic,
     )
 
 

@@ -13,6 +13,7 @@ import trio
 from interop.peer import Message
 
 LISTEN = "/ip4/127.0.0.1/tcp/0"
+LISTEN_QUIC = "/ip4/127.0.0.1/udp/0/quic-v1"
 UNTIL_TIMEOUT = 5.0
 UNTIL_POLL = 0.002
 

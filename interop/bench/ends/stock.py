@@ -25,7 +25,7 @@ from multiaddr import Multiaddr
 
 from interop.bench.ends.gossip import gossip_commands
 from interop.bench.ends.gossip_stock import stock_gossip
-from interop.bench.ends.lines import LISTEN, Command, say, say_listening, until
+from interop.bench.ends.lines import LISTEN, LISTEN_QUIC, Command, say, say_listening, until
 from interop.bench.ends.load import ECHO_ID, MAX_FRAME, STREAM_PAYLOAD, ask, check_echo, repeat, together
 from interop.bench.ends.stock_host import make_host
 from interop.peer import Message
@@ -38,15 +38,15 @@ READ_SIZE = 64 * 1024
 
 
 @asynccontextmanager
-async def stock(connections: int | None = None) -> AsyncIterator[dict[str, Command]]:
+async def stock(connections: int | None = None, *, over_quic: bool = False) -> AsyncIterator[dict[str, Command]]:
     """A host, and what it can be told to do."""
-    host = make_host(connections)
+    host = make_host(connections, LISTEN_QUIC if over_quic else None)
     network = host.get_network()
     network.register_notifee(_TellDisconnected(host))
     host.set_stream_handler(TProtocol(PERF.id), partial(_contained, _answer_perf))
     host.set_stream_handler(TProtocol(ECHO_ID), partial(_contained, _answer_echo))
     commands = _Commands(host)
-    async with host.run([Multiaddr(LISTEN)]), gossip_commands(stock_gossip) as gossip:
+    async with host.run([Multiaddr(LISTEN_QUIC if over_quic else LISTEN)]), gossip_commands(stock_gossip) as gossip:
         peer_id = str(host.get_id())
         addrs = [str(addr).partition("/p2p/")[0] for addr in host.get_addrs()]
         say_listening(peer_id, [f"{addr}/p2p/{peer_id}" for addr in addrs])

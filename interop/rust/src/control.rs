@@ -11,8 +11,22 @@ use crate::commands::Commands;
 /// What a command found out: fields for its reply.
 pub type Message = Map<String, Value>;
 
-/// A command's result; an error is its text.
-pub type Reply = Result<Message, String>;
+/// A command's result.
+pub type Reply = Result<Message, Failure>;
+
+/// Why a command failed, and what it found out nevertheless.
+#[derive(Debug)]
+pub struct Failure {
+    pub text: String,
+    pub fields: Message,
+}
+
+impl<T: Into<String>> From<T> for Failure {
+    fn from(text: T) -> Self {
+        let (text, fields) = (text.into(), Message::new());
+        Self { text, fields }
+    }
+}
 
 /// The fields of a JSON object.
 pub fn fields(value: Value) -> Message {
@@ -22,16 +36,27 @@ pub fn fields(value: Value) -> Message {
     }
 }
 
-/// Standard output, for whole lines from any task.
-#[derive(Clone, Default)]
-pub struct Output(Arc<Mutex<()>>);
+/// Standard output, or anything else to write to, for whole lines from any task.
+#[derive(Clone)]
+pub struct Output(Arc<Mutex<dyn Write + Send>>);
+
+impl Default for Output {
+    fn default() -> Self {
+        Self::new(std::io::stdout())
+    }
+}
 
 impl Output {
+    pub fn new(to: impl Write + Send + 'static) -> Self {
+        Self(Arc::new(Mutex::new(to)))
+    }
+
     /// Prints one message. That nobody reads any more is no error: the end of the input comes with it.
     pub fn send(&self, message: Value) {
-        let _whole = self.0.lock().unwrap_or_else(|error| error.into_inner());
-        let mut stdout = std::io::stdout().lock();
-        let _ = writeln!(stdout, "{message}").and_then(|()| stdout.flush());
+        let mut to = self.0.lock().unwrap_or_else(|error| error.into_inner());
+        let _ = to
+            .write_all(format!("{message}\n").as_bytes())
+            .and_then(|()| to.flush());
     }
 }
 
@@ -49,7 +74,7 @@ pub async fn run(commands: &Commands, output: &Output) {
 fn reply(name: &str, result: Reply) -> Value {
     let (mut message, error) = match result {
         Ok(message) => (message, None),
-        Err(error) => (Message::new(), Some(error)),
+        Err(failure) => (failure.fields, Some(failure.text)),
     };
     message.insert("reply".into(), json!(name));
     message.insert("ok".into(), json!(error.is_none()));
