@@ -10,7 +10,7 @@
 
 import { parseArgs } from 'node:util'
 import { commands } from './commands.js'
-import { control, output } from './control.js'
+import { control, output, serve } from './control.js'
 import { parseParameter } from './gossip.js'
 import { parseMinVersion } from './handshake.js'
 import { SECURITIES } from './host.js'
@@ -30,6 +30,7 @@ const USAGE = `main.js [flags]
   --flood-publish on|off    publish to all peers of a topic (default off)
   --agent TEXT              sent in identify (default js-interop/1.0.0)
   --seed TEXT               derive the identity from this instead of a random one
+  --control HOST:PORT       take commands from who connects there, one client after the other, not from standard input
   --timeout SECONDS         bound for each command, such as 10s (the default) or 500ms`
 
 /** Milliseconds for closing what is still open at the end. */
@@ -50,18 +51,20 @@ const FLAGS = {
   'flood-publish': { type: 'string', default: 'off' },
   agent: { type: 'string', default: VERSION },
   seed: { type: 'string' },
+  control: { type: 'string' },
   timeout: { type: 'string', default: '10s' }
 }
 
 /** The command line's flags as Node takes them, and the timeout in milliseconds. Throws for one that isn't known. */
 function parse (argv) {
   const flags = parseArgs({ args: argv, options: FLAGS }).values
-  const { listen, agent, seed, kad } = flags
+  const { listen, agent, seed, control, kad } = flags
   const mode = oneOf(flags, 'pubsub', [undefined, 'signed', 'unsigned'])
   return {
     listen,
     agent,
     seed,
+    control,
     kad,
     security: oneOf(flags, 'security', SECURITIES),
     networkId: Buffer.from(flags['network-id']),
@@ -94,11 +97,17 @@ function milliseconds (text) {
 }
 
 async function run (options) {
-  const send = output(process.stdout)
-  const node = await Node.start(options, send)
+  const print = output(process.stdout)
+  let send = print
+  const node = await Node.start(options, message => send(message))
   send(node.listening())
   try {
-    await control(process.stdin, send, commands(node), options.timeout)
+    if (options.control === undefined) {
+      await control(process.stdin, send, commands(node), options.timeout)
+    } else {
+      const attach = to => { send = to ?? print }
+      await serve(options.control, node.listening(), attach, commands(node), options.timeout)
+    }
   } finally {
     await Promise.race([node.stop(), new Promise(resolve => setTimeout(resolve, STOP_TIMEOUT))])
   }

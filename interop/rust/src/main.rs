@@ -3,7 +3,7 @@
 //!
 //! It prints one JSON object a line: first {"event":"listening",…}, then one {"reply":COMMAND,"ok":…} for each
 //! command, in order, and events (disconnected, perf) as they happen. Errors before that go to standard error. It ends
-//! with its input. Muxer, security and TCP are as rust-libp2p sets them up by default, unless --max-streams is given.
+//! with its input. With --control HOST:PORT the same goes over TCP, with one client after the other. Muxer, security and TCP are as rust-libp2p sets them up by default, unless --max-streams is given.
 //!
 //! With --pubsub signed or unsigned it speaks gossipsub and takes the commands of the Go peer's pubsub, which
 //! interop/go/main.go lists: subscribe, validate, publish, publish-bytes, flood, received, mesh, score, rpcs. So does
@@ -84,8 +84,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
     };
     let output = Output::default();
-    let node = node::start(&options, &output).await?;
+    let (node, listening) = node::start(&options, &output).await?;
     let commands = Commands::new(node, options.timeout);
-    control::run(&commands, &output).await;
+    match &options.control {
+        Some(addr) => control::serve(addr, &listening, &commands, &output).await?,
+        None => control::run(&commands, &output).await,
+    }
     Ok(())
 }

@@ -8,11 +8,10 @@ use std::time::Duration;
 use futures::StreamExt;
 use libp2p::core::ConnectedPoint;
 use libp2p::core::transport::TransportError;
-use libp2p::identity::Keypair;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol, Swarm, gossipsub, identify};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::admission::{Admission, Refusal, direction};
@@ -180,10 +179,10 @@ impl Node {
     }
 }
 
-/// Starts a host, and says that it listens.
-pub async fn start(options: &Options, output: &Output) -> Result<Node, Box<dyn Error>> {
+/// Starts a host, and says that it listens; the host, and what it said.
+pub async fn start(options: &Options, output: &Output) -> Result<(Node, Value), Box<dyn Error>> {
     let tap = options.gossip.mode.map(|_| Tap::default());
-    let key = Keypair::generate_ed25519();
+    let key = host::identity(options.seed.as_deref());
     let admission = options
         .handshake
         .then(|| Admission::new(options.policy.clone(), output.clone()));
@@ -197,13 +196,14 @@ pub async fn start(options: &Options, output: &Output) -> Result<Node, Box<dyn E
     let (swarm, addrs) =
         host::build(&key, options, services, admission.clone(), tap.clone()).await?;
     let peer = *swarm.local_peer_id();
-    output.send(json!({
+    let listening = json!({
         "event": "listening",
         "peer": peer.to_string(),
         "addrs": addrs.iter().map(|addr| format!("{addr}/p2p/{peer}")).collect::<Vec<_>>(),
         "pid": std::process::id(),
         "versions": {"rust-libp2p": libp2p_version()},
-    }));
+    });
+    output.send(listening.clone());
     let opening = swarm.behaviour().opening.new_control();
     let (requests, incoming) = mpsc::channel(QUEUE);
     let driver = Driver {
@@ -218,13 +218,14 @@ pub async fn start(options: &Options, output: &Output) -> Result<Node, Box<dyn E
         closing: Vec::new(),
     };
     tokio::spawn(driver.run(incoming));
-    Ok(Node {
+    let node = Node {
         requests,
         opening,
         messages,
         conversations: Default::default(),
         tap,
-    })
+    };
+    Ok((node, listening))
 }
 
 /// What drives the swarm, and keeps who waits for what.
