@@ -83,20 +83,25 @@ class Network:
         command = ("run", "--rm", "--no-deps", "check", f"--nodes={','.join(NODES)}", f"--peers={peers}", *flags)
         return self.compose(*command, timeout=CHECK_TIMEOUT)
 
+    def states(self) -> dict[str, dict]:
+        """What the engine knows about the services' containers. Asked of docker: compose takes a second to load."""
+        ids = self.run("docker", "ps", "--all", "--quiet", "--filter", "label=com.docker.compose.oneoff=False").split()
+        found = json.loads(self.run("docker", "inspect", *ids))
+        return {one["Config"]["Labels"]["com.docker.compose.service"]: one for one in found}
+
     def state(self, service: str) -> dict:
-        """What the engine knows about a service's container."""
-        container = self.compose("ps", "-q", service).strip()
-        return json.loads(self.run("docker", "inspect", container))[0]
+        return self.states()[service]
 
     @contextmanager
     def partition(self, one: Sequence[str], other: Sequence[str]) -> Iterator[None]:
         """Nothing passes between those services: each drops what comes from the others' addresses."""
+        states = self.states()
         ruled: list[str] = []
         try:
             for mine, theirs in ((one, other), (other, one)):
-                sources = ",".join(_addr(self.state(service)) for service in theirs)
+                sources = ",".join(_addr(states[service]) for service in theirs)
                 for service in mine:
-                    enter = f"--net=/proc/{self.state(service)['State']['Pid']}/ns/net"
+                    enter = f"--net=/proc/{states[service]['State']['Pid']}/ns/net"
                     self.run("nsenter", enter, "iptables", "-A", "INPUT", "-s", sources, "-j", "DROP")
                     ruled.append(enter)
             yield
@@ -126,7 +131,8 @@ def network(engine: Engine) -> Iterator[Network]:
         deadline = time.monotonic() + UP_TIMEOUT
         waiting = set(NODES) | set(PEERS)
         while waiting:
-            waiting = {name for name in waiting if network.state(name)["State"]["Health"]["Status"] != "healthy"}
+            states = network.states()
+            waiting = {name for name in waiting if states[name]["State"]["Health"]["Status"] != "healthy"}
             if waiting and time.monotonic() > deadline:
                 pytest.fail(f"not healthy: {waiting}\n{network.compose('logs', '--tail=20')}")
         yield network

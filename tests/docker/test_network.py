@@ -21,15 +21,17 @@ def test_everybody_knows_everybody_and_gossip_reaches_all(network):
 
 @pytest.mark.docker
 def test_a_peer_is_healthy_by_its_control_and_a_node_by_its_control_socket(network):
+    states = network.states()
     for service, words in (("node1", ["CMD", "vouch", "status"]), ("go", ["CMD", "bash", "-c"])):
-        test = network.state(service)["Config"]["Healthcheck"]["Test"]
+        test = states[service]["Config"]["Healthcheck"]["Test"]
         assert test[: len(words)] == words
 
 
 @pytest.mark.docker
 def test_nobody_is_root(network):
     for service in ("bootstrap", "go"):
-        assert network.compose("exec", "-T", service, "id", "-u").strip() == "10001"
+        container = network.state(service)["Id"]
+        assert network.run("docker", "exec", container, "id", "-u").strip() == "10001"
 
 
 @pytest.mark.docker
@@ -65,7 +67,7 @@ def test_a_partition_of_a_minute_heals(network):
 
 def heals(network, seconds: float) -> None:
     """Two halves apart for so long: gossip doesn't pass, and once they may meet it reaches all again."""
-    running = network.compose("ps", "--services", "--filter", "status=running").split()
+    running = network.states()
     north, south = ([name for name in half if name in running] for half in (NORTH, SOUTH))
     with network.partition(north, south):
         parted = time.monotonic()
