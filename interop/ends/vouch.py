@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -35,7 +34,7 @@ from protocols.messages import SubProtocol
 PUSHED = "/vouch/pushed/1.0.0"
 SIGNING = {"signed": "strict", "unsigned": "own", "": "strict"}
 STREAMS = 1024
-NEVER = 3600.0
+FIRST_REFRESH, NEVER = dht.FIRST_REFRESH, 3600.0
 
 
 def config_of(flags: Flags) -> Config:
@@ -74,36 +73,25 @@ async def vouch(flags: Flags) -> AsyncIterator[dict[str, Command]]:
         end = _End(flags, nursery)
         node = await end.start()
         say_listening(node.peer_id, node.addrs, versions={"vouch-node": version("vouch-node")})
-        yield {name: _of_now(end, name) for name in end.names} | {"renew": end.renew}
+        yield end.commands
         nursery.cancel_scope.cancel()
 
 
-def _of_now(end: _End, name: str) -> Command:
-    async def run(*arguments: str) -> Message:
-        return await end.commands[name](*arguments)
-
-    return run
-
-
 class _End:
-    """One node after the other."""
+    """One node after the other; `commands` are those of the node of now."""
 
     def __init__(self, flags: Flags, nursery: trio.Nursery) -> None:
         self.commands: dict[str, Command] = {}
-        self._flags, self._nursery, self._kad = flags, nursery, flags.kad
+        self._flags, self._nursery = flags, nursery
         self._life: trio.CancelScope | None = None
         self._ended = trio.Event()
-
-    @property
-    def names(self) -> list[str]:
-        return list(self.commands)
 
     async def start(self) -> Node:
         node: Node = await self._nursery.start(self._live)
         return node
 
-    async def renew(self, kind: str = "kad") -> Message:
-        self._flags = replace(self._flags, kad=self._kad if kind == "kad" else "")
+    async def renew(self, *flags: str) -> Message:
+        self._flags = Flags.parse(flags) if flags else self._flags
         assert self._life is not None
         self._life.cancel()
         await self._ended.wait()
@@ -114,12 +102,12 @@ class _End:
         self._ended = trio.Event()
         params = GossipParams(heartbeat_interval=self._flags.heartbeat, flood_publish=False)
         protocols: list[Protocol | SubProtocol] = [perf_protocol(), echo_protocol(), BYTES, RESET, interop(_told)]
-        if not self._flags.kad_refresh:
-            dht.FIRST_REFRESH = NEVER
+        dht.FIRST_REFRESH = FIRST_REFRESH if self._flags.kad_refresh else NEVER
         node = Node(config_of(self._flags), identity=Identity.generate(), protocols=protocols, gossip_params=params)
         commands = _Commands(node)
         node.events.subscribe(commands.note)
-        self.commands = commands.all() | MessageCommands(node).all()
+        self.commands.clear()
+        self.commands |= commands.all() | MessageCommands(node).all() | {"renew": self.renew}
         if self._flags.kad:
             self.commands |= KadCommands(node).all()
         if self._flags.pubsub:
