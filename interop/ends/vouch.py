@@ -19,9 +19,8 @@ from interop.ends.messages import interop
 from interop.ends.requests import MessageCommands
 from interop.peer import Message
 from interop.rawbytes import BYTES, RESET, echo_pattern, reset_mine, was_reset
-from node.config import SETTINGS, Config
+from node.config import Config
 from node.discovery import dht
-from node.errors import UsageError
 from node.events import Admitted, Event, Identified, MessageRejected, Refused
 from node.identity import Identity
 from node.node import Node
@@ -41,6 +40,7 @@ def config_of(flags: Flags) -> Config:
     """The node's settings: what is not asked for is off, and a peer that was refused is dialled again at once."""
     settings: dict[str, Any] = {
         "listen": flags.listen,
+        "security": flags.security,
         "network_id": flags.network_id,
         "client_version": flags.client_version,
         "min_versions": dict(text.split("=") for text in flags.min_version),
@@ -59,10 +59,6 @@ def config_of(flags: Flags) -> Config:
         "redial_backoff_max": 0.01,
         "max_streams": STREAMS,
     }
-    if "security" in SETTINGS:
-        settings["security"] = flags.security
-    elif flags.security != "noise":
-        raise UsageError(f"security: expected noise, which is all that this node has, got {flags.security}")
     return Config(**settings)
 
 

@@ -13,7 +13,6 @@ from interop.build import RECIPES, Recipe
 from interop.ends.mutate import VARIABLE
 from interop.matrix.cells import Line
 from interop.peer import EVENT_TIMEOUT, Message, Peer
-from node.config import SETTINGS
 
 LISTEN = {
     "tcp": "/ip4/127.0.0.1/tcp/0",
@@ -72,7 +71,7 @@ def our_flags(line: Line) -> list[str]:
 def third_flags(line: Line, *, kad: bool) -> list[str]:
     """Of one more of ours, which dials whatever the line speaks."""
     return [
-        f"--security={'noise,tls' if 'security' in SETTINGS else 'noise'}",
+        "--security=noise,tls",
         f"--network-id={NETWORK}",
         "--client-version=matrix-third/1.0.0",
         "--handshake=false",
@@ -108,8 +107,7 @@ def their_end(line: Line, *flags: str) -> Peer:
         end = Peer.program("interop.ends", "stock", *common, *flags)
         end.name = "stock"
         return end
-    if line.peer in ("go", "rust"):
-        common += ["--gossip-param", f"HeartbeatInterval={HEARTBEAT * 1000:.0f}"]
+    common += ["--gossip-param", f"HeartbeatInterval={HEARTBEAT * 1000:.0f}"]
     own = {"--network-id": NETWORK, "--client-version": THEIR_VERSION, "--min-version": LEAST[0]}
     own |= dict(flag.split("=", 1) for flag in flags)
     start: Callable[..., Peer] = {"go": Peer.go, "rust": Peer.rust, "js": Peer.js}[line.peer]

@@ -37,7 +37,7 @@ WORKERS = 2  # lines at once
 CONNECT_TIMEOUT = 30.0
 CHECK_TIMEOUT = 60.0
 TRANSFER_TIMEOUT = 240.0
-MAX_REASON = 600
+MAX_REASON = 400
 
 Told = Callable[[Result], None]
 
