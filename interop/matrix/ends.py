@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,6 @@ from interop.build import RECIPES, Recipe
 from interop.ends.mutate import VARIABLE
 from interop.matrix.cells import Line
 from interop.peer import EVENT_TIMEOUT, Message, Peer
-from node.config import SETTINGS
 
 LISTEN = {
     "tcp": "/ip4/127.0.0.1/tcp/0",
@@ -53,27 +52,49 @@ def recipe(peer: str) -> Recipe | None:
     return RECIPES.get(peer)
 
 
-def our_end(line: Line, *flags: str, mutation: str = "") -> Peer:
-    """Our end of a line."""
-    handshake = line.peer != "stock"
-    end = Peer.program(
-        "interop.ends",
-        "vouch",
+def our_flags(line: Line) -> list[str]:
+    """Of our end of a line."""
+    return [
         f"--listen={LISTEN[line.transport]}",
         f"--security={line.security if line.transport != 'quic-v1' else 'noise'}",
         f"--network-id={NETWORK}",
         f"--client-version={OUR_VERSION}",
         f"--min-version={LEAST[1]}",
-        f"--handshake={str(handshake).lower()}",
+        f"--handshake={'false' if line.peer == 'stock' else 'true'}",
         "--pubsub=signed",
         f"--kad={_kad(line)}",
         f"--heartbeat={HEARTBEAT}",
         "--kad-refresh=off",
-        *flags,
-        environ=mutated(mutation),
-    )
-    end.name = "vouch"
-    return end
+    ]
+
+
+def third_flags(line: Line, *, kad: bool) -> list[str]:
+    """Of one more of ours, which dials whatever the line speaks."""
+    return [
+        "--security=noise,tls",
+        f"--network-id={NETWORK}",
+        "--client-version=matrix-third/1.0.0",
+        "--handshake=false",
+        "--pubsub=signed",
+        f"--kad={_kad(line) if kad else ''}",
+        f"--heartbeat={HEARTBEAT}",
+        "--kad-refresh=off",
+    ]
+
+
+def vouch_process(name: str, mutation: str = "") -> Peer:
+    """A process whose node is told later what it is."""
+    process = Peer.program("interop.ends", "vouch", environ=mutated(mutation))
+    process.name = name
+    return process
+
+
+async def renewed(process: Peer, flags: Sequence[str]) -> Peer:
+    """The process with a new node with those flags."""
+    reply = await process.call("renew", *flags)
+    process.forget()
+    process.peer_id, process.addrs = reply["peer"], reply["addrs"]
+    return process
 
 
 def their_end(line: Line, *flags: str) -> Peer:
@@ -86,32 +107,11 @@ def their_end(line: Line, *flags: str) -> Peer:
         end = Peer.program("interop.ends", "stock", *common, *flags)
         end.name = "stock"
         return end
-    if line.peer in ("go", "rust"):
-        common += ["--gossip-param", f"HeartbeatInterval={HEARTBEAT * 1000:.0f}"]
+    common += ["--gossip-param", f"HeartbeatInterval={HEARTBEAT * 1000:.0f}"]
     own = {"--network-id": NETWORK, "--client-version": THEIR_VERSION, "--min-version": LEAST[0]}
     own |= dict(flag.split("=", 1) for flag in flags)
     start: Callable[..., Peer] = {"go": Peer.go, "rust": Peer.rust, "js": Peer.js}[line.peer]
     return start(*common, *(f"{name}={value}" for name, value in own.items()))
-
-
-def third_end(line: Line) -> Peer:
-    """One more of ours, which dials whatever the line speaks."""
-    security = "noise,tls" if "security" in SETTINGS else "noise"
-    end = Peer.program(
-        "interop.ends",
-        "vouch",
-        f"--listen={LISTEN['tcp']}",
-        f"--security={security}",
-        f"--network-id={NETWORK}",
-        "--client-version=matrix-third/1.0.0",
-        "--handshake=false",
-        "--pubsub=signed",
-        f"--kad={_kad(line)}",
-        f"--heartbeat={HEARTBEAT}",
-        "--kad-refresh=off",
-    )
-    end.name = "third"
-    return end
 
 
 def mutated(mutation: str) -> Mapping[str, str] | None:
@@ -128,14 +128,12 @@ def _kad(line: Line) -> str:
 class Third:
     """A node of ours that knows nobody yet, whenever it is asked for, in one process."""
 
-    def __init__(self, process: Peer) -> None:
-        self._process = process
+    def __init__(self, process: Peer, line: Line) -> None:
+        self._process, self._line = process, line
 
     async def fresh(self, *, kad: bool = False) -> Peer:
-        """Another node in place of the last, on its own in Kademlia too unless that is asked for."""
-        reply = await self._process.call("renew", "kad" if kad else "plain")
-        self._process.peer_id, self._process.addrs = reply["peer"], reply["addrs"]
-        return self._process
+        """Another node in place of the last; without Kademlia nobody hears of it but whom it dials."""
+        return await renewed(self._process, third_flags(self._line, kad=kad))
 
 
 @dataclass

@@ -12,8 +12,6 @@ PUSHED = "/vouch/pushed/1.0.0"
 async def connect(pair: Pair) -> None:
     """Each lists the other; ours knows who dialled."""
     for one, other in pair.both:
-        if one is pair.theirs and pair.line.peer not in ("go", "stock"):
-            continue  # they have no command that lists connections; what follows shows that they are
         await eventually(lambda one=one, other=other: _lists(one, other), f"{one.name} lists its connection")  # type: ignore[misc]
     (entry,) = [entry for entry in (await pair.ours.call("peers"))["peers"] if entry["peer"] == pair.theirs.peer_id]
     direction = "outbound" if pair.line.direction == "out" else "inbound"
