@@ -23,7 +23,7 @@ from node.quic.datagrams import Local
 from node.quic.guard import QuicError
 from node.quic.native import Address, Event, Native
 from node.quic.owners import ConnectionOwner
-from node.quic.tls import peer_key
+from node.upgrade.certificate import peer_key
 from protocols import ProtocolError
 
 NO_ERROR = 0

@@ -37,7 +37,7 @@ from qh3.quic.tls_bridge import QuicTlsBridge, QuicTlsBridgeError
 from node.quic.guard import guarded, no_panic
 from node.quic.mutual import SIGNATURES, Client, Server, Verify
 from node.quic.packets import CID_LENGTH, destination
-from node.quic.tls import Credentials
+from node.upgrade.certificate import Credentials
 
 ALPN = "libp2p"
 MAX_DATAGRAM = 1200  # what every path carries, and what is sent at first; paths that carry more are found out

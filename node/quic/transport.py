@@ -23,8 +23,8 @@ from node.quic.connection import QuicConnection
 from node.quic.datagrams import Address, Datagrams
 from node.quic.endpoint import Endpoint
 from node.quic.native import Configurations, Limits
-from node.quic.tls import make_credentials
 from node.transport import NEXT_IP, by_ip
+from node.upgrade.certificate import make_credentials
 from protocols import ProtocolError
 
 IPS = ("ip4", "ip6")

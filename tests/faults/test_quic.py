@@ -19,8 +19,8 @@ from node.identity import Identity
 from node.node import parse_peer_id
 from node.quic import native, transport
 from node.quic.datagrams import Datagrams
-from node.quic.tls import Credentials, make_credentials
 from node.quic.transport import Quic
+from node.upgrade.certificate import Credentials, make_credentials
 from protocols import ProtocolError
 from protocols.handshake.engine import MAX_HELD_BYTES, MAX_HELD_STREAMS
 from tests.integration.test_quic import endpoint, first_datagram, muxed

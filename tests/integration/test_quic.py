@@ -30,9 +30,9 @@ from node.events import Admitted, Disconnected, Refused
 from node.identity import Identity
 from node.node import Node, parse_peer_id
 from node.quic.native import Configurations, Limits, Native
-from node.quic.tls import make_credentials, peer_key
 from node.quic.transport import Quic
 from node.transport import Tcp
+from node.upgrade.certificate import make_credentials, peer_key
 from protocols import EndOfStream, Protocol, StreamReset
 from tests.nodes import DEFAULTS, NOWHERE, Recorder, eventually, running
 

@@ -20,7 +20,7 @@ from node.quic.guard import QuicError
 from node.quic.mutual import Client, Server
 from node.quic.native import Configurations, Limits, Native
 from node.quic.packets import parse_initial
-from node.quic.tls import make_credentials, peer_key
+from node.upgrade.certificate import make_credentials, peer_key
 from protocols import ProtocolError
 
 HERE, THERE = ("127.0.0.1", 1111), ("127.0.0.1", 2222)

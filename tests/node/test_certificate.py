@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from node.identity import Identity
 from node.quic.packets import Tokens, destination, other_version, parse_initial
-from node.quic.tls import EXTENSION, SIGNED, Credentials, make_credentials, peer_key
+from node.upgrade.certificate import EXTENSION, SIGNED, Credentials, make_credentials, peer_key
 from protocols import ProtocolError
 
 NOW = datetime.datetime(2030, 1, 1, tzinfo=datetime.UTC)
