@@ -4,10 +4,15 @@
 // It prints one JSON object a line: first {"event":"listening",…}, then one
 // {"reply":COMMAND,"ok":…} for each command, in order, and events (admitted,
 // refused, disconnected, perf, message, rejected) as they happen. Logs go to
-// standard error.
+// standard error. With --control HOST:PORT the same goes over TCP, with one client
+// after the other: nobody else than who drives it should be able to reach that.
 //
 // It listens on and dials TCP, WebSocket (/tcp/PORT/ws, with --wss-certificate
 // /tcp/PORT/tls/ws) and QUIC, as addresses say.
+//
+// push-identify serves one more protocol, which the library tells all peers; who
+// is told, then or when it asked, prints {"event":"identified","peer","agent",
+// "protocols"}.
 //
 // Commands for signed messages, all of the sub-protocol "interop"; a payload is
 // base64, or - for none:
@@ -152,6 +157,7 @@ func parseFlags() (options, error) {
 		opts.keyType, err = parseKeyType(s)
 		return err
 	})
+	flag.StringVar(&opts.control, "control", "", "take commands from who connects with `HOST:PORT`, not from standard input")
 	flag.DurationVar(&opts.timeout, "timeout", 10*time.Second, "bound for each command")
 	flag.Parse()
 
@@ -178,5 +184,9 @@ func run(opts options, in io.Reader, out *output) error {
 			return fmt.Errorf("mdns: %w", err)
 		}
 	}
-	return control(in, out, n.commands(), opts.timeout)
+	if opts.control != "" {
+		return serveControl(opts.control, out, n.listening(), n.commands(), opts.timeout)
+	}
+	_, err = control(in, out, n.commands(), opts.timeout)
+	return err
 }

@@ -27,6 +27,7 @@ type options struct {
 	mdns       string // a service's name; empty: no mDNS
 	seed       string // empty: a random identity
 	keyType    int    // of a random identity
+	control    string // HOST:PORT of the control; empty: standard input
 	timeout    time.Duration
 	gossip     gossipOptions
 	transports transportOptions
@@ -65,7 +66,7 @@ func newNode(opts options, out *output) (_ *node, err error) {
 			n.close()
 		}
 	}()
-	if n.identify, err = watchIdentify(n.host); err != nil {
+	if n.identify, err = watchIdentify(n.host, out.send); err != nil {
 		return nil, err
 	}
 	if opts.handshake {

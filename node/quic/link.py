@@ -19,7 +19,9 @@ from libp2p.peer.id import ID
 from multiaddr import Multiaddr
 
 from node.log import get_logger
-from node.quic.native import Address, Event, Native, QuicError
+from node.quic.datagrams import Local
+from node.quic.guard import QuicError
+from node.quic.native import Address, Event, Native
 from node.quic.owners import ConnectionOwner
 from node.upgrade.certificate import peer_key
 from protocols import ProtocolError
@@ -58,8 +60,9 @@ class Link(IMuxedConn):
         self._changed = trio.Event()  # established, lost, a stream has arrived, or one more may be opened
         self._established = False
         self._heard = True
-        self._beat = owner.configurations.limits.idle_timeout / BEATS
-        self._next_beat = trio.current_time() + self._beat
+        self.local: Local | None = None  # where it is answered from, if the socket has several addresses
+        self._beat = math.inf
+        self._next_beat = math.inf
 
     # what its streams are told
 
@@ -122,7 +125,7 @@ class Link(IMuxedConn):
                 native.start(self.addr, now)
             else:
                 native = self._native = Native.server(
-                    self.owner.configurations, self._verify, self._take, *self._server
+                    self.owner.configurations, self._verify, self._take, *self._server, self.owner.reset_token
                 )
                 self.owner.register(native.host_cid, self)
                 for data in self._early:
@@ -168,7 +171,7 @@ class Link(IMuxedConn):
         native = self._native
         if native is None:
             if self._server is not None and not self.lost:
-                self.owner.refuse(self._early[0], self.addr, *self._server)
+                self.owner.refuse(self._early[0], self.addr, self.local, *self._server)
             self._lose("closed")
             self.owner.forget(self)
         elif not self.lost:
@@ -208,8 +211,16 @@ class Link(IMuxedConn):
         native = self._native
         if native is not None:
             self._with_native(lambda: native.receive(data, segment, addr, now))
-        elif len(self._early) < MAX_EARLY:
-            self._early.append(data[:segment])
+        else:
+            for at in range(0, min(len(data), MAX_EARLY * segment), segment):
+                if len(self._early) < MAX_EARLY:
+                    self._early.append(data[at : at + segment])
+
+    def receive_reset(self, data: bytes, addr: Address, now: float) -> None:
+        """A datagram from the peer's address that isn't for any connection: the peer's stateless reset, or nothing."""
+        native = self._native
+        if native is not None and self._established:
+            self._with_native(lambda: native.receive(data, len(data), addr, now))
 
     def tick(self, now: float) -> None:
         """A deadline has come."""
@@ -267,6 +278,9 @@ class Link(IMuxedConn):
             self.owner.unregister(event[1])
         elif kind == "established":
             self._established = True
+            assert self._native is not None
+            self._beat = self._native.idle_timeout / BEATS
+            self._next_beat = trio.current_time() + self._beat
             self.owner.proven(self)
             self._wake()
         elif kind == "peer_closed":
@@ -284,6 +298,11 @@ class Link(IMuxedConn):
             self.owner.forget(self)
         else:
             self.stream_event(event)
+
+    def fail(self, error: BaseException) -> None:
+        """What it did went wrong in a way that nobody thought of."""
+        self._lose(f"{type(error).__name__}: {error}")
+        self.owner.forget(self)
 
     def _fail(self, error: QuicError) -> None:
         """qh3 itself can't go on: nothing can be told to the peer."""

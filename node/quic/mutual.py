@@ -17,7 +17,7 @@ from qh3._hazmat import Buffer, SignatureError, verify_with_public_key
 
 from protocols import ProtocolError
 
-MAX_FLIGHT = 32 * 1024  # a client's certificate and what belongs to it
+MAX_FLIGHT = 32 * 1024  # what may wait of the other side's until a message is whole: a certificate is the largest
 SIGNATURES = (
     tls.SignatureAlgorithm.ECDSA_SECP256R1_SHA256,
     tls.SignatureAlgorithm.ED25519,
@@ -45,6 +45,12 @@ class Client(tls.Context):
         except ProtocolError as error:
             raise tls.AlertBadCertificate(str(error)) from None
         super()._process_certificate(certificate)
+
+    def handle_message(self, input_data: bytes, output_buf: dict[tls.Epoch, Buffer], epoch: int = -1) -> None:
+        # qh3 takes messages of any size, and copies what it has of one with each part that comes
+        if len(self._receive_buffer) + len(input_data) > MAX_FLIGHT:
+            raise tls.AlertDecodeError(f"expected messages of at most {MAX_FLIGHT} bytes")
+        super().handle_message(input_data, output_buf, epoch)
 
 
 class Server(Client):
@@ -84,7 +90,7 @@ class Server(Client):
             super().handle_message(input_data, output_buf, epoch)
             return
         if epoch != tls.Epoch.HANDSHAKE or len(self._receive_buffer) + len(input_data) > MAX_FLIGHT:
-            raise tls.AlertUnexpectedMessage("expected the client's certificate")
+            raise tls.AlertUnexpectedMessage(f"expected the client's certificate, in {MAX_FLIGHT} bytes")
         self._receive_buffer += input_data
         while self._step < len(_FLIGHT):
             size = 4 + int.from_bytes(self._receive_buffer[1:4], "big")

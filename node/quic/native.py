@@ -1,23 +1,24 @@
 """qh3 as libp2p needs it: with `node.quic.mutual` the one place that knows its insides, so its version is pinned.
 
 qh3's packets, streams, recovery and keys are Rust and are used as they are. Its TLS is Python, and what it lacks for
-libp2p is added there, all of it outside qh3's documented surface (`tests/node/quic/test_native.py` fails when a new
+libp2p is added there, all of it outside qh3's documented surface (`tests/node/test_quic_native.py` fails when a new
 version has changed what is relied on):
 
 - a server asks for the client's certificate, and each side looks at the other's before it answers to it
   (`node.quic.mutual`);
 - limits and transport parameters are ours: qh3 has fixed numbers of streams, and parameters that make it look like a
   browser;
-- events are taken one by one, so that no credit is given for what isn't taken (`paused`), and datagrams go out in runs.
+- events are taken one by one, so that no credit is given for what isn't taken (`paused`), and datagrams go out in runs;
+- a path that has become narrow is noticed: qh3 finds out how much one carries, and stays with that.
 
-Whatever qh3 raises comes out as a QuicError: a stranger's bytes go through it.
+Whatever qh3 raises comes out as a QuicError (`node.quic.guard`): a stranger's bytes go through it.
 """
 
 from __future__ import annotations
 
+import os
 import ssl
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,23 +34,22 @@ from qh3.quic.packet import (
 )
 from qh3.quic.tls_bridge import QuicTlsBridge, QuicTlsBridgeError
 
+from node.quic.guard import guarded, no_panic
 from node.quic.mutual import SIGNATURES, Client, Server, Verify
 from node.quic.packets import CID_LENGTH, destination
 from node.upgrade.certificate import Credentials
 
 ALPN = "libp2p"
-MAX_DATAGRAM = 1280  # what is sent at first; paths that carry more are found out
+MAX_DATAGRAM = 1200  # what every path carries, and what is sent at first; paths that carry more are found out
 MAX_REASON = 200
 CRYPTO_FRAME = 0x06
 INITIAL_RTT = 0.1
 MAX_ACK_DELAY = 0.025
+# so many probes in a row unanswered, each twice as long after the one before, and a path is taken for a narrow one
+NARROW_AFTER = 3
 
 Address = tuple[Any, ...]
 Event = tuple[Any, ...]
-
-
-class QuicError(Exception):
-    """The connection can't go on."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,10 +63,11 @@ class Limits:
 
 
 class Configurations:
-    """The two configurations of a node, made once."""
+    """The two configurations of a node, made once. With `reset_key` a client is told of a restart."""
 
-    def __init__(self, credentials: Credentials, limits: Limits) -> None:
+    def __init__(self, credentials: Credentials, limits: Limits, reset_key: bytes | None = None) -> None:
         self.limits = limits
+        self.reset_key = reset_key or os.urandom(32)
         self.client, self.server = (self._make(credentials, is_client=is_client) for is_client in (True, False))
 
     def _make(self, credentials: Credentials, *, is_client: bool) -> QuicConfiguration:
@@ -97,7 +98,12 @@ class Native(QuicConnection):
     """
 
     def __init__(
-        self, configurations: Configurations, verify: Verify, take: Callable[[Event], None], **server: Any
+        self,
+        configurations: Configurations,
+        verify: Verify,
+        take: Callable[[Event], None],
+        server_token: Callable[[bytes], bytes] | None = None,
+        **server: Any,
     ) -> None:
         configuration = configurations.server if server else configurations.client
         super().__init__(configuration=configuration, **server)
@@ -107,6 +113,8 @@ class Native(QuicConnection):
         self._take = take
         self._told_established = False
         self._terminated = False
+        self._is_narrow = False
+        self._reset_token = server_token
 
     @classmethod
     def client(cls, configurations: Configurations, verify: Verify, take: Callable[[Event], None]) -> Native:
@@ -120,12 +128,16 @@ class Native(QuicConnection):
         take: Callable[[Event], None],
         original: bytes,
         retried: bytes | None,
+        token: Callable[[bytes], bytes] | None = None,
     ) -> Native:
-        """`original` is the destination of the client's very first Initial, `retried` of the one after a Retry."""
+        """`original` is the destination of the client's very first Initial, `retried` of the one after a Retry; `token`
+        makes a connection ID's stateless reset token.
+        """
         return cls(
             configurations,
             verify,
             take,
+            token,
             original_destination_connection_id=original,
             retry_source_connection_id=retried,
         )
@@ -133,37 +145,44 @@ class Native(QuicConnection):
     # what comes
 
     def start(self, addr: Address, now: float) -> None:
-        with _guarded():
+        with guarded():
             self.connect(addr, now)
 
     def receive(self, data: bytes, segment: int, addr: Address, now: float) -> None:
         """Takes datagrams of `segment` bytes each, the last may be shorter."""
-        with _guarded():
+        with guarded():
             if self._told_established:
                 self._require_core().receive_gro_buffer(data, segment, addr, now)
                 self._drain_core()
             else:
                 for at in range(0, len(data), segment):
                     self.receive_datagram(data[at : at + segment], addr, now)
+                if self._state == QuicConnectionState.TERMINATED and not self._terminated:
+                    # before it began: the server speaks other versions
+                    self._terminated = True
+                    self._take(("ended", 0, "no version of QUIC that both sides speak"))
+                    self._take(("connection_terminated", 0, None, b""))
 
     def tick(self, now: float) -> None:
         """A deadline has passed."""
-        with _guarded():
+        with guarded():
             if self._core is not None:
                 self._core.handle_timer(now)
                 self._drain_core()
+                if self._core.pto_count >= NARROW_AFTER and self._told_established and not self._is_narrow:
+                    self._narrow(self._core)
 
     def drain(self) -> None:
         """Ends a pause: takes the events that are left from it."""
         self.paused = False
-        with _guarded():
+        with guarded():
             if self._core is not None:
                 self._drain_core()
 
     # what goes
 
     def next_datagram(self, now: float) -> tuple[bytes, Address] | None:
-        with _guarded():
+        with guarded():
             if self._core is None:
                 return None
             transmit = self._core.poll_transmit(now)
@@ -174,8 +193,17 @@ class Native(QuicConnection):
         """When `tick` is due."""
         if self._core is None or self._terminated:
             return None
-        timer = self._core.get_timer()
+        with guarded():
+            timer = self._core.get_timer()
         return None if timer is None else timer[1]
+
+    @property
+    def idle_timeout(self) -> float:
+        """Seconds after which one of the two sides takes the other for lost. Known once it is established."""
+        assert self._tls is not None
+        theirs = self._tls.remote_transport_parameters
+        ours = self._limits.idle_timeout
+        return min(ours, theirs.max_idle_timeout / 1000) if theirs is not None and theirs.max_idle_timeout else ours
 
     @property
     def round_trip(self) -> float:
@@ -188,12 +216,12 @@ class Native(QuicConnection):
         return _chain(self._tls.tls)
 
     def ping(self) -> None:
-        with _guarded():
+        with guarded():
             self._require_core().send_ping(0)
 
     def shut(self, code: int, reason: str = "") -> None:
         """Says that the connection is over."""
-        with _guarded():
+        with guarded():
             if self._core is not None:
                 self._core.close(code, None, reason.encode()[:MAX_REASON])
 
@@ -205,20 +233,24 @@ class Native(QuicConnection):
         return bool(limits[2] < limits[0])
 
     def open(self) -> int:
-        return int(self._require_core().open_stream(False))
+        with no_panic():
+            return int(self._require_core().open_stream(False))
 
     def send(self, stream: int, data: bytes | memoryview, *, fin: bool = False) -> None:
-        self._require_core().send_stream(stream, data, fin)
+        with no_panic():
+            self._require_core().send_stream(stream, data, fin)
 
     def unsent(self, stream: int | None = None) -> int:
         """Bytes that haven't been sent once; of all streams by default."""
         return int(self._require_core().get_send_buffer_size(stream))
 
     def reset(self, stream: int, code: int) -> None:
-        self._require_core().reset_stream(stream, code)
+        with no_panic():
+            self._require_core().reset_stream(stream, code)
 
     def stop(self, stream: int, code: int) -> None:
-        self._require_core().stop_sending(stream, code)
+        with no_panic():
+            self._require_core().stop_sending(stream, code)
 
     # in place of qh3's own
 
@@ -272,6 +304,8 @@ class Native(QuicConnection):
         # one key share that everybody has: with more of them a client's first flight is two datagrams
         context._supported_groups = [tls.Group.X25519]
         context._signature_algorithms = list(SIGNATURES)
+        if self._reset_token is not None:
+            bridge.stateless_reset_token = self._reset_token(self.host_cid)
         context.handshake_extensions = [
             (tls.ExtensionType.QUIC_TRANSPORT_PARAMETERS, _parameters(bridge, self._limits))
         ]
@@ -314,13 +348,36 @@ class Native(QuicConnection):
         self._applied_transport_parameters = None
         self._pre_handshake_state_replayed = False
 
+    def _narrow(self, core: QuicConnectionCore) -> None:
+        """Sends what every path carries from now on: qh3 takes it for the peer's wish."""
+        self._is_narrow = True
+        theirs = self._tls.remote_transport_parameters if self._tls is not None else None
+        if theirs is None:
+            return
+        core.apply_peer_transport_parameters(
+            theirs.initial_max_data or 0,
+            theirs.initial_max_stream_data_bidi_local or 0,
+            theirs.initial_max_stream_data_bidi_remote or 0,
+            theirs.initial_max_stream_data_uni or 0,
+            theirs.initial_max_streams_bidi or 0,
+            theirs.initial_max_streams_uni or 0,
+            3 if theirs.ack_delay_exponent is None else theirs.ack_delay_exponent,
+            MAX_ACK_DELAY if theirs.max_ack_delay is None else theirs.max_ack_delay / 1000,
+            theirs.max_idle_timeout / 1000 if theirs.max_idle_timeout else None,
+            None,
+            theirs.stateless_reset_token,
+            theirs.active_connection_id_limit or 2,
+            bool(theirs.disable_active_migration),
+            MAX_DATAGRAM,
+        )
+
 
 def refusal(
     configurations: Configurations, first: bytes, addr: Address, original: bytes, retried: bytes | None, now: float
 ) -> bytes | None:
     """The datagram that tells a client, from its `first`, that there is no place for it. No TLS is spent on it."""
     native = Native.server(configurations, _unasked, _unasked, original, retried)
-    with _guarded():
+    with guarded():
         native._version = int(QuicProtocolVersion.VERSION_1)
         native._create_core(addr, destination(first), now)
         core = native._require_core()
@@ -352,18 +409,3 @@ def _parameters(bridge: QuicTlsBridge, limits: Limits) -> bytes:
 def _chain(context: tls.Context) -> list[bytes]:
     first = context.peer_certificate
     return [] if first is None else [c.public_bytes() for c in (first, *context.peer_certificate_chain)]
-
-
-@contextmanager
-def _guarded() -> Iterator[None]:
-    """Makes one kind of error of all that qh3 raises; a panic in Rust is no Exception."""
-    try:
-        yield
-    except QuicError:
-        raise
-    except Exception as error:
-        raise QuicError(f"{type(error).__name__}: {error}") from error
-    except BaseException as error:
-        if type(error).__module__ == "pyo3_runtime":
-            raise QuicError(f"qh3 failed: {error}") from error
-        raise

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typing
 
+from node.quic.datagrams import Local
 from node.quic.native import Address, Configurations, Native
 
 if typing.TYPE_CHECKING:
@@ -63,10 +64,13 @@ class ConnectionOwner(typing.Protocol):
     def unregister(self, cid: bytes) -> None:
         """They aren't any more."""
 
+    def reset_token(self, cid: bytes) -> bytes:
+        """With that token we may say that we know nothing of the connection any more."""
+
     def proven(self, conn: Link) -> None:
         """The client has shown that it is where it says."""
 
-    def refuse(self, first: bytes, addr: Address, original: bytes, retried: bytes | None) -> None:
+    def refuse(self, first: bytes, addr: Address, local: Local | None, original: bytes, retried: bytes | None) -> None:
         """Tells a client that there is no place for it."""
 
     def forget(self, conn: Link) -> None:

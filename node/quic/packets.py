@@ -5,6 +5,10 @@
 
 A token shows that whoever sends an Initial reads what we send to its address: it is an HMAC over the address, the two
 connection IDs and the time. (RFC 9000, 8.1.2, 17.2)
+
+A stateless reset ends a connection of which nothing is known any more, after a restart that is: a short header of any
+bytes with a token at its end that the client was told in its handshake, an HMAC over the connection ID by a key that
+outlives the restart. (10.3)
 """
 
 from __future__ import annotations
@@ -24,6 +28,8 @@ MIN_INITIAL = 1200
 TOKEN_LIFE = 10.0
 INITIAL = 0
 _TAG = 16
+# a reset looks like the shortest packet there is, is shorter than what it answers, and no longer than it needs to be
+MIN_RESET, MAX_RESET = 5 + _TAG, 42
 _HEAD = struct.Struct(">dB")
 _LONG, _FIXED = 0x80, 0x40
 
@@ -104,3 +110,25 @@ class Tokens:
     def _tag(self, head: bytes, ours: bytes, addr: tuple[str, int]) -> bytes:
         said = b"\0".join((head, ours, f"{addr[0]} {addr[1]}".encode()))
         return hmac.digest(self._key, said, "sha256")[:_TAG]
+
+
+class Resets:
+    """Makes stateless resets. `key` is the same after a restart; `where` is the socket's address: a token that one
+    socket tells would end a connection of another's with the same ID.
+    """
+
+    def __init__(self, key: bytes, where: str) -> None:
+        self._key = hmac.digest(key, b"stateless reset " + where.encode(), "sha256")
+
+    def token(self, cid: bytes) -> bytes:
+        """What the client of that connection is told."""
+        return hmac.digest(self._key, cid, "sha256")[:_TAG]
+
+    def answer(self, data: bytes) -> bytes | None:
+        """The reset for a datagram of a connection that isn't there, None if it is none."""
+        cid, size = destination(data), min(len(data) - 1, MAX_RESET)
+        if is_long(data) or not cid or size < MIN_RESET:
+            return None
+        head = bytearray(os.urandom(size - _TAG))
+        head[0] = head[0] & 0x3F | _FIXED
+        return bytes(head) + self.token(cid)

@@ -1,13 +1,14 @@
 """QUIC for the node: `/ip4/…/udp/PORT/quic-v1`, to listen on and to dial, beside TCP.
 
-Dials leave from a socket that listens, if there is one that reaches the peer, so that the peer sees an address at which
-we can be dialled; else from one socket for each family, which is closed with its last connection.
+Dials leave from a socket that listens, if there is one at the address from which the system would reach the peer, so
+that the peer sees where we can be dialled; else from one socket for each family, which stays.
 """
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Awaitable, Callable
+import hmac
+import socket
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import trio
@@ -22,7 +23,9 @@ from node.quic.connection import QuicConnection
 from node.quic.datagrams import Address, Datagrams
 from node.quic.endpoint import Endpoint
 from node.quic.native import Configurations, Limits
+from node.transport import NEXT_IP, by_ip
 from node.upgrade.certificate import make_credentials
+from protocols import ProtocolError
 
 IPS = ("ip4", "ip6")
 NAMES = ("dns", "dns4", "dns6")
@@ -46,7 +49,8 @@ class Quic(ITransport):
             stream_window=min(window, config.max_stream_window) // 2,
             idle_timeout=idle_timeout,
         )
-        self._configurations = Configurations(make_credentials(key_pair), limits)
+        reset_key = hmac.digest(key_pair.private_key.to_bytes(), b"QUIC stateless reset", "sha256")
+        self._configurations = Configurations(make_credentials(key_pair), limits, reset_key)
         self._limits = {
             "max_streams": 2 * config.max_streams,
             "max_unread": config.max_connection_window - window,
@@ -75,14 +79,22 @@ class Quic(ITransport):
 
     async def dial_peer(self, maddr: Multiaddr, peer: ID) -> QuicConnection:
         """A secured connection with that peer at that address. Raises OpenConnectionError, ProtocolError."""
-        addr = await _resolve(maddr)
-        return await (await self._from(addr)).dial(addr, peer)
+        return await self._dial_first([_address(found) for found in await by_ip(maddr)], peer)
 
-    async def _from(self, addr: Address) -> Endpoint:
-        is_ip6, is_local = ":" in addr[0], ipaddress.ip_address(addr[0].partition("%")[0]).is_loopback
+    async def _dial_first(self, addrs: Sequence[Address], peer: ID) -> QuicConnection:
+        """Tries the addresses of one name in turn, or the only one there is."""
+        for addr in addrs[:-1]:
+            try:
+                with trio.fail_after(NEXT_IP):
+                    return await self._from(addr).dial(addr, peer)
+            except (OpenConnectionError, ProtocolError, trio.TooSlowError):
+                continue
+        return await self._from(addrs[-1]).dial(addrs[-1], peer)
+
+    def _from(self, addr: Address) -> Endpoint:
+        is_ip6, source = ":" in addr[0], _source(addr)
         for endpoint in self._listening:
-            bound = ipaddress.ip_address(endpoint.socket.address[0].partition("%")[0])
-            if (bound.version == 6) == is_ip6 and (bound.is_unspecified or bound.is_loopback == is_local):
+            if endpoint.socket.address[0] in (source, "::" if is_ip6 else "0.0.0.0"):
                 return endpoint
         found = self._dialling.get(is_ip6)
         if found is not None:
@@ -90,10 +102,10 @@ class Quic(ITransport):
         if self.background_nursery is None:
             raise OpenConnectionError("this node isn't running")
         try:
-            socket = Datagrams.bind("::" if is_ip6 else "0.0.0.0", 0)
+            bound = Datagrams.bind("::" if is_ip6 else "0.0.0.0", 0)
         except OSError as error:
             raise OpenConnectionError(f"can't dial {addr[0]}: {error.strerror or error}") from error
-        endpoint = self._dialling[is_ip6] = Endpoint(socket, self._configurations, self._limits)
+        endpoint = self._dialling[is_ip6] = Endpoint(bound, self._configurations, self._limits)
         self.background_nursery.start_soon(self._run_dialling, is_ip6, endpoint)
         return endpoint
 
@@ -127,7 +139,7 @@ class QuicListener(IListener):
 
     async def listen(self, maddr: Multiaddr) -> None:
         """Binds and starts to accept. Raises OpenConnectionError with the system's reason."""
-        host, port = _host(maddr), int(str(maddr.value_for_protocol("udp")))
+        host, port = _address(maddr)
         try:
             endpoint = self._endpoint = self._transport.listen(host, port, self._accepted)
         except OSError as error:
@@ -164,21 +176,17 @@ def _is_quic(maddr: Multiaddr, hosts: tuple[str, ...]) -> bool:
     return names[1:3] == ["udp", "quic-v1"] and names[0] in hosts and names[3:] in ([], ["p2p"])
 
 
-def _host(maddr: Multiaddr) -> str:
-    for name in (*IPS, *NAMES):
-        if name in (protocol.name for protocol in maddr.protocols()):
-            return str(maddr.value_for_protocol(name))
-    raise OpenConnectionError(f"expected an address or a name, got {maddr}")
+def _address(maddr: Multiaddr) -> Address:
+    """Of `/ip4/HOST/udp/PORT/…`."""
+    _, _, host, _, port, *_ = str(maddr).split("/")
+    return host, int(port)
 
 
-async def _resolve(maddr: Multiaddr) -> Address:
-    host, port = _host(maddr), int(str(maddr.value_for_protocol("udp")))
-    kind = next(iter(maddr.protocols())).name
-    if kind in IPS:
-        return host, port
-    families = {"dns4": trio.socket.AF_INET, "dns6": trio.socket.AF_INET6}
-    try:
-        found = await trio.socket.getaddrinfo(host, port, families.get(kind, 0), trio.socket.SOCK_DGRAM)
-    except OSError as error:
-        raise OpenConnectionError(f"{maddr}: {error.strerror or error}") from error
-    return tuple(found[0][4])[:2]
+def _source(addr: Address) -> str:
+    """The address from which the system would send to `addr`. Raises OpenConnectionError if there is no way there."""
+    with socket.socket(socket.AF_INET6 if ":" in addr[0] else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(addr)  # sends nothing
+        except OSError as error:
+            raise OpenConnectionError(f"can't dial {addr[0]}: {error.strerror or error}") from error
+        return str(probe.getsockname()[0])

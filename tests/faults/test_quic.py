@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import time
 from contextlib import asynccontextmanager, suppress
 
@@ -17,10 +18,12 @@ from node.events import Connected, Refused
 from node.identity import Identity
 from node.node import parse_peer_id
 from node.quic import native, transport
+from node.quic.datagrams import Datagrams
 from node.quic.transport import Quic
 from node.upgrade.certificate import Credentials, make_credentials
 from protocols import ProtocolError
 from protocols.handshake.engine import MAX_HELD_BYTES, MAX_HELD_STREAMS
+from tests.integration.test_quic import endpoint, first_datagram, muxed
 from tests.nodes import NOWHERE, Recorder, eventually, running
 
 QUIC = "/ip4/127.0.0.1/udp/0/quic-v1"
@@ -135,3 +138,96 @@ async def test_whose_certificate_is_of_another_is_refused(monkeypatch):
             pass
         await eventually(lambda: target.swarm.limits.total == 0)
         assert recorder.of(Connected) == []
+
+
+# what goes wrong with one connection
+
+
+class PanicException(BaseException):
+    """As a panic in Rust comes out of it."""
+
+
+PanicException.__module__ = "pyo3_runtime"
+
+
+@pytest.mark.parametrize("where", ["receive", "flush", "tick"])
+@pytest.mark.parametrize("error", [KeyError("nobody thought of it"), PanicException("unreachable")])
+async def test_a_fault_in_one_connection_ends_that_one(where, error):
+    def fail(*args):
+        raise error
+
+    async with node() as target, node() as one, node() as other:
+        await one.connect(target.addrs[0])
+        await other.connect(target.addrs[0])
+        setattr(muxed(target, one), where, fail)
+        if where == "tick":
+            muxed(target, one)._next_beat = 0.0
+            muxed(target, one).owner.arm(muxed(target, one))
+        with suppress(Exception):
+            await one.ping(target.peer_id, 1)
+        await eventually(lambda: target.connected_peers() == [other.peer_id])
+        await echo_pattern(other, target.peer_id, 100_000)
+        await eventually(lambda: len(endpoint(target).connections) == 1)
+
+
+async def test_a_panic_below_a_stream_is_the_end_of_that_stream(monkeypatch):
+    def fail():
+        raise PanicException("unreachable")
+
+    async with node() as target, node() as one:
+        await one.connect(target.addrs[0])
+        found = muxed(one, target)
+        stream = await found.open_stream()
+        with monkeypatch.context() as patched:
+            patched.setattr(found._native, "_require_core", fail)
+            with pytest.raises(MuxedStreamReset):
+                found.queue(stream, b"x")
+            found.say_reset(stream)
+            found.say_stop(stream)
+        await echo_pattern(one, target.peer_id, 1000)
+
+
+async def test_a_fault_with_a_stranger_ends_nothing(monkeypatch):
+    def fail(data):
+        raise KeyError("nobody thought of it")
+
+    async with node() as target, node() as other:
+        await other.connect(target.addrs[0])
+        with monkeypatch.context() as patched:
+            patched.setattr("node.quic.endpoint.parse_initial", fail)
+            data = first_datagram()
+            endpoint(target)._deliver(data, len(data), ("127.0.0.1", 9), None, trio.current_time(), {})
+        await echo_pattern(other, target.peer_id, 1000)
+
+
+async def test_a_first_flight_that_comes_in_one_read_is_taken_whole():
+    async with node() as target:
+        found = endpoint(target)
+        met = []
+        found.accept = met.append
+        first = first_datagram()
+        found._deliver(first + first + first[:1200], len(first), ("127.0.0.1", 9), None, trio.current_time(), {})
+        (conn,) = met
+        assert len(conn._early) == 3
+
+
+def test_a_way_that_is_too_narrow_slows_no_other():
+    datagrams = Datagrams.bind("127.0.0.1", 0)
+    runs = datagrams.max_run
+    if runs == 1:
+        pytest.skip("this kernel sends one at a time")
+    real, sent = datagrams._socket, []
+
+    class Narrow:
+        def sendmsg(self, buffers, *rest):
+            if len(buffers) > 1:
+                raise OSError(errno.EINVAL, "too large for the device")
+            sent.append(buffers[0])
+
+        sendto = lambda self, data, addr: sent.append(data)  # noqa: E731
+
+    datagrams._socket = Narrow()
+    assert datagrams.send([b"1", b"2", b"3"], ("127.0.0.1", 9))
+    assert sent == [b"1", b"2", b"3"]
+    assert datagrams.max_run == runs
+    real.close()

@@ -334,7 +334,7 @@ async def test_a_lost_peer_is_noticed_within_the_idle_timeout():
     async with impatient(1.0) as a, impatient(1.0) as b:
         await b.connect(a.addrs[0])
         recorder = Recorder(a)
-        endpoint(b).socket.send = lambda run, addr: True  # nothing of it arrives any more
+        endpoint(b).socket.send = lambda run, addr, local: True  # nothing of it arrives any more
         with trio.fail_after(2):
             await recorder.next(Disconnected)
         await eventually(lambda: not endpoint(a).connections)
@@ -424,7 +424,7 @@ def test_any_datagrams_at_an_endpoint(datagrams, cut):
             first = first_datagram()
             for data in [*datagrams, first[:cut] + os.urandom(1280 - cut), first[:cut], first, first]:
                 touched = {}
-                found._deliver(data, max(1, len(data)), ("127.0.0.1", 9), trio.current_time(), touched)
+                found._deliver(data, max(1, len(data)), ("127.0.0.1", 9), None, trio.current_time(), touched)
                 for conn in touched:
                     conn.flush()
             await trio.sleep(0.001)
@@ -438,7 +438,7 @@ async def test_datagrams_for_several_connections_in_one_read():
         (conn,) = endpoint(a).connections
         data = b"".join(b"\x40" + cid + bytes(20) for cid in [*endpoint(a)._by_cid, bytes(8)])
         touched = {}
-        endpoint(a)._deliver(data, 29, ("127.0.0.1", 9), trio.current_time(), touched)
+        endpoint(a)._deliver(data, 29, ("127.0.0.1", 9), None, trio.current_time(), touched)
         assert list(touched) == [conn]
 
 

@@ -11,12 +11,14 @@ from hypothesis import strategies as st
 from qh3 import tls
 from qh3._hazmat import QuicConnectionCore
 from qh3.quic.connection import QuicConnection
+from qh3.quic.packet import encode_quic_version_negotiation
 from qh3.quic.tls_bridge import QuicTlsBridge
 
 from node.identity import Identity
 from node.quic import native
+from node.quic.guard import QuicError
 from node.quic.mutual import Client, Server
-from node.quic.native import Configurations, Limits, Native, QuicError
+from node.quic.native import Configurations, Limits, Native
 from node.quic.packets import parse_initial
 from node.upgrade.certificate import make_credentials, peer_key
 from protocols import ProtocolError
@@ -66,7 +68,15 @@ def test_what_is_relied_on_is_there():
         QuicConnection: ("_create_core", "_create_tls", "_drain_core", "_drain_tls", "_require_core", "connect"),
         QuicTlsBridge: ("serialize_transport_parameters", "receive_crypto"),
         tls.Context: ("_process_certificate", "_server_handle_hello", "_server_handle_finished", "handle_message"),
-        QuicConnectionCore: ("poll_transmit", "receive_gro_buffer", "get_send_buffer_size", "stream_limits", "state"),
+        QuicConnectionCore: (
+            "poll_transmit",
+            "receive_gro_buffer",
+            "get_send_buffer_size",
+            "stream_limits",
+            "state",
+            "apply_peer_transport_parameters",
+            "pto_count",
+        ),
     }.items():
         for name in names:
             assert hasattr(owner, name), f"{owner.__name__}.{name}"
@@ -175,6 +185,51 @@ def test_a_close_is_told_to_one_that_takes_nothing():
     pair.run(1)
     assert pair.of("server", "ended")
     assert pair.of("server", "connection_terminated")
+
+
+@pytest.mark.parametrize("side", ["client", "server"])
+def test_a_message_without_end_is_refused_on_both_sides(side):
+    """A certificate of megabytes, and what came of it copied with each part."""
+    pair = Pair()
+    context = getattr(pair, side)._tls.tls
+    buffers = {epoch: native.Buffer(capacity=4096) for epoch in tls.Epoch}
+    epoch = tls.Epoch.HANDSHAKE if side == "server" else tls.Epoch.INITIAL
+    context.handle_message(b"\x0b\xff\xff\xff" + bytes(30_000), buffers, epoch)
+    with pytest.raises(tls.Alert):
+        context.handle_message(bytes(3000), buffers, epoch)
+    assert len(context._receive_buffer) <= 32 * 1024
+
+
+def test_a_server_of_other_versions_ends_a_dial_at_once():
+    events = []
+    client = Native.client(CONFIGURATIONS[0], peer_key, events.append)
+    client.start(THERE, 100.0)
+    first, _ = client.next_datagram(100.0)
+    there = 6 + first[5]
+    target, source = first[6:there], first[there + 1 : there + 1 + first[there]]
+    answer = encode_quic_version_negotiation(target, source, [0x6B3343CF])
+    client.receive(answer, len(answer), THERE, 100.1)
+    assert [event[0] for event in events] == ["ended", "connection_terminated"]
+
+
+def test_a_path_that_has_become_narrow_keeps_streams_and_credit():
+    pair = Pair().run(1)
+    pair.client.send(pair.client.open(), bytes(4 << 20))
+    pair.run(2)
+    before = pair.client._core.stream_limits
+    for _ in range(native.NARROW_AFTER + 1):
+        pair.client.ping()
+        pair.client.next_datagram(pair.now)
+        pair.now = pair.client.deadline
+        pair.client.tick(pair.now)
+    assert pair.client._is_narrow
+    assert pair.client._core.stream_limits == before
+    while pair.client.next_datagram(pair.now) is not None:
+        pass  # lost
+    number = pair.client.open()
+    pair.client.send(number, bytes(3 << 20))
+    pair.run(5)
+    assert sum(len(event[2]) for event in pair.of("server", "stream_data") if event[1] == number) == 3 << 20
 
 
 @settings(max_examples=50, deadline=None)
