@@ -56,10 +56,8 @@ impl Commands {
                 done()
             }
             ("peers", []) => {
-                let mut peers: Vec<_> = self.node.peers().await?;
-                peers.sort();
-                let shown = peers.iter().map(|peer| json!({"peer": peer.to_string()}));
-                Ok(fields(json!({"peers": shown.collect::<Vec<_>>()})))
+                let peers = self.node.peers().await?;
+                Ok(fields(json!({"peers": peers})))
             }
             ("disconnect", [peer]) => {
                 self.node.disconnect(parse_peer(peer)?).await?;

@@ -54,9 +54,13 @@ mod messages;
 mod messages_commands;
 mod node;
 mod options;
+#[cfg(test)]
+mod pairs;
 mod pattern;
 mod perf;
 mod ping;
+#[cfg(test)]
+mod pipe;
 mod protobuf;
 mod random;
 mod router;
