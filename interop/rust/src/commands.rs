@@ -14,6 +14,7 @@ use serde_json::json;
 use crate::control::{Failure, Reply, fields};
 use crate::node::{Connected, Node, sorted_protocols};
 use crate::pattern::Pattern;
+use crate::streams::PUSHED;
 use crate::{bytes, discovery_commands, echo, gossip_commands, messages_commands, perf, ping};
 
 /// The largest number of streams, or pings, in one command.
@@ -53,7 +54,7 @@ impl Commands {
             ("identify", [peer]) => self.identify(parse_peer(peer)?).await,
             ("push-identify", []) => {
                 self.node.push_identify().await?;
-                done()
+                Ok(fields(json!({"protocol": PUSHED.to_string()})))
             }
             ("peers", []) => {
                 let peers = self.node.peers().await?;

@@ -1,12 +1,19 @@
 //! Lines in, lines out: commands are run one by one, and each gets its reply.
 
-use std::io::Write;
+use std::io::{self, BufRead, Write};
+use std::net::TcpStream;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 
 use crate::commands::Commands;
+
+/// A client of --control that doesn't read for so long is taken for gone.
+const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What a command found out: fields for its reply.
 pub type Message = Map<String, Value>;
@@ -36,27 +43,52 @@ pub fn fields(value: Value) -> Message {
     }
 }
 
-/// Standard output, or anything else to write to, for whole lines from any task.
+/// Standard output (or whatever stands in its place), or the client of --control while there is one, for whole lines
+/// from any task.
 #[derive(Clone)]
-pub struct Output(Arc<Mutex<dyn Write + Send>>);
+pub struct Output(Arc<Mutex<Reader>>);
+
+/// Who reads what is put out.
+struct Reader {
+    own: Box<dyn Write + Send>,
+    client: Option<TcpStream>,
+}
 
 impl Default for Output {
     fn default() -> Self {
-        Self::new(std::io::stdout())
+        Self::new(io::stdout())
     }
 }
 
 impl Output {
-    pub fn new(to: impl Write + Send + 'static) -> Self {
-        Self(Arc::new(Mutex::new(to)))
+    pub fn new(own: impl Write + Send + 'static) -> Self {
+        let (own, client) = (Box::new(own), None);
+        Self(Arc::new(Mutex::new(Reader { own, client })))
     }
 
-    /// Prints one message. That nobody reads any more is no error: the end of the input comes with it.
+    /// Writes one message. That nobody reads any more is no error: the end of the input comes with it.
     pub fn send(&self, message: Value) {
-        let mut to = self.0.lock().unwrap_or_else(|error| error.into_inner());
-        let _ = to
-            .write_all(format!("{message}\n").as_bytes())
-            .and_then(|()| to.flush());
+        let mut reader = self.0.lock().unwrap_or_else(|error| error.into_inner());
+        let line = format!("{message}\n");
+        match reader.client.as_mut() {
+            Some(stream) => {
+                if stream.write_all(line.as_bytes()).is_err() {
+                    // half a line may be out: nothing after it would be understood
+                    let _ = stream.shutdown(std::net::Shutdown::Both);
+                }
+            }
+            None => {
+                let _ = reader
+                    .own
+                    .write_all(line.as_bytes())
+                    .and_then(|()| reader.own.flush());
+            }
+        }
+    }
+
+    fn to(&self, client: Option<TcpStream>) {
+        let mut reader = self.0.lock().unwrap_or_else(|error| error.into_inner());
+        reader.client = client;
     }
 }
 
@@ -64,10 +96,45 @@ impl Output {
 pub async fn run(commands: &Commands, output: &Output) {
     let mut lines = BufReader::new(tokio::io::stdin()).lines();
     while let Ok(Some(line)) = lines.next_line().await {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        if let [name, args @ ..] = &words[..] {
-            output.send(reply(name, commands.run(name, args).await));
+        answer(&line, commands, output).await;
+    }
+}
+
+/// Runs the commands of whoever connects with `addr`, one client after the other. A client is sent `hello` first, then
+/// its replies and the events, which go to standard output while there is none. Ends with an error only.
+pub async fn serve(
+    addr: &str,
+    hello: &Value,
+    commands: &Commands,
+    output: &Output,
+) -> io::Result<()> {
+    let listener = TcpListener::bind(addr).await?;
+    loop {
+        let client = listener.accept().await?.0.into_std()?;
+        client.set_nonblocking(false)?;
+        client.set_write_timeout(Some(CLIENT_TIMEOUT))?;
+        output.to(Some(client.try_clone()?));
+        output.send(hello.clone());
+        let (sender, mut lines) = mpsc::channel::<String>(1);
+        tokio::task::spawn_blocking(move || {
+            let read = io::BufReader::new(client).lines().map_while(Result::ok);
+            for line in read {
+                if sender.blocking_send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        while let Some(line) = lines.recv().await {
+            answer(&line, commands, output).await;
         }
+        output.to(None);
+    }
+}
+
+async fn answer(line: &str, commands: &Commands, output: &Output) {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    if let [name, args @ ..] = &words[..] {
+        output.send(reply(name, commands.run(name, args).await));
     }
 }
 

@@ -8,6 +8,7 @@ use libp2p::identity::Keypair;
 use libp2p::swarm::behaviour::toggle::Toggle;
 use libp2p::swarm::{Config, NetworkBehaviour, SwarmEvent};
 use libp2p::{Multiaddr, Swarm, gossipsub, identify, yamux};
+use sha2::{Digest, Sha256};
 
 use crate::admission::Admission;
 use crate::discovery;
@@ -63,6 +64,17 @@ pub async fn build(
     Ok((swarm, addrs))
 }
 
+/// The Ed25519 key that belongs to the seed, or a random one.
+pub fn identity(seed: Option<&str>) -> Keypair {
+    match seed {
+        Some(seed) => {
+            let secret = Sha256::digest(format!("vouch-interop-rust/{seed}"));
+            Keypair::ed25519_from_bytes(secret).expect("32 bytes are a secret key")
+        }
+        None => Keypair::generate_ed25519(),
+    }
+}
+
 #[allow(deprecated)] // set_max_num_streams, for which there is nothing else yet
 fn muxer(max_streams: Option<usize>) -> yamux::Config {
     let mut config = yamux::Config::default();
@@ -91,4 +103,17 @@ async fn listen(
         }
     }
     Ok(addrs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_belongs_to_its_seed() {
+        let peer = |seed| identity(seed).public().to_peer_id();
+        assert_eq!(peer(Some("a")), peer(Some("a")));
+        assert_ne!(peer(Some("a")), peer(Some("b")));
+        assert_ne!(peer(None), peer(None));
+    }
 }

@@ -8,7 +8,6 @@ use std::time::Duration;
 use futures::StreamExt;
 use libp2p::core::ConnectedPoint;
 use libp2p::core::transport::TransportError;
-use libp2p::identity::Keypair;
 use libp2p::multiaddr::Protocol;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
@@ -181,10 +180,10 @@ impl Node {
     }
 }
 
-/// Starts a host, and says that it listens.
-pub async fn start(options: &Options, output: &Output) -> Result<Node, Box<dyn Error>> {
+/// Starts a host, and says that it listens; the host, and what it said.
+pub async fn start(options: &Options, output: &Output) -> Result<(Node, Value), Box<dyn Error>> {
     let tap = options.gossip.mode.map(|_| Tap::default());
-    let key = Keypair::generate_ed25519();
+    let key = host::identity(options.seed.as_deref());
     let admission = options
         .handshake
         .then(|| Admission::new(options.policy.clone(), output.clone()));
@@ -198,13 +197,14 @@ pub async fn start(options: &Options, output: &Output) -> Result<Node, Box<dyn E
     let (swarm, addrs) =
         host::build(&key, options, services, admission.clone(), tap.clone()).await?;
     let peer = *swarm.local_peer_id();
-    output.send(json!({
+    let listening = json!({
         "event": "listening",
         "peer": peer.to_string(),
         "addrs": addrs.iter().map(|addr| format!("{addr}/p2p/{peer}")).collect::<Vec<_>>(),
         "pid": std::process::id(),
         "versions": {"rust-libp2p": libp2p_version()},
-    }));
+    });
+    output.send(listening.clone());
     let opening = swarm.behaviour().opening.new_control();
     let (requests, incoming) = mpsc::channel(QUEUE);
     let driver = Driver {
@@ -220,13 +220,14 @@ pub async fn start(options: &Options, output: &Output) -> Result<Node, Box<dyn E
         closing: Vec::new(),
     };
     tokio::spawn(driver.run(incoming));
-    Ok(Node {
+    let node = Node {
         requests,
         opening,
         messages,
         conversations: Default::default(),
         tap,
-    })
+    };
+    Ok((node, listening))
 }
 
 /// What drives the swarm, and keeps who waits for what.
@@ -381,15 +382,13 @@ impl Driver {
                     }
                     let behaviour = &mut self.swarm.behaviour_mut().discovery;
                     self.discovery.identified(behaviour, peer_id, &info);
-                    let protocols = sorted_protocols(&info);
-                    if self.identified.insert(peer_id, info).is_some() {
-                        // by itself: pushed, or asked for again by the library
-                        self.output.send(json!({
-                            "event": "identified",
-                            "peer": peer_id.to_string(),
-                            "protocols": protocols,
-                        }));
-                    }
+                    self.output.send(json!({
+                        "event": "identified",
+                        "peer": peer_id.to_string(),
+                        "agent": info.agent_version,
+                        "protocols": sorted_protocols(&info),
+                    }));
+                    self.identified.insert(peer_id, info);
                 }
                 identify::Event::Error { peer_id, error, .. } => {
                     for answer in take(&mut self.identifying, peer_id) {

@@ -10,7 +10,7 @@ use crate::hello::{Hello, Policy, is_name, is_version};
 use crate::router::{Mode, Settings};
 use crate::transports::Security;
 
-const NAMES: [&str; 15] = [
+const NAMES: [&str; 17] = [
     "--security",
     "--handshake",
     "--network-id",
@@ -18,6 +18,8 @@ const NAMES: [&str; 15] = [
     "--min-version",
     "--listen",
     "--agent",
+    "--seed",
+    "--control",
     "--timeout",
     "--max-streams",
     "--pubsub",
@@ -49,6 +51,10 @@ pub struct Options {
     pub unsigned: bool,
     /// `--agent TEXT`, sent in identify.
     pub agent: String,
+    /// `--seed TEXT`: derive the identity from this instead of a random one.
+    pub seed: Option<String>,
+    /// `--control HOST:PORT`: take commands from who connects there, not from standard input.
+    pub control: Option<String>,
     /// `--timeout SECONDS`: the bound of each command; `10` and `10s` are the same.
     pub timeout: Duration,
     /// `--max-streams N` on one connection. There is no way to set it and keep rust-libp2p's default muxer: with it,
@@ -72,6 +78,8 @@ impl Default for Options {
             handshake: true,
             unsigned: false,
             agent: DEFAULT_VERSION.into(),
+            seed: None,
+            control: None,
             timeout: Duration::from_secs(10),
             max_streams: None,
             gossip: Settings::default(),
@@ -131,6 +139,8 @@ impl Options {
                     let min_versions = &mut options.policy.min_versions;
                     min_versions.insert(name.into(), lowest.into());
                 }
+                "--seed" => options.seed = Some(value),
+                "--control" => options.control = Some(value),
                 "--pubsub" => {
                     options.gossip.mode = Some(match value.as_str() {
                         "signed" => Mode::Signed,
@@ -212,6 +222,9 @@ mod tests {
         assert_eq!(options.max_streams, Some(1100));
         assert_eq!(options.listen, ["/ip4/127.0.0.2/tcp/0".parse().unwrap()]);
         assert_eq!(parse(&[]).unwrap().listen.len(), 1);
+        let options = parse(&["--seed=a", "--control", "127.0.0.1:0"]).unwrap();
+        assert_eq!(options.seed.as_deref(), Some("a"));
+        assert_eq!(options.control.as_deref(), Some("127.0.0.1:0"));
         let gossip = parse(&[
             "--pubsub=signed",
             "--gossip-param=D=3",

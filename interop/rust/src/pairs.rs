@@ -42,10 +42,9 @@ impl Write for Lines {
 impl Peer {
     async fn start(args: &[&str]) -> Self {
         let options = Options::parse(args.iter().map(|arg| arg.to_string())).unwrap();
-        let (lines, mut told) = mpsc::unbounded_channel();
+        let (lines, told) = mpsc::unbounded_channel();
         let output = Output::new(Lines(lines));
-        let node = node::start(&options, &output).await.unwrap();
-        let listening = told.recv().await.unwrap();
+        let (node, listening) = node::start(&options, &output).await.unwrap();
         Self {
             commands: Commands::new(node, TIMEOUT),
             told,
@@ -137,9 +136,11 @@ async fn over(listen: &str, security: &str) {
         (&json!(7), &json!("YWhveQ=="))
     );
     one.call("push-identify").await;
-    let pushed = other.event("identified").await;
-    let protocols = pushed["protocols"].as_array().unwrap();
-    assert!(protocols.contains(&json!("/vouch/pushed/1.0.0")));
+    while !other.event("identified").await["protocols"]
+        .as_array()
+        .unwrap()
+        .contains(&json!("/vouch/pushed/1.0.0"))
+    {}
     one.call(&format!("disconnect {}", other.id)).await;
     other.event("disconnected").await;
     assert_eq!(other.call("peers").await["peers"], json!([]));
@@ -259,5 +260,6 @@ async fn who_does_not_know_the_handshake() {
             .contains(&json!("/vouch/handshake/1.0.0"))
     );
     other.call(&format!("ping {}", plain.id)).await;
+    other.event("identified").await;
     other.tells_nothing_more();
 }
