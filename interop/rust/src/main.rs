@@ -10,7 +10,7 @@
 //! instead of Noise options.rs tells, as of all flags. Over TCP it is put together as rust-libp2p does by default, unless
 //! --max-streams is given. With --handshake=false it is a plain host; what it falls short of with it is in admission.rs.
 //!
-//! The commands are those of the Go peer (interop/go/main.go), but for those of forged messages. push-identify serves
+//! The commands are those of the Go peer (interop/go/main.go), but for compose. push-identify serves
 //! one more protocol, which the library tells all peers that have asked before; who is told, then or when it asked, prints
 //! {"event":"identified","peer","agent","protocols"}.
 //!
@@ -53,6 +53,7 @@ mod discovery;
 mod discovery_commands;
 mod echo;
 mod envelope;
+mod forge;
 mod frames;
 mod gossip;
 mod gossip_commands;
