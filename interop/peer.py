@@ -103,9 +103,9 @@ class Peer:
         return cls("rust peer", [str(RECIPES["rust"].binary), *flags])
 
     @classmethod
-    def program(cls, module: str, *args: str) -> Peer:
+    def program(cls, module: str, *args: str, environ: Mapping[str, str] | None = None) -> Peer:
         """A Python program that speaks lines as the Go peer does."""
-        return cls(" ".join((module, *args)), [sys.executable, "-m", module, *args])
+        return cls(" ".join((module, *args)), [sys.executable, "-m", module, *args], environ=environ)
 
     @classmethod
     def python(cls, *flags: str) -> Peer:

@@ -7,6 +7,13 @@
 // standard error. With --control HOST:PORT the same goes over TCP, with one client
 // after the other: nobody else than who drives it should be able to reach that.
 //
+// It listens on and dials TCP, WebSocket (/tcp/PORT/ws, with --wss-certificate
+// /tcp/PORT/tls/ws) and QUIC, as addresses say.
+//
+// push-identify serves one more protocol, which the library tells all peers; who
+// is told, then or when it asked, prints {"event":"identified","peer","agent",
+// "protocols"}.
+//
 // Commands for signed messages, all of the sub-protocol "interop"; a payload is
 // base64, or - for none:
 //
@@ -118,6 +125,9 @@ func parseFlags() (options, error) {
 		opts.listen = append(opts.listen, addr)
 		return err
 	})
+	flag.Func("security", "`noise|tls`: what TCP and WebSocket are secured by (default noise)", opts.transports.setSecurity)
+	flag.Func("wss-certificate", "PEM `file` with a certificate and its key, to listen on .../tls/ws", opts.transports.setCertificate)
+	flag.Func("wss-roots", "PEM `file` with whom to trust at .../tls/ws (default the system's)", opts.transports.setRoots)
 	flag.Func("min-version", "lowest version of a client, `NAME=N.N.N`, repeatable", func(s string) error {
 		name, version, _ := strings.Cut(s, "=")
 		if !clientNamePattern.MatchString(name) || !versionPattern.MatchString(version) {

@@ -2,7 +2,8 @@
  * The line language: commands come in one a line, messages go out one JSON object a line.
  *
  * A command is {usage, args, run}: `run(words, signal)` gives what goes into the reply; at least `args` words must
- * follow the name; the signal ends at the timeout. Commands run one by one, and one that fails ends nothing else.
+ * follow the name; the signal ends at the timeout. Commands run one by one, and one that fails ends nothing else. What an
+ * error has as `fields` goes into the reply too.
  */
 
 import { on, once, setMaxListeners } from 'node:events'
@@ -84,7 +85,7 @@ export async function reply (name, words, commands, timeout) {
     }
     return { ...await bounded(signal => command.run(words, signal), timeout), reply: name, ok: true }
   } catch (error) {
-    return { reply: name, ok: false, error: describe(error) }
+    return { ...error.fields, reply: name, ok: false, error: describe(error) }
   }
 }
 
@@ -110,7 +111,8 @@ async function bounded (work, timeout) {
 /** An error's text, with those that it gathers. */
 function describe (error) {
   const parts = (error.errors ?? []).map(describe)
-  return [`${error.name}: ${error.message}`, ...parts].join('; ')
+  const own = error.name === 'Error' ? error.message : `${error.name}: ${error.message}`
+  return [own, ...parts].join('; ')
 }
 
 /** The lines of a stream of bytes; what follows the last line end counts as one. Throws over `max` bytes. */

@@ -1,5 +1,5 @@
-"""What the tests of signed messages with the Go peer share: the sub-protocol "interop" in Python, as
-`interop/go/messages_serve.go` has it in Go, and a forger of messages that a node wouldn't make.
+"""What the tests of signed messages with the Go peer share: two that serve the sub-protocol "interop", and a forger of
+messages that a node wouldn't make.
 """
 
 from __future__ import annotations
@@ -11,18 +11,14 @@ from contextlib import asynccontextmanager
 import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from interop.ends.messages import ECHO, NAME, interop
 from interop.peer import Peer
 from node.events import Admitted
 from protocols.framing import encode_uvarint
-from protocols.messages import AnswerError, Kind, Message, Reply, SubProtocol
+from protocols.messages import Kind, Message
 from protocols.messages.authors import peer_id_bytes
-from protocols.messages.declare import MAX_PAYLOAD
 from protocols.messages.messages_pb2 import Message as PbMessage
 from protocols.messages.messages_pb2 import SignedMessage
-
-NAME = "interop"
-ECHO, REVERSED, FAILS, PARTS, SILENCE = 1, 2, 3, 4, 5  # types of requests
-TIMEOUT = 15.0
 
 
 @asynccontextmanager
@@ -30,54 +26,11 @@ async def connected(here, *flags, **settings):
     """`async with connected(here, ...) as (local, go, got)`: both serve "interop"; `got` are one-way messages."""
     into, got = trio.open_memory_channel[Message](16)
     async with here(**settings) as local, Peer.go(*flags) as go:
-        await local.node.serve(interop(into))
+        await local.node.serve(interop(into.send_nowait))
         await local.node.connect(go.addr)
         await local.event(Admitted, peer=go.peer_id)
         await go.event("admitted", peer=local.peer_id)
         yield local, go, got
-
-
-def interop(into) -> SubProtocol:
-    """What the Go peer serves, in Python."""
-    sub = SubProtocol(NAME, max_payload=MAX_PAYLOAD, requests_in_flight=128, timeout=TIMEOUT)
-    held: list[trio.Event] = []
-
-    @sub.on_message
-    async def note(message):
-        into.send_nowait(message)
-
-    @sub.on_request(type=ECHO)
-    async def echo(request):
-        return Reply(request.payload, ECHO)
-
-    @sub.on_request(type=REVERSED)
-    async def last_first(request):
-        count, index = request.payload.split()
-        turn = trio.Event()
-        held.append(turn)
-        if len(held) == int(count):
-            turn.set()
-        await turn.wait()
-        assert held.pop() is turn
-        if held:
-            held[-1].set()
-        return Reply(index, REVERSED)
-
-    @sub.on_request(type=FAILS)
-    async def fails(request):
-        raise AnswerError(f"no such thing: {request.payload.decode()}")
-
-    @sub.on_parts(type=PARTS)
-    async def parts(request):
-        count, size = map(int, request.payload.split())
-        for i in range(count):
-            yield bytes((i & 0xFF,)) * size
-
-    @sub.on_request(type=SILENCE)
-    async def silence(request):
-        await trio.sleep_forever()
-
-    return sub
 
 
 def text(payload: bytes) -> str:

@@ -13,12 +13,13 @@ import time
 import pytest
 import trio
 
+from interop.ends.messages import ECHO, FAILS, NAME, PARTS, REVERSED, SILENCE, TIMEOUT
 from interop.peer import Peer
 from node.events import MessageRejected
 from protocols import StreamTimeout
 from protocols.messages import Kind, MessageDropped, MessageError, RemoteError
 from protocols.messages.declare import MAX_PAYLOAD
-from tests.interop.messaging import ECHO, FAILS, NAME, PARTS, REVERSED, SILENCE, TIMEOUT, connected, text
+from tests.interop.messaging import connected, text
 
 pytestmark = [pytest.mark.interop, pytest.mark.usefixtures("go", "no_traceback")]
 

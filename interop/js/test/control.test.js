@@ -33,9 +33,9 @@ test('commands are answered one by one, whatever becomes of them', async () => {
   assert.deepEqual(sent, [
     { reply: 'say', ok: true, word: 'a' },
     { reply: 'fail', ok: false, error: 'TypeError: no' },
-    { reply: 'say', ok: false, error: 'Error: usage: say WORD' },
-    { reply: 'what', ok: false, error: 'Error: unknown command "what"' },
-    { reply: 'toString', ok: false, error: 'Error: unknown command "toString"' },
+    { reply: 'say', ok: false, error: 'usage: say WORD' },
+    { reply: 'what', ok: false, error: 'unknown command "what"' },
+    { reply: 'toString', ok: false, error: 'unknown command "toString"' },
     { reply: 'quit', ok: true }
   ])
 })

@@ -18,8 +18,22 @@ const CLIENT_TIMEOUT: Duration = Duration::from_secs(5);
 /// What a command found out: fields for its reply.
 pub type Message = Map<String, Value>;
 
-/// A command's result; an error is its text.
-pub type Reply = Result<Message, String>;
+/// A command's result.
+pub type Reply = Result<Message, Failure>;
+
+/// Why a command failed, and what it found out nevertheless.
+#[derive(Debug)]
+pub struct Failure {
+    pub text: String,
+    pub fields: Message,
+}
+
+impl<T: Into<String>> From<T> for Failure {
+    fn from(text: T) -> Self {
+        let (text, fields) = (text.into(), Message::new());
+        Self { text, fields }
+    }
+}
 
 /// The fields of a JSON object.
 pub fn fields(value: Value) -> Message {
@@ -29,16 +43,34 @@ pub fn fields(value: Value) -> Message {
     }
 }
 
-/// Standard output, or the client of --control while there is one, for whole lines from any task.
-#[derive(Clone, Default)]
-pub struct Output(Arc<Mutex<Option<TcpStream>>>);
+/// Standard output (or whatever stands in its place), or the client of --control while there is one, for whole lines
+/// from any task.
+#[derive(Clone)]
+pub struct Output(Arc<Mutex<Reader>>);
+
+/// Who reads what is put out.
+struct Reader {
+    own: Box<dyn Write + Send>,
+    client: Option<TcpStream>,
+}
+
+impl Default for Output {
+    fn default() -> Self {
+        Self::new(io::stdout())
+    }
+}
 
 impl Output {
+    pub fn new(own: impl Write + Send + 'static) -> Self {
+        let (own, client) = (Box::new(own), None);
+        Self(Arc::new(Mutex::new(Reader { own, client })))
+    }
+
     /// Writes one message. That nobody reads any more is no error: the end of the input comes with it.
     pub fn send(&self, message: Value) {
-        let mut client = self.0.lock().unwrap_or_else(|error| error.into_inner());
+        let mut reader = self.0.lock().unwrap_or_else(|error| error.into_inner());
         let line = format!("{message}\n");
-        match client.as_mut() {
+        match reader.client.as_mut() {
             Some(stream) => {
                 if stream.write_all(line.as_bytes()).is_err() {
                     // half a line may be out: nothing after it would be understood
@@ -46,16 +78,17 @@ impl Output {
                 }
             }
             None => {
-                let mut stdout = io::stdout().lock();
-                let _ = stdout
+                let _ = reader
+                    .own
                     .write_all(line.as_bytes())
-                    .and_then(|()| stdout.flush());
+                    .and_then(|()| reader.own.flush());
             }
         }
     }
 
     fn to(&self, client: Option<TcpStream>) {
-        *self.0.lock().unwrap_or_else(|error| error.into_inner()) = client;
+        let mut reader = self.0.lock().unwrap_or_else(|error| error.into_inner());
+        reader.client = client;
     }
 }
 
@@ -108,7 +141,7 @@ async fn answer(line: &str, commands: &Commands, output: &Output) {
 fn reply(name: &str, result: Reply) -> Value {
     let (mut message, error) = match result {
         Ok(message) => (message, None),
-        Err(error) => (Message::new(), Some(error)),
+        Err(failure) => (failure.fields, Some(failure.text)),
     };
     message.insert("reply".into(), json!(name));
     message.insert("ok".into(), json!(error.is_none()));

@@ -35,24 +35,37 @@
 //! {"event":"mdns","peer","addrs","connected","error"} once it is known whether that worked. go-libp2p doesn't
 //! find it by itself: it overlooks answers without A or AAAA, which rust-libp2p doesn't send.
 
+mod admission;
 mod bytes;
 mod commands;
 mod control;
+mod conversation;
 mod discovery;
 mod discovery_commands;
+mod echo;
+mod envelope;
+mod frames;
 mod gossip;
 mod gossip_commands;
+mod held;
+mod hello;
 mod host;
+mod messages;
+mod messages_commands;
 mod node;
 mod options;
 mod pattern;
 mod perf;
 mod ping;
+mod protobuf;
 mod random;
 mod router;
 mod rpcs;
+mod rules;
+mod serving;
 mod streams;
 mod tap;
+mod transports;
 mod version;
 
 use std::error::Error;

@@ -1,13 +1,21 @@
-//! The flags: `--name VALUE` or `--name=VALUE`, and `--mdns`.
+//! The flags: `--name VALUE` or `--name=VALUE`, and those without a value.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use libp2p::Multiaddr;
 
 use crate::discovery::{self, Role};
+use crate::hello::{Hello, Policy, is_name, is_version};
 use crate::router::{Mode, Settings};
+use crate::transports::Security;
 
-const NAMES: [&str; 12] = [
+const NAMES: [&str; 17] = [
+    "--security",
+    "--handshake",
+    "--network-id",
+    "--client-version",
+    "--min-version",
     "--listen",
     "--agent",
     "--seed",
@@ -21,14 +29,26 @@ const NAMES: [&str; 12] = [
     "--rendezvous",
     "--rendezvous-min-ttl",
 ];
-/// The one that takes no value.
+/// Those that take no value.
 const MDNS: &str = "--mdns";
+const UNSIGNED: &str = "--unsigned";
+
+const DEFAULT_NETWORK: &str = "vouch-local";
+const DEFAULT_VERSION: &str = "rust-interop/1.0.0";
 
 /// What can be set on this peer.
 #[derive(Debug, PartialEq)]
 pub struct Options {
-    /// `--listen MULTIADDR`, repeatable.
+    /// `--listen MULTIADDR`, repeatable: TCP, WebSocket or QUIC.
     pub listen: Vec<Multiaddr>,
+    /// `--security noise|tls` over TCP and WebSocket.
+    pub security: Security,
+    /// `--network-id TEXT`, `--client-version NAME/N.N.N`, `--min-version NAME=N.N.N` (repeatable).
+    pub policy: Policy,
+    /// `--handshake=false`: a plain libp2p host that doesn't know the handshake.
+    pub handshake: bool,
+    /// `--unsigned`: messages have no signatures, and none are asked for.
+    pub unsigned: bool,
     /// `--agent TEXT`, sent in identify.
     pub agent: String,
     /// `--seed TEXT`: derive the identity from this instead of a random one.
@@ -50,7 +70,14 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             listen: Vec::new(),
-            agent: "rust-interop/1.0.0".into(),
+            security: Security::default(),
+            policy: Policy {
+                own: Hello::new(DEFAULT_VERSION, DEFAULT_NETWORK.as_bytes()).expect("a Hello"),
+                min_versions: HashMap::new(),
+            },
+            handshake: true,
+            unsigned: false,
+            agent: DEFAULT_VERSION.into(),
             seed: None,
             control: None,
             timeout: Duration::from_secs(10),
@@ -65,10 +92,15 @@ impl Options {
     /// The options of a command line without its first word; the error says what was expected.
     pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Self, String> {
         let mut options = Self::default();
+        let (mut network, mut version) = (DEFAULT_NETWORK.to_string(), DEFAULT_VERSION.to_string());
         let mut args = args.into_iter();
         while let Some(arg) = args.next() {
             if arg == MDNS {
                 options.discovery.mdns = true;
+                continue;
+            }
+            if arg == UNSIGNED {
+                options.unsigned = true;
                 continue;
             }
             let (name, value) = match arg.split_once('=') {
@@ -87,6 +119,26 @@ impl Options {
                     .listen
                     .push(value.parse().map_err(|_| wrong("a multiaddr"))?),
                 "--agent" => options.agent = value,
+                "--security" => {
+                    options.security = match value.as_str() {
+                        "noise" => Security::Noise,
+                        "tls" => Security::Tls,
+                        _ => return Err(wrong("noise or tls")),
+                    };
+                }
+                "--handshake" => {
+                    options.handshake = switch(&value, "true", "false").map_err(wrong)?
+                }
+                "--network-id" => network = value,
+                "--client-version" => version = value,
+                "--min-version" => {
+                    let (name, lowest) = value
+                        .split_once('=')
+                        .filter(|(name, version)| is_name(name) && is_version(version))
+                        .ok_or_else(|| wrong("NAME=N.N.N"))?;
+                    let min_versions = &mut options.policy.min_versions;
+                    min_versions.insert(name.into(), lowest.into());
+                }
                 "--seed" => options.seed = Some(value),
                 "--control" => options.control = Some(value),
                 "--pubsub" => {
@@ -98,11 +150,7 @@ impl Options {
                 }
                 "--gossip-param" => options.gossip.set(&value)?,
                 "--flood-publish" => {
-                    options.gossip.flood_publish = match value.as_str() {
-                        "on" => true,
-                        "off" => false,
-                        _ => return Err(wrong("on or off")),
-                    };
+                    options.gossip.flood_publish = switch(&value, "on", "off").map_err(wrong)?;
                 }
                 "--kad" => options.discovery.kad = Some(value),
                 "--rendezvous" => {
@@ -130,12 +178,25 @@ impl Options {
                 }
             }
         }
+        options.policy.own = Hello::new(&version, network.as_bytes())?;
         if options.listen.is_empty() {
             options
                 .listen
                 .push("/ip4/127.0.0.1/tcp/0".parse().expect("a multiaddr"));
         }
         Ok(options)
+    }
+}
+
+fn switch<'a>(value: &str, on: &'a str, off: &'a str) -> Result<bool, &'a str> {
+    match value {
+        _ if value == on => Ok(true),
+        _ if value == off => Ok(false),
+        _ => Err(if on == "on" {
+            "on or off"
+        } else {
+            "true or false"
+        }),
     }
 }
 
@@ -179,6 +240,28 @@ mod tests {
     }
 
     #[test]
+    fn who_is_admitted() {
+        let plain = parse(&["--handshake=false"]).unwrap();
+        assert!(!plain.handshake && !plain.unsigned);
+        let options = parse(&[
+            "--network-id=harbour",
+            "--client-version",
+            "a/1.2.3",
+            "--min-version=vouch=0.1.10",
+            "--security=tls",
+            "--unsigned",
+        ])
+        .unwrap();
+        assert_eq!(
+            options.policy.own,
+            Hello::new("a/1.2.3", b"harbour").unwrap()
+        );
+        assert_eq!(options.policy.min_versions["vouch"], "0.1.10");
+        assert_eq!(options.security, Security::Tls);
+        assert!(options.handshake && options.unsigned);
+    }
+
+    #[test]
     fn discovery_is_asked_for() {
         assert!(!parse(&[]).unwrap().discovery.announces());
         let args = [
@@ -212,6 +295,12 @@ mod tests {
             &["--flood-publish=yes"],
             &["--gossip-param", "frob=1"],
             &["--mdns=on"],
+            &["--handshake=no"],
+            &["--security=plaintext"],
+            &["--network-id="],
+            &["--client-version=a"],
+            &["--min-version=a=1"],
+            &["--min-version=1.0.0"],
             &["--rendezvous=both"],
             &["--rendezvous-min-ttl=-1"],
         ] {
