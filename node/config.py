@@ -77,7 +77,19 @@ class Config:
     min_versions: Mapping[str, str] = setting(dict, "oldest version of a client that is admitted", shown="none")
 
     # Upgrade
+    security: str = setting(
+        "noise,tls",
+        "how connections over TCP are secured: noise, tls, or both, the preferred one first",
+        form="NAME[,NAME]",
+    )
     upgrade: Literal["fast", "stock"] = advanced("fast", "whose muxer: the project's, or py-libp2p's to compare")
+    wss_certificate: Path | None = advanced(  # noqa: RUF009
+        None, "PEM file with the certificate for listening on /tls/ws", shown="none"
+    )
+    wss_key: Path | None = advanced(None, "PEM file with its key", shown="the same file")  # noqa: RUF009
+    wss_roots: Path | None = advanced(  # noqa: RUF009
+        None, "PEM file with whom to trust when dialling /tls/ws", shown="whom the system trusts"
+    )
 
     # Time for one step of a connection
     handshake_timeout: float = advanced(5.0, "seconds for the admission handshake")
@@ -251,6 +263,11 @@ class Config:
         return self.network_id.encode()
 
     @property
+    def security_order(self) -> tuple[str, ...]:
+        """What `security` names, the preferred one first."""
+        return tuple(self.security.split(","))
+
+    @property
     def key_path(self) -> Path:
         """Where the node's key is, or will be."""
         return self.key or self.data_dir / "node.key"
@@ -317,6 +334,9 @@ def _check_text(config: Config) -> None:
     for name, version in config.min_versions.items():
         if not re.fullmatch(_NAME, name) or not re.fullmatch(_VERSION, version):
             raise SettingError(f"expected NAME=N.N.N, got {f'{name}={version}'!r}", "min_versions")
+    names = config.security_order
+    if not set(names) <= {"noise", "tls"} or len(set(names)) < len(names):
+        raise SettingError(f"expected noise, tls, or both with a comma, got {config.security!r}", "security")
     if len(config.rendezvous_namespace.encode()) > 255:
         text = f"expected at most 255 bytes of UTF-8, got {len(config.rendezvous_namespace.encode())}"
         raise SettingError(text, "rendezvous_namespace")

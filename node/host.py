@@ -1,6 +1,6 @@
 """py-libp2p's host, put together from the parts that we trust, for those of its own parts that want one (its pubsub).
 
-    Tcp --- Upgrader(Noise, Yamux) --- Swarm(admission, limits) --- Registry(bounds) --- protocols
+    Tcp --- Upgrader(Noise or TLS, Yamux) --- Swarm(admission, limits) --- Registry(bounds) --- protocols
                                                  |
                                     Host: the face that py-libp2p's services see
 
@@ -10,11 +10,11 @@ Nothing weaker than Noise is offered. Streams are negotiated by our multistream 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import trio
-from libp2p.abc import INetStream, ITransport
+from libp2p.abc import INetStream, ISecureTransport, ITransport
 from libp2p.crypto.keys import KeyPair
 from libp2p.crypto.x25519 import create_new_key_pair as create_new_x25519_key_pair
 from libp2p.custom_types import StreamHandlerFn, TProtocol
@@ -31,6 +31,8 @@ from node.dialer import Dialer
 from node.events import Events
 from node.keys import prepare_keys
 from node.peers.store import BoundedPeerStore
+from node.ports import Ports
+from node.quic.transport import Quic
 from node.records import Records
 from node.registry import Registry
 from node.streams import AsNetStream
@@ -39,9 +41,11 @@ from node.transport import Tcp, expand_wildcard
 from node.upgrade.guarded_yamux import GuardedYamux
 from node.upgrade.multistream import NegotiationError, select
 from node.upgrade.muxer import muxer
-from node.upgrade.secure import NoiseTransport
+from node.upgrade.secure import NoiseTransport, TlsTransport
+from node.upgrade.tls import PROTOCOL_ID as TLS_ID
 from node.upgrade.upgrader import Upgrader
 from node.upgrade.yamux_state import Limits
+from node.websocket.transport import WebSocket
 from protocols import NotSupported, Protocol, Stream, StreamTimeout
 from protocols.handshake.engine import Rules
 from protocols.messages.authors import Signer
@@ -141,6 +145,7 @@ async def _never(_stream: Any) -> None:
 
 def make_upgrader(config: Config, key_pair: KeyPair) -> Upgrader:
     """The way from a socket to a muxed connection as `key_pair`, by the settings."""
+    muxers = [str(YAMUX_ID)]
     if config.upgrade == "stock":
         noise = Noise(key_pair, noise_privkey=create_new_x25519_key_pair().private_key)
         return Upgrader({str(NOISE_ID): noise}, {str(YAMUX_ID): GuardedYamux})
@@ -151,7 +156,24 @@ def make_upgrader(config: Config, key_pair: KeyPair) -> Upgrader:
         max_unread=config.max_connection_window,
         max_all_unsent=config.max_unsent,
     )
-    return Upgrader({str(NOISE_ID): NoiseTransport(key_pair, [str(YAMUX_ID)])}, {str(YAMUX_ID): muxer(limits)})
+    made: dict[str, ISecureTransport] = {}
+    for name in config.security_order:
+        protocol, transport = SECURITY[name]
+        made[protocol] = transport(key_pair, muxers)
+    return Upgrader(made, {str(YAMUX_ID): muxer(limits)})
+
+
+SECURITY: dict[str, tuple[str, Callable[[KeyPair, Sequence[str]], ISecureTransport]]] = {
+    "noise": (str(NOISE_ID), NoiseTransport),
+    "tls": (TLS_ID, TlsTransport),
+}
+
+
+def make_transports(config: Config, key_pair: KeyPair) -> list[ITransport]:
+    """All that the node listens on and dials by."""
+    ports = Ports()
+    files = {"certificate": config.wss_certificate, "key": config.wss_key, "roots": config.wss_roots}
+    return [Tcp(ports), WebSocket(ports, **files), Quic(key_pair, config)]
 
 
 def build(
@@ -163,7 +185,7 @@ def build(
     events: Events,
     transports: Sequence[ITransport] | None = None,
 ) -> Host:
-    """Puts the host together, on TCP unless other transports are given. Nothing runs or listens yet. `signer` has the
+    """Puts the host together, on all transports unless others are given. Nothing runs or listens yet. `signer` has the
     same key as `key_pair`.
     """
     prepare_keys()
@@ -175,7 +197,7 @@ def build(
         peer_id,
         peerstore,
         upgrader,
-        list(transports or [Tcp()]),
+        list(transports or make_transports(config, key_pair)),
         config=config,
         rules=rules,
         registry=registry,

@@ -71,9 +71,9 @@ class Node:
         clock: Callable[[], float] = time.time,
     ) -> None:
         """Puts the parts together; nothing runs yet. Without `identity` the key of the data directory is used (and made
-        at first start), without `transports` TCP. `gossip_params` are the gossip router's; what a message may be old is
-        how long it remembers messages at least. `clock`: Unix time, for what outlives the node (whom it knows, bans,
-        records); simulations give their own.
+        at first start), without `transports` TCP and QUIC. `gossip_params` are the gossip router's; what a message may
+        be old is how long it remembers messages at least. `clock`: Unix time, for what outlives the node (whom it
+        knows, bans, records); simulations give their own.
         """
         self.config = config
         self.identity = identity or load_or_make_key(config.key_path)[0]

@@ -20,6 +20,7 @@ from libp2p.io.exceptions import IncompleteReadError, IOException
 from libp2p.stream_muxer.exceptions import MuxedConnError, MuxedStreamEOF, MuxedStreamError
 from libp2p.stream_muxer.yamux.yamux import YamuxStream
 
+from node.quic.stream import QuicStream
 from node.upgrade.guarded_yamux import GuardedYamux
 from node.upgrade.muxed_stream import MuxedStream
 from protocols import EndOfStream, Stream, StreamReset
@@ -50,7 +51,7 @@ class ConnStream(INetStream):
         self.muxed_conn = muxed.muxed_conn
         self._protocol: TProtocol | None = None
         self._streams = streams
-        self._fast = muxed if isinstance(muxed, MuxedStream) else None
+        self._fast = muxed if isinstance(muxed, MuxedStream | QuicStream) else None
         streams.add(self)
 
     # a ByteStream

@@ -11,6 +11,7 @@ only; streams are opened on those only; a slot lives as long as its connection; 
 
 from __future__ import annotations
 
+import typing
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -39,6 +40,22 @@ CLOSE_TIMEOUT = 1.0
 UNKNOWN_HOST = "unknown"
 
 log = get_logger("swarm")
+
+
+@typing.runtime_checkable
+class Unopened(typing.Protocol):
+    """A connection with something to do once it has its place: QUIC secures itself, WebSocket begins as HTTP."""
+
+    async def handshake(self) -> None:
+        """Does it. Raises ProtocolError."""
+
+
+@typing.runtime_checkable
+class DialsPeers(typing.Protocol):
+    """A transport whose connections are secured when they are made."""
+
+    async def dial_peer(self, maddr: Multiaddr, peer: ID) -> IMuxedConn:
+        """A connection with that peer, and with nobody else."""
 
 
 class Swarm(LibP2PSwarm):
@@ -160,9 +177,12 @@ class Swarm(LibP2PSwarm):
                 await _close_quietly(read_write_closer)
 
     async def _upgrade_inbound(self, accepted: ReadWriteCloser) -> IMuxedConn:
+        if isinstance(accepted, Unopened):
+            await accepted.handshake()
         if isinstance(accepted, IMuxedConn):
             return accepted
-        secured = await self.upgrader.upgrade_security(RawConnection(accepted, False), False)
+        raw = RawConnection(accepted, False, addresses=getattr(accepted, "addrs", None))
+        secured = await self.upgrader.upgrade_security(raw, False)
         return await self.upgrader.upgrade_connection(secured, secured.get_remote_peer())
 
     def can_dial(self, addr: Multiaddr) -> bool:
@@ -185,7 +205,7 @@ class Swarm(LibP2PSwarm):
         connection: Connection | None = None
         try:
             self._check_ban(str(peer_id), None)
-            raw = await transport.dial(addr)
+            raw = await _dial(transport, addr, peer_id)
             remote = raw.get_remote_address()
             self._check_ban(None, remote[0] if remote else None)
             lease = self.limits.dialled(remote[0] if remote else UNKNOWN_HOST)
@@ -222,7 +242,7 @@ class Swarm(LibP2PSwarm):
         secured: Any = None
         try:
             with trio.fail_after(self.config.dial_timeout):
-                raw = await transport.dial(addr)
+                raw = await _dial(transport, addr, peer_id)
                 if not isinstance(raw, IMuxedConn):
                     secured = await self.upgrader.upgrade_security(raw, True, peer_id)
                 elif raw.peer_id != peer_id:
@@ -353,6 +373,12 @@ class Swarm(LibP2PSwarm):
 
     async def notify_disconnected(self, conn: INetConn) -> None:
         await self._notify("disconnected", conn)
+
+
+async def _dial(transport: ITransport, addr: Multiaddr, peer_id: ID) -> IRawConnection | IMuxedConn:
+    if isinstance(transport, DialsPeers):
+        return await transport.dial_peer(addr, peer_id)
+    return await transport.dial(addr)
 
 
 def _remote_addr(muxed: IMuxedConn, listener: Multiaddr) -> Multiaddr:

@@ -60,6 +60,9 @@ class Benchmark(Generic[A]):
 
 ALIKE = ("vouch", "vouch-stock", "stock", "go", "rust", "js")
 MIXED = ("vouch-go", "go-vouch", "vouch-rust", "rust-vouch", "vouch-js", "js-vouch")
+OVER_QUIC = ("vouch-quic", "go-quic", "vouch-go-quic", "go-vouch-quic")
+# py-libp2p only sends: what it receives it loses the end of, every few transfers
+STOCK_SENDS = {True: ("stock-go-quic",), False: ("go-stock-quic",)}
 # those whose peers have the commands; rust and js have no echo
 ECHOING = ("vouch", "vouch-stock", "stock", "go")
 
@@ -68,13 +71,19 @@ def _mebibytes(amount: int) -> str:
     return f"{amount / MIB:g} MiB"
 
 
-def _bulk(name: str, about: str, measure: Callable[[Stage, str, int], Awaitable[Sample]]) -> Benchmark[int]:
+def _bulk(
+    name: str,
+    about: str,
+    measure: Callable[[Stage, str, int], Awaitable[Sample]],
+    pairings: tuple[str, ...] = ALIKE + MIXED,
+    amounts: tuple[int, int] = (256 * MIB, 48 * MIB),
+) -> Benchmark[int]:
     return Benchmark(
         name=name,
         about=about,
         lines=(Line(name, "MB/s"), Line(f"{name}-cpu", "MB/CPU-s")),
-        pairings=ALIKE + MIXED,
-        amounts=(256 * MIB, 48 * MIB),
+        pairings=pairings,
+        amounts=amounts,
         repeats=(7, 3),
         measure=measure,
         show=_mebibytes,
@@ -103,6 +112,18 @@ def _one_way(up: bool, streams: int) -> Benchmark[int]:
     return _bulk(name, about, partial(measures.bulk, line=name, up=up, streams=streams))
 
 
+def _over_quic(up: bool) -> Benchmark[int]:
+    name = "quic-up" if up else "quic-down"
+    way = "from dialler to listener" if up else "from listener to dialler"
+    return _bulk(
+        name,
+        f"bytes {way} over one stream of `/perf/1.0.0`, over QUIC",
+        partial(measures.bulk, line=name, up=up),
+        OVER_QUIC + STOCK_SENDS[up],
+        (64 * MIB, 16 * MIB),  # py-libp2p takes its time
+    )
+
+
 BENCHMARKS: tuple[Benchmark[Any], ...] = (
     Benchmark(
         name="dial",
@@ -119,6 +140,8 @@ BENCHMARKS: tuple[Benchmark[Any], ...] = (
     _one_way(up=False, streams=1),
     _one_way(up=True, streams=8),
     _one_way(up=False, streams=8),
+    _over_quic(up=True),
+    _over_quic(up=False),
     _bulk("bulk-both", "bytes up on one stream and as many down on another, at once", measures.bulk_both),
     Benchmark(
         name="ping",

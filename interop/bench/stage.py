@@ -33,6 +33,9 @@ from node.tasks import TaskStatus
 
 CONTENDERS = ("vouch", "vouch-stock", "stock", "go", "rust", "js", "tcp")
 OTHERS = ("go", "rust", "js")
+# those that have an end which listens and dials over QUIC alone, and admits everybody
+OVER_QUIC = ("vouch", "stock", "go")
+QUIC_LISTEN = "/ip4/127.0.0.1/udp/0/quic-v1"
 # seconds for one command, which a slow machine or a faulty end may exceed
 CALL_TIMEOUT = 120.0
 IDENTIFY_TIMEOUT = 10.0
@@ -40,7 +43,7 @@ EVENT_TIMEOUT = 15.0
 END_TIMEOUT = 10.0
 CROWD = "interop.bench.crowd"
 # ends that tell what they have moved as perf's server; the others are taken at their word
-TELLS_PERF = ("vouch", "vouch-open", "vouch-stock", "stock", "go")
+TELLS_PERF = ("vouch", "vouch-open", "vouch-stock", "stock", "go", *(f"{name}-quic" for name in OVER_QUIC))
 
 
 def _pairings() -> dict[str, tuple[str, str]]:
@@ -48,6 +51,11 @@ def _pairings() -> dict[str, tuple[str, str]]:
     for other in OTHERS:
         ours = "vouch" if other == "go" else "vouch-open"
         pairings |= {f"vouch-{other}": (ours, other), f"{other}-vouch": (other, ours)}
+    for ours in OVER_QUIC:
+        pairings[f"{ours}-quic"] = f"{ours}-quic", f"{ours}-quic"
+    for ours in ("vouch", "stock"):
+        pairings[f"{ours}-go-quic"] = f"{ours}-quic", "go-quic"
+        pairings[f"go-{ours}-quic"] = "go-quic", f"{ours}-quic"
     return pairings
 
 
@@ -57,6 +65,7 @@ PAIRINGS = _pairings()
 def pairings_of(contenders: Iterable[str]) -> list[str]:
     """The pairings between those contenders."""
     there = {*contenders, *(["vouch-open"] if "vouch" in contenders else [])}
+    there |= {f"{name}-quic" for name in OVER_QUIC if name in contenders}
     return [name for name, pair in PAIRINGS.items() if there.issuperset(pair)]
 
 
@@ -90,8 +99,10 @@ def make_peer(end: str, *flags: str) -> Peer:
     """An end, not started yet."""
     if end == "go":
         return Peer.go("--timeout", f"{CALL_TIMEOUT:g}s")
+    if end == "go-quic":
+        return Peer.go("--timeout", f"{CALL_TIMEOUT:g}s", "--listen", QUIC_LISTEN, "--handshake=false")
     if end in OTHERS:
-        peer: Peer = getattr(Peer, end)()
+        peer: Peer = getattr(Peer, end)("--handshake=false")
         return peer
     return Peer.program("interop.bench.ends", end, *flags)
 

@@ -28,21 +28,22 @@ var errNotConnected = errors.New("not connected")
 
 func (n *node) commands() map[string]command {
 	commands := map[string]command{
-		"connect":    {"MULTIADDR", 1, n.connect},
-		"disconnect": {"PEER", 1, withPeer(n.disconnect)},
-		"peers":      {"", 0, n.peers},
-		"identify":   {"PEER", 1, withPeer(n.identified)},
-		"ping":       {"PEER [N]", 1, withPeer(n.ping)},
-		"perf":       {"PEER UP DOWN [STREAMS]", 3, withPeer(n.perf)},
-		"both":       {"PEER BYTES", 2, withPeer(n.both)},
-		"streams":    {"PEER N WIDTH", 3, withPeer(n.streams)},
-		"requests":   {"PEER N STREAMS", 3, withPeer(n.requests)},
-		"echo":       {"PEER BYTES STREAMS", 3, withPeer(n.echoBytes)},
-		"reset":      {"PEER", 1, withPeer(n.reset)},
-		"was-reset":  {"PEER", 1, withPeer(n.wasReset)},
-		"stream":     {"PEER PROTOCOL [HEX]", 2, withPeer(n.stream)},
-		"raw-stream": {"PEER PROTOCOL", 2, withPeer(n.rawStream)},
-		"protocols":  {"PEER", 1, withPeer(n.protocols)},
+		"connect":       {"MULTIADDR", 1, n.connect},
+		"disconnect":    {"PEER", 1, withPeer(n.disconnect)},
+		"peers":         {"", 0, n.peers},
+		"identify":      {"PEER", 1, withPeer(n.identified)},
+		"push-identify": {"", 0, n.pushIdentify},
+		"ping":          {"PEER [N]", 1, withPeer(n.ping)},
+		"perf":          {"PEER UP DOWN [STREAMS]", 3, withPeer(n.perf)},
+		"both":          {"PEER BYTES", 2, withPeer(n.both)},
+		"streams":       {"PEER N WIDTH", 3, withPeer(n.streams)},
+		"requests":      {"PEER N STREAMS", 3, withPeer(n.requests)},
+		"echo":          {"PEER BYTES STREAMS", 3, withPeer(n.echoBytes)},
+		"reset":         {"PEER", 1, withPeer(n.reset)},
+		"was-reset":     {"PEER", 1, withPeer(n.wasReset)},
+		"stream":        {"PEER PROTOCOL [HEX]", 2, withPeer(n.stream)},
+		"raw-stream":    {"PEER PROTOCOL", 2, withPeer(n.rawStream)},
+		"protocols":     {"PEER", 1, withPeer(n.protocols)},
 
 		"resolve-dnsaddr": {"MULTIADDR", 1, n.resolveDNSAddr},
 	}
@@ -151,6 +152,12 @@ func (n *node) identified(ctx context.Context, p peer.ID, _ []string) (message, 
 		"addrs":            addrStrings(said.ListenAddrs),
 		"signed_record":    said.SignedPeerRecord != nil,
 	}, nil
+}
+
+// pushIdentify serves one more protocol, of which the library tells all peers.
+func (n *node) pushIdentify(context.Context, []string) (message, error) {
+	n.host.SetStreamHandler(pushedID, func(s network.Stream) { s.Reset() })
+	return message{"protocol": pushedID}, nil
 }
 
 func (n *node) ping(ctx context.Context, p peer.ID, args []string) (message, error) {

@@ -204,7 +204,7 @@ func (b *gossipBench) newHost(life context.Context, receiver int) (*benchHost, e
 	if err != nil {
 		return nil, err
 	}
-	plain, sw, err := newHost(key, defaultVersion)
+	plain, sw, err := newHost(key, defaultVersion, transportOptions{})
 	if err != nil {
 		return nil, err
 	}

@@ -10,21 +10,15 @@ import (
 	"github.com/libp2p/go-libp2p/core/crypto"
 	"github.com/libp2p/go-libp2p/core/network"
 	"github.com/libp2p/go-libp2p/core/peer"
-	"github.com/libp2p/go-libp2p/core/sec"
-	"github.com/libp2p/go-libp2p/core/transport"
 	basichost "github.com/libp2p/go-libp2p/p2p/host/basic"
 	"github.com/libp2p/go-libp2p/p2p/host/eventbus"
 	"github.com/libp2p/go-libp2p/p2p/host/peerstore/pstoremem"
-	"github.com/libp2p/go-libp2p/p2p/muxer/yamux"
 	"github.com/libp2p/go-libp2p/p2p/net/swarm"
-	"github.com/libp2p/go-libp2p/p2p/net/upgrader"
-	"github.com/libp2p/go-libp2p/p2p/security/noise"
-	"github.com/libp2p/go-libp2p/p2p/transport/tcp"
 )
 
 // newHost puts a host together from its parts. libp2p.New would do it in one
-// line, but links QUIC, WebTransport and WebRTC whether they are used or not.
-func newHost(key crypto.PrivKey, agent string, opts ...swarm.Option) (*basichost.BasicHost, *swarm.Swarm, error) {
+// line, but links WebTransport and WebRTC whether they are used or not.
+func newHost(key crypto.PrivKey, agent string, ways transportOptions, opts ...swarm.Option) (*basichost.BasicHost, *swarm.Swarm, error) {
 	id, err := peer.IDFromPrivateKey(key)
 	if err != nil {
 		return nil, nil, err
@@ -45,7 +39,7 @@ func newHost(key crypto.PrivKey, agent string, opts ...swarm.Option) (*basichost
 	if err != nil {
 		return nil, nil, err
 	}
-	transports, err := newTransports(key, resources)
+	transports, err := newTransports(key, ways, resources)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -56,24 +50,6 @@ func newHost(key crypto.PrivKey, agent string, opts ...swarm.Option) (*basichost
 	}
 	h, err := basichost.NewHost(sw, &basichost.HostOpts{EventBus: bus, EnablePing: true, UserAgent: agent})
 	return h, sw, err
-}
-
-// newTransports is where another transport, security or muxer goes in.
-func newTransports(key crypto.PrivKey, resources network.ResourceManager) ([]transport.Transport, error) {
-	muxers := []upgrader.StreamMuxer{{ID: yamux.ID, Muxer: yamux.DefaultTransport}}
-	secure, err := noise.New(noise.ID, key, muxers)
-	if err != nil {
-		return nil, err
-	}
-	upgrade, err := upgrader.New([]sec.SecureTransport{secure}, muxers, nil, resources, nil)
-	if err != nil {
-		return nil, err
-	}
-	overTCP, err := tcp.NewTCPTransport(upgrade, resources, nil)
-	if err != nil {
-		return nil, err
-	}
-	return []transport.Transport{overTCP}, nil
 }
 
 const rsaBits = 2048

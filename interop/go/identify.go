@@ -21,10 +21,14 @@ type identifications struct {
 	mu      sync.Mutex
 	changed chan struct{} // closed and replaced with each event
 	said    map[network.Conn]event.EvtPeerIdentificationCompleted
+	emit    func(message)
 	failed  map[peer.ID]error // the event doesn't name the connection
 }
 
-func watchIdentify(h *basichost.BasicHost) (*identifications, error) {
+// pushedID is what push-identify adds to the protocols that are served.
+const pushedID = "/vouch/pushed/1.0.0"
+
+func watchIdentify(h *basichost.BasicHost, emit func(message)) (*identifications, error) {
 	events, err := h.EventBus().Subscribe([]any{
 		new(event.EvtPeerIdentificationCompleted), new(event.EvtPeerIdentificationFailed),
 	})
@@ -33,6 +37,7 @@ func watchIdentify(h *basichost.BasicHost) (*identifications, error) {
 	}
 	ids := &identifications{
 		host:    h,
+		emit:    emit,
 		changed: make(chan struct{}),
 		said:    make(map[network.Conn]event.EvtPeerIdentificationCompleted),
 		failed:  make(map[peer.ID]error),
@@ -41,8 +46,11 @@ func watchIdentify(h *basichost.BasicHost) (*identifications, error) {
 		for e := range events.Out() {
 			ids.mu.Lock()
 			switch e := e.(type) {
-			case event.EvtPeerIdentificationCompleted:
+			case event.EvtPeerIdentificationCompleted: // asked for or pushed
 				ids.said[e.Conn] = e
+				ids.emit(message{
+					"event": "identified", "peer": e.Peer, "agent": e.AgentVersion, "protocols": sortedProtocols(e.Protocols),
+				})
 			case event.EvtPeerIdentificationFailed:
 				ids.failed[e.Peer] = e.Reason
 			}

@@ -4,7 +4,15 @@
 // It prints one JSON object a line: first {"event":"listening",…}, then one
 // {"reply":COMMAND,"ok":…} for each command, in order, and events (admitted,
 // refused, disconnected, perf, message, rejected) as they happen. Logs go to
-// standard error.
+// standard error. With --control HOST:PORT the same goes over TCP, with one client
+// after the other: nobody else than who drives it should be able to reach that.
+//
+// It listens on and dials TCP, WebSocket (/tcp/PORT/ws, with --wss-certificate
+// /tcp/PORT/tls/ws) and QUIC, as addresses say.
+//
+// push-identify serves one more protocol, which the library tells all peers; who
+// is told, then or when it asked, prints {"event":"identified","peer","agent",
+// "protocols"}.
 //
 // Commands for signed messages, all of the sub-protocol "interop"; a payload is
 // base64, or - for none:
@@ -117,6 +125,9 @@ func parseFlags() (options, error) {
 		opts.listen = append(opts.listen, addr)
 		return err
 	})
+	flag.Func("security", "`noise|tls`: what TCP and WebSocket are secured by (default noise)", opts.transports.setSecurity)
+	flag.Func("wss-certificate", "PEM `file` with a certificate and its key, to listen on .../tls/ws", opts.transports.setCertificate)
+	flag.Func("wss-roots", "PEM `file` with whom to trust at .../tls/ws (default the system's)", opts.transports.setRoots)
 	flag.Func("min-version", "lowest version of a client, `NAME=N.N.N`, repeatable", func(s string) error {
 		name, version, _ := strings.Cut(s, "=")
 		if !clientNamePattern.MatchString(name) || !versionPattern.MatchString(version) {
@@ -146,6 +157,7 @@ func parseFlags() (options, error) {
 		opts.keyType, err = parseKeyType(s)
 		return err
 	})
+	flag.StringVar(&opts.control, "control", "", "take commands from who connects with `HOST:PORT`, not from standard input")
 	flag.DurationVar(&opts.timeout, "timeout", 10*time.Second, "bound for each command")
 	flag.Parse()
 
@@ -172,5 +184,9 @@ func run(opts options, in io.Reader, out *output) error {
 			return fmt.Errorf("mdns: %w", err)
 		}
 	}
-	return control(in, out, n.commands(), opts.timeout)
+	if opts.control != "" {
+		return serveControl(opts.control, out, n.listening(), n.commands(), opts.timeout)
+	}
+	_, err = control(in, out, n.commands(), opts.timeout)
+	return err
 }

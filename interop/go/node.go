@@ -17,18 +17,20 @@ import (
 )
 
 type options struct {
-	listen    []ma.Multiaddr
-	policy    policy
-	handshake bool
-	unsigned  bool // messages: no signatures are made, none are asked for
-	agent     string
-	kad       string // protocol prefix; empty: no DHT
-	dns       string // a DNS server, HOST:PORT; empty: the system's
-	mdns      string // a service's name; empty: no mDNS
-	seed      string // empty: a random identity
-	keyType   int    // of a random identity
-	timeout   time.Duration
-	gossip    gossipOptions
+	listen     []ma.Multiaddr
+	policy     policy
+	handshake  bool
+	unsigned   bool // messages: no signatures are made, none are asked for
+	agent      string
+	kad        string // protocol prefix; empty: no DHT
+	dns        string // a DNS server, HOST:PORT; empty: the system's
+	mdns       string // a service's name; empty: no mDNS
+	seed       string // empty: a random identity
+	keyType    int    // of a random identity
+	control    string // HOST:PORT of the control; empty: standard input
+	timeout    time.Duration
+	gossip     gossipOptions
+	transports transportOptions
 }
 
 // node is the running peer: what the commands work on.
@@ -56,7 +58,7 @@ func newNode(opts options, out *output) (_ *node, err error) {
 	if n.resolver, err = newResolver(opts.dns); err != nil {
 		return nil, err
 	}
-	if n.host, n.swarm, err = newHost(key, opts.agent, swarm.WithMultiaddrResolver(n.resolver)); err != nil {
+	if n.host, n.swarm, err = newHost(key, opts.agent, opts.transports, swarm.WithMultiaddrResolver(n.resolver)); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -64,7 +66,7 @@ func newNode(opts options, out *output) (_ *node, err error) {
 			n.close()
 		}
 	}()
-	if n.identify, err = watchIdentify(n.host); err != nil {
+	if n.identify, err = watchIdentify(n.host, out.send); err != nil {
 		return nil, err
 	}
 	if opts.handshake {

@@ -5,6 +5,10 @@ import { peerIdFromString } from '@libp2p/peer-id'
 import { multiaddr } from '@multiformats/multiaddr'
 import { BYTES_ID, MAX_ECHO, RESET_ID, echoOnce, echoPattern, expectReset } from './bytes.js'
 import { parseCount } from './count.js'
+import { dhtCommands } from './dht.js'
+import { ECHO_ID, echoer } from './echo.js'
+import { gossipCommands } from './gossip_commands.js'
+import { messageCommands } from './message_commands.js'
 import { MAX_PERF, PERF_ID, measure } from './perf.js'
 import { Reader, using, write } from './streams.js'
 
@@ -12,6 +16,9 @@ const PING_ID = '/ipfs/ping/1.0.0'
 const PING_BYTES = 32
 const MAX_PINGS = 1_000_000
 const MAX_STREAMS = 4096
+const MAX_LOAD = 1 << 24 // streams or requests in one command
+const STREAM_PAYLOAD = 32 // bytes
+const REQUEST_PAYLOAD = 128
 const RESET_TRIAL = 1000 // bytes
 
 /** All commands, on that node. */
@@ -20,30 +27,73 @@ export function commands (node) {
   return {
     connect: { usage: 'MULTIADDR', args: 1, run: (words, signal) => connect(node, words, signal) },
     disconnect: { usage: 'PEER', args: 1, run: withPeer(disconnect) },
+    peers: { usage: '', args: 0, run: () => peers(node) },
     identify: { usage: 'PEER', args: 1, run: withPeer(identify) },
+    'push-identify': { usage: '', args: 0, run: async () => ({ protocol: await node.pushIdentify() }) },
+    protocols: { usage: 'PEER', args: 1, run: withPeer(protocols) },
     ping: { usage: 'PEER [N]', args: 1, run: withPeer(ping) },
     perf: { usage: 'PEER UP DOWN [STREAMS]', args: 3, run: withPeer(perf) },
     both: { usage: 'PEER BYTES', args: 2, run: withPeer(both) },
+    streams: { usage: 'PEER N WIDTH', args: 3, run: withPeer(manyStreams) },
+    requests: { usage: 'PEER N STREAMS', args: 3, run: withPeer(manyRequests) },
     echo: { usage: 'PEER BYTES STREAMS', args: 3, run: withPeer(echo) },
     reset: { usage: 'PEER', args: 1, run: withPeer(reset) },
-    'was-reset': { usage: 'PEER', args: 1, run: withPeer(wasReset) }
+    'was-reset': { usage: 'PEER', args: 1, run: withPeer(wasReset) },
+    ...messageCommands(node),
+    ...dhtCommands(node),
+    ...gossipCommands(node)
   }
 }
 
-/** Dials exactly the given address; it doesn't wait for identify. */
+/** Dials exactly the given address and waits until the connection is admitted; it doesn't wait for identify. */
 async function connect (node, [text], signal) {
   const addr = multiaddr(text)
   const peer = addr.getComponents().at(-1)
   if (peer?.name !== 'p2p' || addr.getComponents().length < 2) {
     throw new Error(`expected an address with /p2p/PEER at its end, got "${text}"`)
   }
-  if (node.connections(peerIdFromString(peer.value)).length > 0) {
+  const id = peerIdFromString(peer.value)
+  if (node.connections(id).length > 0) {
+    await node.admitted(node.connection(id), signal)
     return { peer: peer.value, already: true }
   }
+  const reached = { peer: peer.value, already: false }
   const started = performance.now()
-  const connection = await node.dial(addr, signal)
-  const total = performance.now() - started
-  return { peer: peer.value, already: false, addr: connection.remoteAddr.toString(), total_ms: total }
+  const connection = await atStage('dial', reached, () => node.dial(addr, signal))
+  reached.addr = connection.remoteAddr.toString()
+  reached.dial_ms = performance.now() - started
+  const admission = await atStage('admission', reached, () => node.admitted(connection, signal))
+  return {
+    ...reached,
+    total_ms: performance.now() - started,
+    ...(admission === undefined ? {} : { admission_ms: admission })
+  }
+}
+
+/** What `work` gives; if it fails the reply has these fields, and the stage. */
+async function atStage (stage, fields, work) {
+  try {
+    return await work()
+  } catch (error) {
+    throw Object.assign(error, { fields: { ...fields, stage } })
+  }
+}
+
+async function peers (node) {
+  const byPeer = Map.groupBy(node.connections(), ({ remotePeer }) => remotePeer.toString())
+  return {
+    peers: [...byPeer].map(([peer, connections]) => ({
+      peer,
+      direction: connections[0].direction,
+      admitted: connections.some(connection => node.isAdmitted(connection)),
+      streams: connections.reduce((sum, { streams }) => sum + streams.length, 0),
+      connections: connections.length
+    }))
+  }
+}
+
+async function protocols (node, peer) {
+  return { peer: peer.toString(), protocols: (await node.protocols(peer)).toSorted() }
 }
 
 async function disconnect (node, peer, _words, signal) {
@@ -121,6 +171,45 @@ async function echo (node, peer, [bytes, count], signal) {
     await Promise.all(streams.map((stream, k) => echoPattern(stream, each, k)))
     return { peer: peer.toString(), seconds: (performance.now() - started) / 1000 }
   })
+}
+
+/** Opens N echo streams, WIDTH at a time, and uses each for one frame. */
+async function manyStreams (node, peer, [count, width], signal) {
+  const payload = Buffer.alloc(STREAM_PAYLOAD)
+  return load(node, peer, count, width, signal, async next => {
+    while (next()) {
+      const [stream] = await node.open(peer, ECHO_ID, 1, signal)
+      await using([stream], signal, async () => {
+        await echoer(stream)(payload)
+        await stream.close()
+      })
+    }
+  })
+}
+
+/** Asks N times over that many echo streams, each of which asks its next when it has its answer. */
+async function manyRequests (node, peer, [count, width], signal) {
+  const payload = Buffer.alloc(REQUEST_PAYLOAD)
+  const streams = await node.open(peer, ECHO_ID, parseCount(width, 'streams', MAX_STREAMS, 1), signal)
+  const idle = [...streams]
+  return using(streams, signal, () => load(node, peer, count, width, signal, async next => {
+    const stream = idle.pop()
+    const ask = echoer(stream)
+    while (next()) {
+      await ask(payload)
+    }
+    await stream.close()
+  }))
+}
+
+/** Runs `work` as often at once as `width` says; its `next()` tells whether one more of the `count` is to be done. */
+async function load (node, peer, count, width, signal, work) {
+  let left = parseCount(count, 'streams or requests', MAX_LOAD, 1)
+  const workers = parseCount(width, 'streams at a time', MAX_STREAMS, 1)
+  await node.admitted(node.connection(peer), signal)
+  const started = performance.now()
+  await Promise.all(Array.from({ length: workers }, () => work(() => left-- > 0)))
+  return { peer: peer.toString(), seconds: (performance.now() - started) / 1000 }
 }
 
 async function reset (node, peer, _words, signal) {

@@ -2,30 +2,74 @@
  * The line language: commands come in one a line, messages go out one JSON object a line.
  *
  * A command is {usage, args, run}: `run(words, signal)` gives what goes into the reply; at least `args` words must
- * follow the name; the signal ends at the timeout. Commands run one by one, and one that fails ends nothing else.
+ * follow the name; the signal ends at the timeout. Commands run one by one, and one that fails ends nothing else. What an
+ * error has as `fields` goes into the reply too.
  */
 
-import { setMaxListeners } from 'node:events'
+import { on, once, setMaxListeners } from 'node:events'
+import { createServer } from 'node:net'
 
 /** The most bytes of a command. */
 const MAX_LINE = 4 << 20
+
+/** Milliseconds without reading after which a client of `serve` is taken for gone. */
+const CLIENT_TIMEOUT = 5000
 
 /** Gives a function that writes one message to that stream. */
 export function output (stream) {
   return message => { stream.write(`${JSON.stringify(message)}\n`) }
 }
 
-/** Runs commands until `quit` or the end of the input. `timeout`: milliseconds for each. */
+/** Runs commands until `quit`, giving true, or the end of the input. `timeout`: milliseconds for each. */
 export async function control (input, send, commands, timeout) {
   for await (const line of lines(input, MAX_LINE)) {
     const [name, ...words] = line.split(/\s+/).filter(Boolean)
     if (name === 'quit') {
       send({ reply: name, ok: true })
-      return
+      return true
     }
     if (name !== undefined) {
       send(await reply(name, words, commands, timeout))
     }
+  }
+}
+
+/**
+ * Runs the commands of whoever connects with `address` (HOST:PORT), one client after the other, until one says quit. Each
+ * is sent `hello` first, then its replies and the events: `attach` is told whose those are, undefined for nobody's.
+ */
+export async function serve (address, hello, attach, commands, timeout) {
+  const split = address.lastIndexOf(':')
+  const server = createServer({ pauseOnConnect: true })
+  server.listen(Number(address.slice(split + 1)), address.slice(0, split))
+  await once(server, 'listening')
+  try {
+    for await (const [client] of on(server, 'connection')) {
+      if (await serveClient(client, hello, attach, commands, timeout)) {
+        return
+      }
+    }
+  } finally {
+    server.close()
+  }
+}
+
+async function serveClient (client, hello, attach, commands, timeout) {
+  client.on('error', () => {}) // its end comes with it
+  client.setTimeout(CLIENT_TIMEOUT, () => { if (client.writableLength > 0) client.destroy() })
+  const send = output(client)
+  attach(send)
+  try {
+    send(hello)
+    const quit = await control(client, send, commands, timeout)
+    await new Promise(resolve => { client.end(resolve) })
+    return quit
+  } catch (error) {
+    console.error(`control: ${error.message}`)
+    return false
+  } finally {
+    attach(undefined)
+    client.destroy()
   }
 }
 
@@ -41,7 +85,7 @@ export async function reply (name, words, commands, timeout) {
     }
     return { ...await bounded(signal => command.run(words, signal), timeout), reply: name, ok: true }
   } catch (error) {
-    return { reply: name, ok: false, error: describe(error) }
+    return { ...error.fields, reply: name, ok: false, error: describe(error) }
   }
 }
 
@@ -67,7 +111,8 @@ async function bounded (work, timeout) {
 /** An error's text, with those that it gathers. */
 function describe (error) {
   const parts = (error.errors ?? []).map(describe)
-  return [`${error.name}: ${error.message}`, ...parts].join('; ')
+  const own = error.name === 'Error' ? error.message : `${error.name}: ${error.message}`
+  return [own, ...parts].join('; ')
 }
 
 /** The lines of a stream of bytes; what follows the last line end counts as one. Throws over `max` bytes. */

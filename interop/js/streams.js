@@ -14,6 +14,11 @@ const MAX_HELD = 256 << 10
  */
 const MAX_WINDOW = 16 << 20
 
+/** The peer's proper end came amid what was to be read. */
+export class EndError extends Error {
+  name = 'EndError'
+}
+
 /** Reads a stream, one caller at a time. From its creation on it alone reads the stream. */
 export class Reader {
   #stream
@@ -64,24 +69,38 @@ export class Reader {
     return data
   }
 
-  /** Exactly that many bytes. Throws if the end comes before. */
+  /** The next byte, undefined at the peer's end. */
+  async byte () {
+    const data = await this.read()
+    if (data === undefined) {
+      return undefined
+    }
+    this.#putBack(data.subarray(1))
+    return data[0]
+  }
+
+  /** Exactly that many bytes. Throws EndError if the end comes before. */
   async exactly (count) {
     const parts = []
     let missing = count
     while (missing > 0) {
       const data = await this.read()
       if (data === undefined) {
-        throw new Error(`expected ${count} bytes, got ${count - missing} and the end`)
+        throw new EndError(`expected ${count} bytes, got ${count - missing} and the end`)
       }
       const part = data.subarray(0, Math.min(missing, data.byteLength))
       parts.push(part)
       missing -= part.byteLength
-      if (part.byteLength < data.byteLength) {
-        this.#held.unshift(data.subarray(part.byteLength))
-        this.#length += data.byteLength - part.byteLength
-      }
+      this.#putBack(data.subarray(part.byteLength))
     }
     return Buffer.concat(parts)
+  }
+
+  #putBack (data) {
+    if (data.byteLength > 0) {
+      this.#held.unshift(data)
+      this.#length += data.byteLength
+    }
   }
 
   #take (data) {

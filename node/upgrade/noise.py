@@ -84,6 +84,7 @@ class Session:
     def __init__(self, sending: Cipher, receiving: Cipher, remote_key: PublicKey, muxers: Sequence[str]) -> None:
         self.remote_key = remote_key
         self.muxers = tuple(muxers)
+        self.ended = False  # Noise has no end of its own
         self._sending = sending
         self._receiving = receiving
 
@@ -109,6 +110,10 @@ class Session:
             messages.append(self._receiving.open(data[start:stop]))
             at = stop
         return messages, at
+
+    def end(self) -> bytes:
+        """Nothing: the connection's end is all there is."""
+        return b""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Noise on a connection: the shell around `noise`, in the shapes that py-libp2p gives a security transport.
+"""A secured connection: the shell around `noise` and `tls`, in the shapes that py-libp2p gives a security transport.
 
 A read takes what the socket has and opens every message in it; what is sent together is sealed together and goes to
 the socket in one call. The buffers for it are the transport's: an idle connection holds none, one whose socket is full
@@ -9,9 +9,9 @@ One reader and one writer at a time, which is what a muxer is.
 
 from __future__ import annotations
 
-import os
 import typing
 from collections.abc import Sequence
+from contextlib import suppress
 
 import trio
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -22,27 +22,40 @@ from libp2p.io.exceptions import ConnectionClosedError
 from libp2p.peer.id import ID
 from multiaddr import Multiaddr
 
-from node.transport import BufferedTcpStream
-from node.upgrade.noise import LENGTH, MAX_MESSAGE, MAX_PLAINTEXT, Handshake, Local, Session
+from node.upgrade import noise, tls
+from node.upgrade.noise import LENGTH, MAX_MESSAGE, MAX_PLAINTEXT
 from protocols import ProtocolError
 
 # messages that are sealed together and sent in one call: the calls cost more than the copies, docs/performance.md
 BATCH = 16
 SPARE_BUFFERS = 1
-_SEALED = BATCH * (LENGTH.size + MAX_MESSAGE)
+_SEALED = BATCH * (LENGTH.size + MAX_MESSAGE + tls.OVERHEAD) + tls.SPARE
 _READ = 256 * 1024
+_HANDSHAKE_READ = 16 * 1024
 
 
-class NoiseTransport(ISecureTransport):
-    """Secures connections as one identity. `muxers`, best first, are told in the handshake and spare a round trip."""
+class Session(typing.Protocol):
+    """What a handshake ends in: it seals what we send and opens what comes."""
 
-    def __init__(self, key_pair: KeyPair, muxers: Sequence[str] = (), prologue: bytes = b"") -> None:
+    remote_key: PublicKey
+    ended: bool  # whether the peer said that nothing more comes
+
+    def seal(self, messages: Sequence[bytes | memoryview], into: memoryview) -> int:
+        """Writes the messages, sealed, one behind the other; the bytes written."""
+
+    def open(self, data: memoryview) -> tuple[list[bytes], int]:
+        """The plaintexts of what `data` starts with, and how many of its bytes they were. Raises ProtocolError."""
+
+    def end(self) -> bytes:
+        """What tells the peer that nothing more comes, if there is such a thing."""
+
+
+class SecureTransport(ISecureTransport):
+    """Secures connections as one identity. What the handshake is, the subclasses say."""
+
+    def __init__(self, key_pair: KeyPair) -> None:
         self.peer_id = ID.from_pubkey(key_pair.public_key)
         self.private_key = key_pair.private_key
-        self.muxers = tuple(muxers)
-        self.prologue = prologue
-        # one static key for the transport's life: the signature that proves it is made once
-        self.local = Local.of(X25519PrivateKey.generate(), key_pair.private_key, muxers)
         self.received = _buffer(_READ + LENGTH.size + MAX_MESSAGE)
         self.reader: SecureConn | None = None  # whose bytes are in `received`
         self._sealed: list[memoryview] = []
@@ -62,7 +75,21 @@ class NoiseTransport(ISecureTransport):
         return await self._secure(conn, initiator=True, wanted=peer_id)
 
     async def _secure(self, conn: IRawConnection, *, initiator: bool, wanted: ID | None = None) -> SecureConn:
-        handshake = Handshake(initiator=initiator, local=self.local, prologue=self.prologue)
+        raise NotImplementedError
+
+
+class NoiseTransport(SecureTransport):
+    """Noise. `muxers`, best first, are told in the handshake and spare a round trip."""
+
+    def __init__(self, key_pair: KeyPair, muxers: Sequence[str] = (), prologue: bytes = b"") -> None:
+        super().__init__(key_pair)
+        self.muxers = tuple(muxers)
+        self.prologue = prologue
+        # one static key for the transport's life: the signature that proves it is made once
+        self.local = noise.Local.of(X25519PrivateKey.generate(), key_pair.private_key, muxers)
+
+    async def _secure(self, conn: IRawConnection, *, initiator: bool, wanted: ID | None = None) -> SecureConn:
+        handshake = noise.Handshake(initiator=initiator, local=self.local, prologue=self.prologue)
         ours = initiator
         for _ in range(3):
             if ours:
@@ -73,14 +100,55 @@ class NoiseTransport(ISecureTransport):
                 if wanted is not None and handshake.remote_key is not None:
                     _expect(handshake.remote_key, wanted)  # before our own identity goes out, in the third message
             ours = not ours
-        assert handshake.session is not None
-        return SecureConn(conn, handshake.session, self, initiator=initiator)
+        session = handshake.session
+        assert session is not None
+        # the initiator's order decides, as in the other implementations
+        first, second = (self.muxers, session.muxers) if initiator else (session.muxers, self.muxers)
+        muxer = next((name for name in first if name in second), None)
+        return SecureConn(conn, session, self, initiator=initiator, muxer=muxer)
+
+
+class TlsTransport(SecureTransport):
+    """TLS 1.3. `muxers`, best first, are told in the handshake and spare a round trip."""
+
+    def __init__(self, key_pair: KeyPair, muxers: Sequence[str] = ()) -> None:
+        super().__init__(key_pair)
+        self.local = tls.Local(key_pair, muxers)
+
+    async def _secure(self, conn: IRawConnection, *, initiator: bool, wanted: ID | None = None) -> SecureConn:
+        handshake = tls.Handshake(initiator=initiator, local=self.local, wanted=wanted)
+        while True:
+            ours = handshake.output()
+            if ours:
+                await conn.write(ours)
+            if handshake.session is not None:
+                secured = SecureConn(conn, handshake.session, self, initiator=initiator, muxer=handshake.session.muxer)
+                secured.open_rest()
+                return secured
+            theirs = await conn.read(_HANDSHAKE_READ)
+            if not theirs:
+                raise ConnectionClosedError("the peer ended the TLS handshake")
+            try:
+                handshake.receive(theirs)
+            except ProtocolError:
+                alert = handshake.output()
+                if alert:
+                    await conn.write(alert)
+                raise
 
 
 class SecureConn(ISecureConn):
     """A secured connection."""
 
-    def __init__(self, raw: IRawConnection, session: Session, transport: NoiseTransport, *, initiator: bool) -> None:
+    def __init__(
+        self,
+        raw: IRawConnection,
+        session: Session,
+        transport: SecureTransport,
+        *,
+        initiator: bool,
+        muxer: str | None = None,
+    ) -> None:
         self.is_initiator = initiator
         self.session = session
         self._raw = raw
@@ -92,16 +160,20 @@ class SecureConn(ISecureConn):
         self._buffer: memoryview | None = None  # kept while the socket is full, with what it didn't take
         self._unsent = memoryview(b"")
         self._unread = b""
-        # the initiator's order decides, as in the other implementations
-        first, second = (transport.muxers, session.muxers) if initiator else (session.muxers, transport.muxers)
-        self.early_muxer = next((name for name in first if name in second), None)
+        self._closed = False
+        self.early_muxer = muxer  # agreed on in the handshake
+
+    def open_rest(self) -> None:
+        """Takes what came behind the handshake, where the session has it already."""
+        messages, _ = self.session.open(memoryview(b""))
+        self._unread = b"".join(messages)
 
     async def receive(self) -> list[bytes]:
         """The messages that have come, at least one; [] at the end. Raises ProtocolError."""
         if self._unread:
             messages, self._unread = [self._unread], b""
             return messages
-        while True:
+        while not self.session.ended:
             await self._link.wait_readable()
             buffer = self._claim_buffer()
             at = self._end
@@ -114,6 +186,7 @@ class SecureConn(ISecureConn):
             self._start, self._end = used, at + count
             if messages:
                 return messages
+        return []
 
     def _claim_buffer(self) -> memoryview:
         """The transport's buffer, with the beginning of a message that we have in front, up to `_end`."""
@@ -182,7 +255,16 @@ class SecureConn(ISecureConn):
     async def close(self) -> None:
         if self._transport.reader is self:
             self._leave_buffer()
+        if not self._closed:
+            self._closed = True
+            with suppress(OSError, trio.ClosedResourceError, ProtocolError):
+                self._say_end()
         await self._raw.close()
+
+    def _say_end(self) -> None:
+        last = self.session.end() if not self._unsent else b""
+        if last:
+            self._link.send_nowait(memoryview(last))
 
     def get_local_peer(self) -> ID:
         return self._transport.peer_id
@@ -228,7 +310,7 @@ async def _exactly(conn: IRawConnection, count: int) -> bytes:
 
 
 class Link(typing.Protocol):
-    """What carries the messages: `node.transport.BufferedTcpStream`, or `_Plain` around whatever else there is."""
+    """What carries the messages: the `link` of a stream that has one, or `_Plain` around whatever else there is."""
 
     async def wait_readable(self) -> None: ...
 
@@ -238,13 +320,12 @@ class Link(typing.Protocol):
     async def wait_writable(self, data: memoryview) -> None: ...
 
     def send_nowait(self, data: memoryview) -> int:
-        """How many of the bytes were taken, perhaps none."""
+        """How many of the bytes were taken, perhaps none. Those that weren't are offered again, before any others."""
 
 
 def _link(raw: IRawConnection) -> Link:
-    stream = getattr(raw, "stream", None)
-    # Windows has no reads into buffers by file descriptor
-    return stream if isinstance(stream, BufferedTcpStream) and hasattr(os, "readv") else _Plain(raw)
+    link: Link | None = getattr(getattr(raw, "stream", None), "link", None)
+    return _Plain(raw) if link is None else link
 
 
 class _Plain:

@@ -137,14 +137,16 @@ async def test_the_deadline_of_a_dial_counts_its_wait_for_a_turn(autojump_clock)
         assert all(seconds == pytest.approx(1, abs=0.01) for seconds in took)
 
 
-@pytest.mark.parametrize("addr", ["/dns4/localhost/tcp/0", "/dns/example.com/tcp/0", "/ip4/127.0.0.1/udp/0/quic-v1"])
+@pytest.mark.parametrize(
+    "addr", ["/dns4/localhost/tcp/0", "/dns/example.com/tcp/0", "/ip4/127.0.0.1/udp/0/webrtc-direct"]
+)
 async def test_a_name_or_a_transport_that_is_not_there_is_no_address_to_listen_on(addr):
     with pytest.raises(UsageError, match="can't listen on"):
         async with running(listen=(addr,)):
             pass
 
 
-@pytest.mark.parametrize("middle", ["", "/ip4/127.0.0.1", "/ip4/127.0.0.1/udp/1/quic-v1"])
+@pytest.mark.parametrize("middle", ["", "/ip4/127.0.0.1", "/ip4/127.0.0.1/udp/1/webrtc-direct"])
 async def test_a_bootstrap_that_cannot_be_dialled_is_refused_at_the_start(middle):
     peer = "12D3KooWGRUaX4zv4AtF6nKcqhmWXQnHpHZu8s6eYAzDxZ3zYxyy"
     with pytest.raises(UsageError, match="bootstrap: expected an address like"):

@@ -1,5 +1,5 @@
-"""What the tests of signed messages with the Go peer share: the sub-protocol "interop" in Python, as
-`interop/go/messages_serve.go` has it in Go, and a forger of messages that a node wouldn't make.
+"""What the tests of signed messages with peers in other languages share: two that serve the sub-protocol "interop", and
+a forger of messages that a node wouldn't make.
 """
 
 from __future__ import annotations
@@ -11,84 +11,41 @@ from contextlib import asynccontextmanager
 import trio
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from interop.ends.messages import ECHO, NAME, interop
 from interop.peer import Peer
 from node.events import Admitted
 from protocols.framing import encode_uvarint
-from protocols.messages import AnswerError, Kind, Message, Reply, SubProtocol
+from protocols.messages import Kind, Message
 from protocols.messages.authors import peer_id_bytes
-from protocols.messages.declare import MAX_PAYLOAD
 from protocols.messages.messages_pb2 import Message as PbMessage
 from protocols.messages.messages_pb2 import SignedMessage
 
-NAME = "interop"
-ECHO, REVERSED, FAILS, PARTS, SILENCE = 1, 2, 3, 4, 5  # types of requests
-TIMEOUT = 15.0
+
+# a peer joins by a row here; it has the commands and events of interop/go/messages_commands.go
+START = {"go": Peer.go, "js": Peer.js}
 
 
 @asynccontextmanager
-async def connected(here, *flags, **settings):
-    """`async with connected(here, ...) as (local, go, got)`: both serve "interop"; `got` are one-way messages."""
+async def connected(start, here, *flags, **settings):
+    """`async with connected(Peer.go, here, ...) as (local, other, got)`: both serve "interop"; `got` are one-way messages."""
     into, got = trio.open_memory_channel[Message](16)
-    async with here(**settings) as local, Peer.go(*flags) as go:
-        await local.node.serve(interop(into))
-        await local.node.connect(go.addr)
-        await local.event(Admitted, peer=go.peer_id)
-        await go.event("admitted", peer=local.peer_id)
-        yield local, go, got
-
-
-def interop(into) -> SubProtocol:
-    """What the Go peer serves, in Python."""
-    sub = SubProtocol(NAME, max_payload=MAX_PAYLOAD, requests_in_flight=128, timeout=TIMEOUT)
-    held: list[trio.Event] = []
-
-    @sub.on_message
-    async def note(message):
-        into.send_nowait(message)
-
-    @sub.on_request(type=ECHO)
-    async def echo(request):
-        return Reply(request.payload, ECHO)
-
-    @sub.on_request(type=REVERSED)
-    async def last_first(request):
-        count, index = request.payload.split()
-        turn = trio.Event()
-        held.append(turn)
-        if len(held) == int(count):
-            turn.set()
-        await turn.wait()
-        assert held.pop() is turn
-        if held:
-            held[-1].set()
-        return Reply(index, REVERSED)
-
-    @sub.on_request(type=FAILS)
-    async def fails(request):
-        raise AnswerError(f"no such thing: {request.payload.decode()}")
-
-    @sub.on_parts(type=PARTS)
-    async def parts(request):
-        count, size = map(int, request.payload.split())
-        for i in range(count):
-            yield bytes((i & 0xFF,)) * size
-
-    @sub.on_request(type=SILENCE)
-    async def silence(request):
-        await trio.sleep_forever()
-
-    return sub
+    async with here(**settings) as local, start(*flags) as other:
+        await local.node.serve(interop(into.send_nowait))
+        await local.node.connect(other.addr)
+        await local.event(Admitted, peer=other.peer_id)
+        await other.event("admitted", peer=local.peer_id)
+        yield local, other, got
 
 
 def text(payload: bytes) -> str:
-    """As the Go peer's commands take it."""
+    """As the peers' commands take it."""
     return base64.b64encode(payload).decode() or "-"
 
 
 class Forger:
-    """Makes the bytes of messages from here to the Go peer, with one fault each."""
+    """Makes the bytes of messages from here to that peer, with one fault each."""
 
-    def __init__(self, local, go) -> None:
+    def __init__(self, local, other) -> None:
         self.key = local.node.identity.secret
         self.fields = {
             "author": author(local.node.identity),
@@ -100,7 +57,7 @@ class Forger:
             "request_id": 7,
             "timestamp_ms": int(time.time() * 1000),
             "payload": b"forged",
-            "recipient": peer_id_bytes(go.peer_id),
+            "recipient": peer_id_bytes(other.peer_id),
         }
 
     def signed(self, *, key=None, prefix=b"vouch-message:1:", **changed) -> SignedMessage:

@@ -26,7 +26,11 @@ QUIET = 5 * HEARTBEAT
 LARGE = 900 * 1024
 MESSAGES = 200
 NINE = ("go", "rust", "python") * 3
-START = {"go": (Peer.go, "--handshake=false"), "rust": (Peer.rust,)}
+START = {
+    "go": (Peer.go, "--handshake=false"),
+    "rust": (Peer.rust, "--handshake=false"),
+    "js": (Peer.js, "--handshake=false"),
+}
 # of the other peers' pubsub, and what ours calls the same
 MODES = {"signed": "strict", "unsigned": "own"}
 CONTROL = ("graft", "prune", "ihave", "iwant", "idontwant")
@@ -93,7 +97,7 @@ def mesh(built, here, monkeypatch):
 
     @asynccontextmanager
     async def start(kinds, mode, *params):
-        for name in {"go", "rust"} & set(kinds):
+        for name in set(START) & set(kinds):
             built(name)
         flags = ["--pubsub", mode]
         for param in (f"HeartbeatInterval={HEARTBEAT * 1000:.0f}", "HistoryLength=25", "PruneBackoff=1000", *params):

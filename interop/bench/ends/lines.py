@@ -13,6 +13,7 @@ import trio
 from interop.peer import Message
 
 LISTEN = "/ip4/127.0.0.1/tcp/0"
+LISTEN_QUIC = "/ip4/127.0.0.1/udp/0/quic-v1"
 UNTIL_TIMEOUT = 5.0
 UNTIL_POLL = 0.002
 
@@ -20,14 +21,22 @@ Command = Callable[..., Awaitable[Message]]
 End = AbstractAsyncContextManager[dict[str, Command]]
 
 
+class CommandError(Exception):
+    """A command that failed: its text is the reply's error as it is, and the fields go into the reply too."""
+
+    def __init__(self, text: str, **fields: object) -> None:
+        super().__init__(text)
+        self.fields = fields
+
+
 def say(**message: object) -> None:
     """One line out."""
     print(json.dumps(message), flush=True)
 
 
-def say_listening(peer: str, addrs: list[str]) -> None:
+def say_listening(peer: str, addrs: list[str], **more: object) -> None:
     """The first line: the end is ready."""
-    say(event="listening", peer=peer, addrs=addrs, pid=os.getpid())
+    say(event="listening", peer=peer, addrs=addrs, pid=os.getpid(), **more)
 
 
 async def serve(end: End) -> None:
@@ -40,6 +49,8 @@ async def serve(end: End) -> None:
                 name, *arguments = line.decode().split()
                 try:
                     say(reply=name, ok=True, **await commands[name](*arguments))
+                except CommandError as error:
+                    say(reply=name, ok=False, error=str(error), **error.fields)
                 except Exception as error:  # the harness decides what a failure means
                     say(reply=name, ok=False, error=repr(error))
 

@@ -25,7 +25,7 @@ from multiaddr import Multiaddr
 
 from interop.bench.ends.gossip import gossip_commands
 from interop.bench.ends.gossip_stock import stock_gossip
-from interop.bench.ends.lines import LISTEN, Command, say, say_listening, until
+from interop.bench.ends.lines import LISTEN, LISTEN_QUIC, Command, say, say_listening, until
 from interop.bench.ends.load import ECHO_ID, MAX_FRAME, STREAM_PAYLOAD, ask, check_echo, repeat, together
 from interop.bench.ends.stock_host import make_host
 from interop.peer import Message
@@ -38,15 +38,15 @@ READ_SIZE = 64 * 1024
 
 
 @asynccontextmanager
-async def stock(connections: int | None = None) -> AsyncIterator[dict[str, Command]]:
+async def stock(connections: int | None = None, *, over_quic: bool = False) -> AsyncIterator[dict[str, Command]]:
     """A host, and what it can be told to do."""
-    host = make_host(connections)
+    host = make_host(connections, LISTEN_QUIC if over_quic else None)
     network = host.get_network()
-    network.register_notifee(_TellDisconnected(host))
-    host.set_stream_handler(TProtocol(PERF.id), partial(_contained, _answer_perf))
-    host.set_stream_handler(TProtocol(ECHO_ID), partial(_contained, _answer_echo))
-    commands = _Commands(host)
-    async with host.run([Multiaddr(LISTEN)]), gossip_commands(stock_gossip) as gossip:
+    network.register_notifee(TellDisconnected(host))
+    host.set_stream_handler(TProtocol(PERF.id), partial(contained, answer_perf))
+    host.set_stream_handler(TProtocol(ECHO_ID), partial(contained, answer_echo))
+    commands = Commands(host)
+    async with host.run([Multiaddr(LISTEN_QUIC if over_quic else LISTEN)]), gossip_commands(stock_gossip) as gossip:
         peer_id = str(host.get_id())
         addrs = [str(addr).partition("/p2p/")[0] for addr in host.get_addrs()]
         say_listening(peer_id, [f"{addr}/p2p/{peer_id}" for addr in addrs])
@@ -54,7 +54,7 @@ async def stock(connections: int | None = None) -> AsyncIterator[dict[str, Comma
         yield {name: getattr(commands, name) for name in names} | gossip
 
 
-class _Commands:
+class Commands:
     """The commands of `interop.bench.ends`."""
 
     def __init__(self, host: IHost) -> None:
@@ -160,7 +160,7 @@ async def _transfer(stream: INetStream, upload: int, download: int) -> Result:
     return Result(upload, download, turned - started, trio.current_time() - turned)
 
 
-async def _answer_perf(stream: INetStream) -> None:
+async def answer_perf(stream: INetStream) -> None:
     asked = int.from_bytes(await read_exactly(stream, COUNT_BYTES), "big")
     received = 0
     while data := await _read(stream):
@@ -169,14 +169,14 @@ async def _answer_perf(stream: INetStream) -> None:
     say(event="perf", peer=str(stream.muxed_conn.peer_id), received=received, sent=asked)
 
 
-async def _answer_echo(stream: INetStream) -> None:
+async def answer_echo(stream: INetStream) -> None:
     decoder = FrameDecoder(MAX_FRAME)
     while data := await _read(stream):
         for frame in decoder.feed(data):
             await stream.write(encode_frame(frame, MAX_FRAME))
 
 
-async def _contained(handler: Callable[[INetStream], Awaitable[None]], stream: INetStream) -> None:
+async def contained(handler: Callable[[INetStream], Awaitable[None]], stream: INetStream) -> None:
     try:
         await handler(stream)
         await stream.close()
@@ -199,7 +199,7 @@ async def _write(stream: INetStream, count: int) -> None:
         await stream.write(BLOCK[:rest])
 
 
-class _TellDisconnected(INotifee):
+class TellDisconnected(INotifee):
     """Says when a connection has ended, and forgets that its peer was identified."""
 
     def __init__(self, host: IHost) -> None:

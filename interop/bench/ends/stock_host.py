@@ -13,13 +13,14 @@ from libp2p.rcmgr.connection_limits import new_connection_limits_with_defaults
 from libp2p.rcmgr.manager import ResourceLimits
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_ID
 from libp2p.security.noise.transport import Transport as Noise
+from multiaddr import Multiaddr
 
 # of its connections py-libp2p keeps so many for those that it dials
 FOR_DIALLING = 50
 
 
-def make_host(connections: int | None = None) -> IHost:
-    """A host that isn't running yet, which takes so many connections."""
+def make_host(connections: int | None = None, listen: str | None = None) -> IHost:
+    """A host that isn't running yet, which takes so many connections. Where it isn't TCP, `listen` says on what."""
     keys = create_new_key_pair()
     noise = Noise(keys, noise_privkey=create_new_x25519_key_pair().private_key)
     config = resources = peers = None
@@ -38,4 +39,5 @@ def make_host(connections: int | None = None) -> IHost:
         connection_config=config,
         resource_manager=resources,
         peerstore_opt=peers,
+        listen_addrs=None if listen is None else [Multiaddr(listen)],
     )

@@ -82,6 +82,7 @@ async def vouch(
     upgrade: Literal["fast", "stock"] = "fast",
     admission: Literal["required", "open"] = "required",
     connections: int | None = None,
+    listen: str = LISTEN,
 ) -> AsyncIterator[dict[str, Command]]:
     """A node, and what it can be told to do."""
     limits: dict[str, Any] = {}
@@ -89,7 +90,7 @@ async def vouch(
         limits = dict.fromkeys(("max_connections", "max_inbound", "max_connections_per_ip"), connections)
         limits |= {"max_half_open": HALF_OPEN, "max_half_open_per_ip": HALF_OPEN}
     config = Config(
-        listen=(LISTEN,),
+        listen=(listen,),
         dht="off",
         heartbeat="off",
         gossip="off",
@@ -102,7 +103,7 @@ async def vouch(
     # a node signs or it doesn't: what it costs is measured beside it
     unsigned = Messages(node, replace(node.messages.rules, signatures=False))
     node.registry.add(unsigned.serve(asked("unsigned")))
-    commands = _Commands(node, unsigned)
+    commands = Commands(node, unsigned)
     node.events.subscribe(commands.note)
     async with node, gossip_commands(vouch_gossip) as gossip, trio.open_nursery() as nursery:
         await nursery.start(unsigned.run)
@@ -112,10 +113,10 @@ async def vouch(
         nursery.cancel_scope.cancel()
 
 
-class _Commands:
-    """The commands of `interop.bench.ends`."""
+class Commands:
+    """The commands of `interop.bench.ends`; `messages` asks unsigned only with `unsigned`."""
 
-    def __init__(self, node: Node, unsigned: Messages) -> None:
+    def __init__(self, node: Node, unsigned: Messages | None = None) -> None:
         self._node = node
         self._unsigned = unsigned
         self._echo = echo_protocol()
@@ -180,7 +181,8 @@ class _Commands:
 
     async def messages(self, peer: str, kind: str, count: str, width: str) -> Message:
         """Requests that are "signed" or "unsigned", so many under way at once on one stream."""
-        request = self._node.request if kind == "signed" else self._unsigned.request
+        asker = self._node if kind == "signed" or self._unsigned is None else self._unsigned
+        request = asker.request
 
         async def one(payload: bytes) -> bytes:
             return (await request(peer, kind, payload)).payload

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { connect, createServer } from 'node:net'
 import { test } from 'node:test'
-import { control, lines, reply } from '../control.js'
+import { control, lines, reply, serve } from '../control.js'
 import { parseCount } from '../count.js'
 
 const COMMANDS = {
@@ -31,9 +33,9 @@ test('commands are answered one by one, whatever becomes of them', async () => {
   assert.deepEqual(sent, [
     { reply: 'say', ok: true, word: 'a' },
     { reply: 'fail', ok: false, error: 'TypeError: no' },
-    { reply: 'say', ok: false, error: 'Error: usage: say WORD' },
-    { reply: 'what', ok: false, error: 'Error: unknown command "what"' },
-    { reply: 'toString', ok: false, error: 'Error: unknown command "toString"' },
+    { reply: 'say', ok: false, error: 'usage: say WORD' },
+    { reply: 'what', ok: false, error: 'unknown command "what"' },
+    { reply: 'toString', ok: false, error: 'unknown command "toString"' },
     { reply: 'quit', ok: true }
   ])
 })
@@ -49,4 +51,24 @@ test('counts are whole, decimal and bounded', () => {
     assert.throws(() => parseCount(bad, 'bytes', 10), /expected a count of bytes from 0 to 10/)
   }
   assert.throws(() => parseCount('0', 'streams', 10, 1))
+})
+
+test('whoever connects is served, one after the other, until quit', async () => {
+  const probe = createServer().listen(0, '127.0.0.1')
+  await once(probe, 'listening')
+  const { port } = probe.address()
+  probe.close()
+  const attached = []
+  const served = serve(`127.0.0.1:${port}`, { event: 'listening' }, send => attached.push(send), COMMANDS, 1000)
+  const ask = async text => {
+    const client = connect(port, '127.0.0.1')
+    client.end(text)
+    return (await Array.fromAsync(lines(client, 1000))).filter(Boolean).map(line => JSON.parse(line))
+  }
+  const [first, second] = await Promise.all([ask('say a\n'), ask('say b\n')])
+  assert.deepEqual(first, [{ event: 'listening' }, { word: 'a', reply: 'say', ok: true }])
+  assert.deepEqual(second, [{ event: 'listening' }, { word: 'b', reply: 'say', ok: true }])
+  assert.deepEqual(await ask('quit\n'), [{ event: 'listening' }, { reply: 'quit', ok: true }])
+  await served
+  assert.deepEqual(attached.map(Boolean), [true, false, true, false, true, false])
 })

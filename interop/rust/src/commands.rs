@@ -1,28 +1,41 @@
 //! The commands: what they take, and what they do on the node.
 
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use futures::AsyncWriteExt;
+use futures::io::BufReader;
 use libp2p::multiaddr::Protocol;
 use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol};
 use serde_json::json;
 
-use crate::control::{Reply, fields};
-use crate::node::Node;
-use crate::{bytes, discovery_commands, gossip_commands, perf, ping};
+use crate::control::{Failure, Reply, fields};
+use crate::node::{Connected, Node, sorted_protocols};
+use crate::pattern::Pattern;
+use crate::{bytes, discovery_commands, echo, gossip_commands, messages_commands, perf, ping};
 
 /// The largest number of streams, or pings, in one command.
 const MAX_COUNT: u64 = 100_000;
 
+/// The largest number of requests.
+const MAX_REQUESTS: u64 = 10_000_000;
+
+/// What `streams` and `requests` send in each frame.
+const STREAM_PAYLOAD: usize = 32;
+const REQUEST_PAYLOAD: usize = 128;
+
 /// The commands on one node.
 pub struct Commands {
-    node: Node,
+    node: Arc<Node>,
     timeout: Duration,
 }
 
 impl Commands {
     /// `timeout` bounds each command.
     pub fn new(node: Node, timeout: Duration) -> Self {
+        let node = Arc::new(node);
         Self { node, timeout }
     }
 
@@ -30,7 +43,7 @@ impl Commands {
     pub async fn run(&self, name: &str, args: &[&str]) -> Reply {
         match tokio::time::timeout(self.timeout, self.run_untimed(name, args)).await {
             Ok(reply) => reply,
-            Err(_) => Err(format!("took longer than {:?}", self.timeout)),
+            Err(_) => Err(format!("took longer than {:?}", self.timeout).into()),
         }
     }
 
@@ -38,6 +51,16 @@ impl Commands {
         match (name, args) {
             ("connect", [addr]) => self.connect(addr).await,
             ("identify", [peer]) => self.identify(parse_peer(peer)?).await,
+            ("push-identify", []) => {
+                self.node.push_identify().await?;
+                done()
+            }
+            ("peers", []) => {
+                let mut peers: Vec<_> = self.node.peers().await?;
+                peers.sort();
+                let shown = peers.iter().map(|peer| json!({"peer": peer.to_string()}));
+                Ok(fields(json!({"peers": shown.collect::<Vec<_>>()})))
+            }
             ("disconnect", [peer]) => {
                 self.node.disconnect(parse_peer(peer)?).await?;
                 done()
@@ -54,6 +77,12 @@ impl Commands {
             ("both", [peer, count]) => {
                 self.both(parse_peer(peer)?, parse(count, 0, perf::MAX_BYTES)?)
                     .await
+            }
+            ("streams", [peer, count, width]) => {
+                self.streams(parse_peer(peer)?, count, width).await
+            }
+            ("requests", [peer, count, streams]) => {
+                self.requests(parse_peer(peer)?, count, streams).await
             }
             ("echo", [peer, length, streams]) => {
                 self.echo(
@@ -75,6 +104,9 @@ impl Commands {
                 self.echo(peer, 1000, "1").await?;
                 done()
             }
+            (name, args) if messages_commands::knows(name) => {
+                messages_commands::run(&self.node, name, args).await
+            }
             (name, args) if discovery_commands::knows(name) => {
                 discovery_commands::run(&self.node, name, args).await
             }
@@ -84,30 +116,51 @@ impl Commands {
             _ => Err(format!(
                 "unknown command, or wrong number of arguments: {name:?}, {}",
                 args.len()
-            )),
+            )
+            .into()),
         }
     }
 
     async fn connect(&self, addr: &str) -> Reply {
         let (peer, addr) = parse_addr(addr)?;
         let started = Instant::now();
-        let already = self.node.connect(peer, addr).await?;
+        let failed = |stage: &str, text: String| Failure {
+            text,
+            fields: fields(json!({"peer": peer.to_string(), "already": false, "stage": stage})),
+        };
+        let connected = self.node.connect(peer, addr).await;
         let total_ms = started.elapsed().as_secs_f64() * 1e3;
-        Ok(fields(
-            json!({"peer": peer.to_string(), "already": already, "total_ms": total_ms}),
-        ))
+        match connected.map_err(|error| failed("dial", error))? {
+            Connected::Already => Ok(fields(json!({
+                "peer": peer.to_string(), "already": true, "total_ms": total_ms,
+            }))),
+            Connected::Refused(reason) => Err(failed("admission", reason)),
+            Connected::Now(addr, took) => {
+                let took_ms = took.map(|took| took.as_secs_f64() * 1e3);
+                let mut reply = fields(json!({
+                    "peer": peer.to_string(),
+                    "already": false,
+                    "addr": addr.to_string(),
+                    "dial_ms": total_ms - took_ms.unwrap_or_default(),
+                    "total_ms": total_ms,
+                }));
+                if let Some(took_ms) = took_ms {
+                    reply.insert("admission_ms".into(), json!(took_ms));
+                }
+                Ok(reply)
+            }
+        }
     }
 
     async fn identify(&self, peer: PeerId) -> Reply {
         let info = self.node.identify(peer).await?;
-        let mut protocols: Vec<_> = info.protocols.iter().map(|id| id.to_string()).collect();
-        protocols.sort();
         Ok(fields(json!({
             "peer": peer.to_string(),
             "agent": info.agent_version,
             "protocol_version": info.protocol_version,
-            "protocols": protocols,
+            "protocols": sorted_protocols(&info),
             "addrs": info.listen_addrs.iter().map(|addr| addr.to_string()).collect::<Vec<_>>(),
+            "signed_record": info.signed_peer_record.is_some(),
         })))
     }
 
@@ -163,6 +216,50 @@ impl Commands {
         Ok(fields(json!({"seconds": started.elapsed().as_secs_f64()})))
     }
 
+    /// So many streams of one frame each, `width` of them at a time.
+    async fn streams(&self, peer: PeerId, count: &str, width: &str) -> Reply {
+        let count = parse(count, 1, MAX_COUNT)?;
+        let width = parse(width, 1, MAX_COUNT)?.min(count);
+        let left = Arc::new(AtomicU64::new(count));
+        let started = Instant::now();
+        at_once((0..width).map(|_| {
+            let (node, left) = (self.node.clone(), left.clone());
+            async move {
+                let pattern = Pattern::new(0, STREAM_PAYLOAD as u64);
+                while take_one(&left) {
+                    let mut streams = node.open(peer, echo::PROTOCOL, 1).await?;
+                    let mut stream = streams.pop().ok_or("no stream")?;
+                    echo::ask(&mut stream, pattern.at(0, STREAM_PAYLOAD)).await?;
+                    stream.close().await.map_err(|error| error.to_string())?;
+                }
+                Ok(())
+            }
+        }))
+        .await?;
+        Ok(fields(json!({"seconds": started.elapsed().as_secs_f64()})))
+    }
+
+    /// So many requests over streams that stay open, each asking its next when it has its answer.
+    async fn requests(&self, peer: PeerId, count: &str, streams: &str) -> Reply {
+        let left = Arc::new(AtomicU64::new(parse(count, 1, MAX_REQUESTS)?));
+        let width = parse(streams, 1, MAX_COUNT)? as usize;
+        let streams = self.node.open(peer, echo::PROTOCOL, width).await?;
+        let started = Instant::now();
+        at_once(streams.into_iter().map(|stream| {
+            let left = left.clone();
+            async move {
+                let pattern = Pattern::new(0, REQUEST_PAYLOAD as u64);
+                let mut stream = BufReader::new(stream);
+                while take_one(&left) {
+                    echo::ask(&mut stream, pattern.at(0, REQUEST_PAYLOAD)).await?;
+                }
+                stream.close().await.map_err(|error| error.to_string())
+            }
+        }))
+        .await?;
+        Ok(fields(json!({"seconds": started.elapsed().as_secs_f64()})))
+    }
+
     async fn open(&self, peer: PeerId, protocol: StreamProtocol) -> Result<Stream, String> {
         let mut streams = self.node.open(peer, protocol, 1).await?;
         streams.pop().ok_or_else(|| "no stream".into())
@@ -170,7 +267,7 @@ impl Commands {
 }
 
 /// Runs all, each in a task of its own; they end with the first error, or when nobody waits any more.
-async fn at_once<T: Send + 'static>(
+pub async fn at_once<T: Send + 'static>(
     work: impl Iterator<Item = impl Future<Output = Result<T, String>> + Send + 'static>,
 ) -> Result<Vec<T>, String> {
     let mut tasks = tokio::task::JoinSet::new();
@@ -182,6 +279,13 @@ async fn at_once<T: Send + 'static>(
         results.push(joined.map_err(|error| error.to_string())??);
     }
     Ok(results)
+}
+
+/// Takes one of what is left, if there is.
+fn take_one(left: &AtomicU64) -> bool {
+    let less = |left: u64| left.checked_sub(1);
+    left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less)
+        .is_ok()
 }
 
 pub fn done() -> Reply {

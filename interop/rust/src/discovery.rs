@@ -259,12 +259,7 @@ impl Discovery {
 }
 
 /// Tells a peer found by mDNS, once it is known whether it could be connected to.
-pub fn tell_found(
-    output: &Output,
-    peer: PeerId,
-    addrs: &[Multiaddr],
-    outcome: Result<bool, String>,
-) {
+pub fn tell_found(output: &Output, peer: PeerId, addrs: &[Multiaddr], outcome: Result<(), String>) {
     output.send(json!({
         "event": "mdns",
         "peer": peer.to_string(),

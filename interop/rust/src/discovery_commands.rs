@@ -96,7 +96,7 @@ pub async fn run(node: &Node, name: &str, args: &[&str]) -> Reply {
                 .map_err(|error| error.to_string())?;
             discover(node, point, namespace, Some(limit), Some(cookie)).await
         }
-        _ => Err(format!("{name}: wrong number of arguments, {}", args.len())),
+        _ => Err(format!("{name}: wrong number of arguments, {}", args.len()).into()),
     }
 }
 
@@ -135,7 +135,7 @@ async fn put(node: &Node, key: RecordKey, value: Vec<u8>) -> Reply {
         Some(QueryResult::PutRecord(Err(
             PutRecordError::QuorumFailed { success, .. } | PutRecordError::Timeout { success, .. },
         ))) => success.len(),
-        other => return Err(format!("expected the result of a put, got {other:?}")),
+        other => return Err(format!("expected the result of a put, got {other:?}").into()),
     };
     Ok(fields(
         json!({"stored": stored, "requests": outcome.requests}),
@@ -152,7 +152,9 @@ async fn get(node: &Node, key: RecordKey) -> Reply {
                 from.extend(found.peer.map(|peer| peer.to_string()));
                 value.get_or_insert(found.record.value);
             }
-            QueryResult::GetRecord(Err(error)) if value.is_none() => return Err(error.to_string()),
+            QueryResult::GetRecord(Err(error)) if value.is_none() => {
+                return Err(error.to_string().into());
+            }
             _ => {}
         }
     }
@@ -169,8 +171,8 @@ async fn provide(node: &Node, key: RecordKey) -> Reply {
     .await?;
     match outcome.results.into_iter().next_back() {
         Some(QueryResult::StartProviding(Ok(_))) => done(),
-        Some(QueryResult::StartProviding(Err(error))) => Err(error.to_string()),
-        other => Err(format!("expected the result of providing, got {other:?}")),
+        Some(QueryResult::StartProviding(Err(error))) => Err(error.to_string().into()),
+        other => Err(format!("expected the result of providing, got {other:?}").into()),
     }
 }
 
@@ -183,7 +185,7 @@ async fn find_providers(node: &Node, key: RecordKey, limit: usize) -> Reply {
             QueryResult::GetProviders(Ok(GetProvidersOk::FoundProviders { providers, .. })) => {
                 peers.extend(providers.iter().map(|peer| peer.to_string()));
             }
-            QueryResult::GetProviders(Err(error)) => return Err(error.to_string()),
+            QueryResult::GetProviders(Err(error)) => return Err(error.to_string().into()),
             _ => {}
         }
     }
@@ -217,7 +219,7 @@ async fn closest(node: &Node, key: Vec<u8>) -> Result<(Vec<kad::PeerInfo>, u32),
             Ok(kad::GetClosestPeersOk { peers, .. })
             | Err(GetClosestPeersError::Timeout { peers, .. }),
         )) => Ok((peers, outcome.requests)),
-        other => Err(format!("expected the closest peers, got {other:?}")),
+        other => Err(format!("expected the closest peers, got {other:?}").into()),
     }
 }
 

@@ -97,7 +97,7 @@ pub async fn run(node: &Node, name: &str, args: &[&str]) -> Reply {
                 json!({"in": received, "out": sent, "dropped": dropped}),
             ))
         }
-        _ => Err(format!("{name}: wrong number of arguments, {}", args.len())),
+        _ => Err(format!("{name}: wrong number of arguments, {}", args.len()).into()),
     }
 }
 

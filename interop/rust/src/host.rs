@@ -4,16 +4,18 @@ use std::error::Error;
 use std::time::Duration;
 
 use futures::StreamExt;
+use libp2p::identity::Keypair;
 use libp2p::swarm::behaviour::toggle::Toggle;
-use libp2p::swarm::{NetworkBehaviour, SwarmEvent};
-use libp2p::{Multiaddr, Swarm, SwarmBuilder};
-use libp2p::{gossipsub, identify, noise, tcp, yamux};
+use libp2p::swarm::{Config, NetworkBehaviour, SwarmEvent};
+use libp2p::{Multiaddr, Swarm, gossipsub, identify, yamux};
+use sha2::{Digest, Sha256};
 
-use crate::control::Output;
+use crate::admission::Admission;
 use crate::discovery;
 use crate::options::Options;
-use crate::streams;
-use crate::tap::{Tap, Upgrade};
+use crate::streams::{self, Services};
+use crate::tap::Tap;
+use crate::transports;
 
 /// rust-libp2p ends a connection without streams after 10 seconds by default; commands may be further apart.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
@@ -21,7 +23,7 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(3600);
 #[derive(NetworkBehaviour)]
 pub struct Behaviour {
     pub identify: identify::Behaviour,
-    serving: streams::Behaviour,
+    pub serving: streams::Behaviour,
     pub opening: libp2p_stream::Behaviour,
     pub gossip: Toggle<gossipsub::Behaviour>,
     pub discovery: discovery::Behaviour,
@@ -29,36 +31,29 @@ pub struct Behaviour {
 
 /// Builds a host that listens, and where it does.
 pub async fn build(
+    key: &Keypair,
     options: &Options,
-    output: &Output,
+    services: Services,
+    admission: Option<Admission>,
     tap: Option<Tap>,
 ) -> Result<(Swarm<Behaviour>, Vec<Multiaddr>), Box<dyn Error>> {
-    let max_streams = options.max_streams;
-    let agent = options.agent.clone();
-    let serve = streams::Behaviour::new(output.clone());
-    let pubsub = options.gossip.clone();
-    let finding = options.discovery.clone();
-    let upgrade = Upgrade {
-        muxer: muxer(max_streams),
-        tap,
+    let identify = identify::Config::new_with_signed_peer_record("ipfs/0.1.0".into(), key)
+        .with_agent_version(options.agent.clone());
+    let behaviour = Behaviour {
+        identify: identify::Behaviour::new(identify),
+        serving: streams::Behaviour::new(services, options.handshake),
+        opening: libp2p_stream::Behaviour::new(),
+        gossip: options.gossip.router(key)?.into(),
+        discovery: options
+            .discovery
+            .behaviour(key)
+            .map_err(|error| error as Box<dyn Error>)?,
     };
-    let mut swarm = SwarmBuilder::with_new_identity()
-        .with_tokio()
-        .with_tcp(tcp::Config::default(), noise::Config::new, move || upgrade)?
-        .with_behaviour(move |key| {
-            Ok(Behaviour {
-                identify: identify::Behaviour::new(
-                    identify::Config::new("ipfs/0.1.0".into(), key.public())
-                        .with_agent_version(agent),
-                ),
-                serving: serve,
-                opening: libp2p_stream::Behaviour::new(),
-                gossip: pubsub.router(key)?.into(),
-                discovery: finding.behaviour(key)?,
-            })
-        })?
-        .with_swarm_config(|config| config.with_idle_connection_timeout(IDLE_TIMEOUT))
-        .build();
+    let muxer = muxer(options.max_streams);
+    let connections = transports::build(key, options.security, muxer, admission, tap)?;
+    let config = Config::with_tokio_executor().with_idle_connection_timeout(IDLE_TIMEOUT);
+    let peer = key.public().to_peer_id();
+    let mut swarm = Swarm::new(connections, behaviour, peer, config);
     let addrs = listen(&mut swarm, &options.listen).await?;
     if options.discovery.announces() {
         // without one a provider or a registration says nothing of where it is
@@ -67,6 +62,17 @@ pub async fn build(
             .for_each(|addr| swarm.add_external_address(addr.clone()));
     }
     Ok((swarm, addrs))
+}
+
+/// The Ed25519 key that belongs to the seed, or a random one.
+pub fn identity(seed: Option<&str>) -> Keypair {
+    match seed {
+        Some(seed) => {
+            let secret = Sha256::digest(format!("vouch-interop-rust/{seed}"));
+            Keypair::ed25519_from_bytes(secret).expect("32 bytes are a secret key")
+        }
+        None => Keypair::generate_ed25519(),
+    }
 }
 
 #[allow(deprecated)] // set_max_num_streams, for which there is nothing else yet
@@ -97,4 +103,17 @@ async fn listen(
         }
     }
     Ok(addrs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_identity_belongs_to_its_seed() {
+        let peer = |seed| identity(seed).public().to_peer_id();
+        assert_eq!(peer(Some("a")), peer(Some("a")));
+        assert_ne!(peer(Some("a")), peer(Some("b")));
+        assert_ne!(peer(None), peer(None));
+    }
 }

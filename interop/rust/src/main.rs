@@ -3,7 +3,7 @@
 //!
 //! It prints one JSON object a line: first {"event":"listening",…}, then one {"reply":COMMAND,"ok":…} for each
 //! command, in order, and events (disconnected, perf) as they happen. Errors before that go to standard error. It ends
-//! with its input. Muxer, security and TCP are as rust-libp2p sets them up by default, unless --max-streams is given.
+//! with its input. With --control HOST:PORT the same goes over TCP, with one client after the other. Muxer, security and TCP are as rust-libp2p sets them up by default, unless --max-streams is given.
 //!
 //! With --pubsub signed or unsigned it speaks gossipsub and takes the commands of the Go peer's pubsub, which
 //! interop/go/main.go lists: subscribe, validate, publish, publish-bytes, flood, received, mesh, score, rpcs. So does
@@ -35,24 +35,37 @@
 //! {"event":"mdns","peer","addrs","connected","error"} once it is known whether that worked. go-libp2p doesn't
 //! find it by itself: it overlooks answers without A or AAAA, which rust-libp2p doesn't send.
 
+mod admission;
 mod bytes;
 mod commands;
 mod control;
+mod conversation;
 mod discovery;
 mod discovery_commands;
+mod echo;
+mod envelope;
+mod frames;
 mod gossip;
 mod gossip_commands;
+mod held;
+mod hello;
 mod host;
+mod messages;
+mod messages_commands;
 mod node;
 mod options;
 mod pattern;
 mod perf;
 mod ping;
+mod protobuf;
 mod random;
 mod router;
 mod rpcs;
+mod rules;
+mod serving;
 mod streams;
 mod tap;
+mod transports;
 mod version;
 
 use std::error::Error;
@@ -71,8 +84,11 @@ async fn main() -> Result<(), Box<dyn Error>> {
         }
     };
     let output = Output::default();
-    let node = node::start(&options, &output).await?;
+    let (node, listening) = node::start(&options, &output).await?;
     let commands = Commands::new(node, options.timeout);
-    control::run(&commands, &output).await;
+    match &options.control {
+        Some(addr) => control::serve(addr, &listening, &commands, &output).await?,
+        None => control::run(&commands, &output).await,
+    }
     Ok(())
 }

@@ -2,26 +2,42 @@
 
 use std::collections::HashMap;
 use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures::StreamExt;
 use libp2p::core::ConnectedPoint;
+use libp2p::core::transport::TransportError;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
-use libp2p::swarm::{ConnectionId, SwarmEvent};
+use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol, Swarm, gossipsub, identify};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::admission::{Admission, Refusal, direction};
 use crate::control::Output;
+use crate::conversation::Conversation;
 use crate::discovery::{self, Discovery};
 use crate::gossip::Gossip;
 use crate::host::{self, Behaviour, BehaviourEvent};
+use crate::messages::{self, Messages};
 use crate::options::Options;
+use crate::streams::{PUSHED, Services};
 use crate::tap::Tap;
 use crate::version::libp2p_version;
 
 const QUEUE: usize = 16;
 
 pub type Answer<T> = oneshot::Sender<Result<T, String>>;
+
+/// What came of a wish to be connected; an error beside it says why there is no connection.
+pub enum Connected {
+    Already,
+    /// By that address, and how long admission took, where it is asked for.
+    Now(Multiaddr, Option<Duration>),
+    /// There was a connection, but by neither side's will: why.
+    Refused(String),
+}
 
 /// What is done with pubsub, which may not be there.
 type GossipWork = Box<dyn FnOnce(&mut Gossip, Option<&mut gossipsub::Behaviour>) + Send>;
@@ -30,9 +46,11 @@ type GossipWork = Box<dyn FnOnce(&mut Gossip, Option<&mut gossipsub::Behaviour>)
 type DiscoveryWork = Box<dyn FnOnce(&mut Discovery, &mut discovery::Behaviour) + Send>;
 
 enum Request {
-    Connect(PeerId, Vec<Multiaddr>, Answer<bool>),
+    Connect(PeerId, Vec<Multiaddr>, Answer<Connected>),
     NeedConnected(PeerId, Answer<()>),
     Identify(PeerId, Answer<identify::Info>),
+    PushIdentify(Answer<()>),
+    Peers(Answer<Vec<PeerId>>),
     Disconnect(PeerId, Answer<()>),
     Gossip(GossipWork),
     Discovery(DiscoveryWork),
@@ -42,13 +60,15 @@ enum Request {
 pub struct Node {
     requests: mpsc::Sender<Request>,
     opening: libp2p_stream::Control,
+    messages: Arc<Messages>,
+    conversations: tokio::sync::Mutex<HashMap<PeerId, Arc<Conversation>>>,
     /// Counts what pubsub says; it is there when pubsub is.
     pub tap: Option<Tap>,
 }
 
 impl Node {
-    /// Connects, if it isn't; whether it was already.
-    pub async fn connect(&self, peer: PeerId, addr: Multiaddr) -> Result<bool, String> {
+    /// Connects, if it isn't.
+    pub async fn connect(&self, peer: PeerId, addr: Multiaddr) -> Result<Connected, String> {
         self.ask(|answer| Request::Connect(peer, vec![addr], answer))
             .await
     }
@@ -56,6 +76,37 @@ impl Node {
     /// What the peer has said in identify, once it has.
     pub async fn identify(&self, peer: PeerId) -> Result<identify::Info, String> {
         self.ask(|answer| Request::Identify(peer, answer)).await
+    }
+
+    /// Serves one more protocol, of which the peers are told.
+    pub async fn push_identify(&self) -> Result<(), String> {
+        self.ask(Request::PushIdentify).await
+    }
+
+    /// Who is connected.
+    pub async fn peers(&self) -> Result<Vec<PeerId>, String> {
+        self.ask(Request::Peers).await
+    }
+
+    /// This peer as the author of messages.
+    pub fn messages(&self) -> &Messages {
+        &self.messages
+    }
+
+    /// The stream of signed messages to a peer, which is opened at first use and when the last one has ended.
+    pub async fn conversation(&self, peer: PeerId) -> Result<Arc<Conversation>, String> {
+        let mut conversations = self.conversations.lock().await;
+        if let Some(conversation) = conversations.get(&peer)
+            && conversation.is_alive()
+        {
+            return Ok(conversation.clone());
+        }
+        let mut streams = self.open(peer, messages::INTEROP, 1).await?;
+        let stream = streams.pop().ok_or("no stream")?;
+        let name = messages::SUB_PROTOCOLS[0];
+        let conversation = Conversation::start(self.messages.clone(), stream, peer, name);
+        conversations.insert(peer, conversation.clone());
+        Ok(conversation)
     }
 
     /// Closes the connections with a peer; returns when the last is.
@@ -128,22 +179,36 @@ impl Node {
     }
 }
 
-/// Starts a host, and says that it listens.
-pub async fn start(options: &Options, output: &Output) -> Result<Node, Box<dyn Error>> {
+/// Starts a host, and says that it listens; the host, and what it said.
+pub async fn start(options: &Options, output: &Output) -> Result<(Node, Value), Box<dyn Error>> {
     let tap = options.gossip.mode.map(|_| Tap::default());
-    let (swarm, addrs) = host::build(options, output, tap.clone()).await?;
+    let key = host::identity(options.seed.as_deref());
+    let admission = options
+        .handshake
+        .then(|| Admission::new(options.policy.clone(), output.clone()));
+    let own = options.policy.own.clone();
+    let messages = Messages::new(key.clone(), own, !options.unsigned, output.clone());
+    let messages = Arc::new(messages);
+    let services = Services {
+        output: output.clone(),
+        messages: messages.clone(),
+    };
+    let (swarm, addrs) =
+        host::build(&key, options, services, admission.clone(), tap.clone()).await?;
     let peer = *swarm.local_peer_id();
-    output.send(json!({
+    let listening = json!({
         "event": "listening",
         "peer": peer.to_string(),
         "addrs": addrs.iter().map(|addr| format!("{addr}/p2p/{peer}")).collect::<Vec<_>>(),
         "pid": std::process::id(),
         "versions": {"rust-libp2p": libp2p_version()},
-    }));
+    });
+    output.send(listening.clone());
     let opening = swarm.behaviour().opening.new_control();
     let (requests, incoming) = mpsc::channel(QUEUE);
     let driver = Driver {
         swarm,
+        admission,
         output: output.clone(),
         gossip: Gossip::new(output.clone()),
         discovery: Discovery::new(output.clone()),
@@ -153,20 +218,25 @@ pub async fn start(options: &Options, output: &Output) -> Result<Node, Box<dyn E
         closing: Vec::new(),
     };
     tokio::spawn(driver.run(incoming));
-    Ok(Node {
+    let node = Node {
         requests,
         opening,
+        messages,
+        conversations: Default::default(),
         tap,
-    })
+    };
+    Ok((node, listening))
 }
 
 /// What drives the swarm, and keeps who waits for what.
 struct Driver {
     swarm: Swarm<Behaviour>,
+    /// None: the handshake isn't spoken.
+    admission: Option<Admission>,
     output: Output,
     gossip: Gossip,
     discovery: Discovery,
-    dials: HashMap<ConnectionId, Answer<bool>>,
+    dials: HashMap<ConnectionId, Answer<Connected>>,
     identified: HashMap<PeerId, identify::Info>,
     identifying: Vec<(PeerId, Answer<identify::Info>)>,
     closing: Vec<(PeerId, Answer<()>)>,
@@ -193,7 +263,7 @@ impl Driver {
     fn asked(&mut self, request: Request) {
         match request {
             Request::Connect(peer, _, answer) if self.swarm.is_connected(&peer) => {
-                let _ = answer.send(Ok(true));
+                let _ = answer.send(Ok(Connected::Already));
             }
             Request::Connect(peer, addrs, answer) => {
                 let dial = DialOpts::peer_id(peer)
@@ -221,6 +291,13 @@ impl Driver {
                 } else {
                     self.identifying.push((peer, answer));
                 }
+            }
+            Request::PushIdentify(answer) => {
+                self.swarm.behaviour_mut().serving.add(PUSHED);
+                let _ = answer.send(Ok(()));
+            }
+            Request::Peers(answer) => {
+                let _ = answer.send(Ok(self.swarm.connected_peers().copied().collect()));
             }
             Request::Gossip(work) => {
                 work(&mut self.gossip, self.swarm.behaviour_mut().gossip.as_mut());
@@ -250,18 +327,22 @@ impl Driver {
 
     fn happened(&mut self, event: SwarmEvent<BehaviourEvent>) {
         match event {
-            SwarmEvent::ConnectionEstablished { connection_id, .. } => {
-                if let Some(answer) = self.dials.remove(&connection_id) {
-                    let _ = answer.send(Ok(false));
-                }
-            }
+            SwarmEvent::ConnectionEstablished {
+                connection_id,
+                peer_id,
+                endpoint,
+                ..
+            } => self.established(connection_id, peer_id, &endpoint),
             SwarmEvent::OutgoingConnectionError {
                 connection_id,
                 error,
                 ..
             } => {
                 if let Some(answer) = self.dials.remove(&connection_id) {
-                    let _ = answer.send(Err(error.to_string()));
+                    let _ = answer.send(match refusal(&error) {
+                        Some(reason) => Ok(Connected::Refused(reason)),
+                        None => Err(error.to_string()),
+                    });
                 }
             }
             SwarmEvent::ConnectionClosed {
@@ -295,7 +376,15 @@ impl Driver {
                     }
                     let behaviour = &mut self.swarm.behaviour_mut().discovery;
                     self.discovery.identified(behaviour, peer_id, &info);
-                    self.identified.insert(peer_id, info);
+                    let protocols = sorted_protocols(&info);
+                    if self.identified.insert(peer_id, info).is_some() {
+                        // by itself: pushed, or asked for again by the library
+                        self.output.send(json!({
+                            "event": "identified",
+                            "peer": peer_id.to_string(),
+                            "protocols": protocols,
+                        }));
+                    }
                 }
                 identify::Event::Error { peer_id, error, .. } => {
                     for answer in take(&mut self.identifying, peer_id) {
@@ -315,9 +404,26 @@ impl Driver {
         let output = self.output.clone();
         tokio::spawn(async move {
             if let Ok(outcome) = answered.await {
+                let outcome = outcome.and_then(|connected| match connected {
+                    Connected::Refused(reason) => Err(reason),
+                    _ => Ok(()),
+                });
                 discovery::tell_found(&output, peer, &addrs, outcome);
             }
         });
+    }
+
+    fn established(&mut self, id: ConnectionId, peer: PeerId, endpoint: &ConnectedPoint) {
+        let took = self.admission.as_ref().and_then(|admission| {
+            self.output.send(json!({
+                "event": "admitted", "peer": peer.to_string(), "direction": direction(endpoint),
+            }));
+            admission.took(peer)
+        });
+        if let Some(answer) = self.dials.remove(&id) {
+            let addr = endpoint.get_remote_address().clone();
+            let _ = answer.send(Ok(Connected::Now(addr, took)));
+        }
     }
 
     fn closed(
@@ -330,7 +436,7 @@ impl Driver {
         self.output.send(json!({
             "event": "disconnected",
             "peer": peer.to_string(),
-            "direction": if endpoint.is_dialer() { "outbound" } else { "inbound" },
+            "direction": direction(endpoint),
             "cause": cause,
         }));
         if left > 0 {
@@ -344,6 +450,24 @@ impl Driver {
             let _ = answer.send(Ok(()));
         }
     }
+}
+
+/// Why admission failed, if that is what ended a dial.
+fn refusal(error: &DialError) -> Option<String> {
+    let DialError::Transport(errors) = error else {
+        return None;
+    };
+    errors.iter().find_map(|(_, error)| match error {
+        TransportError::Other(error) if Refusal::is_in(error) => Some(error.to_string()),
+        _ => None,
+    })
+}
+
+/// What a peer has said that it speaks.
+pub fn sorted_protocols(info: &identify::Info) -> Vec<String> {
+    let mut protocols: Vec<_> = info.protocols.iter().map(|id| id.to_string()).collect();
+    protocols.sort();
+    protocols
 }
 
 /// Removes and returns who waits for that peer.

@@ -1,15 +1,25 @@
-//! The flags: `--name VALUE` or `--name=VALUE`, and `--mdns`.
+//! The flags: `--name VALUE` or `--name=VALUE`, and those without a value.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use libp2p::Multiaddr;
 
 use crate::discovery::{self, Role};
+use crate::hello::{Hello, Policy, is_name, is_version};
 use crate::router::{Mode, Settings};
+use crate::transports::Security;
 
-const NAMES: [&str; 10] = [
+const NAMES: [&str; 17] = [
+    "--security",
+    "--handshake",
+    "--network-id",
+    "--client-version",
+    "--min-version",
     "--listen",
     "--agent",
+    "--seed",
+    "--control",
     "--timeout",
     "--max-streams",
     "--pubsub",
@@ -19,16 +29,32 @@ const NAMES: [&str; 10] = [
     "--rendezvous",
     "--rendezvous-min-ttl",
 ];
-/// The one that takes no value.
+/// Those that take no value.
 const MDNS: &str = "--mdns";
+const UNSIGNED: &str = "--unsigned";
+
+const DEFAULT_NETWORK: &str = "vouch-local";
+const DEFAULT_VERSION: &str = "rust-interop/1.0.0";
 
 /// What can be set on this peer.
 #[derive(Debug, PartialEq)]
 pub struct Options {
-    /// `--listen MULTIADDR`, repeatable.
+    /// `--listen MULTIADDR`, repeatable: TCP, WebSocket or QUIC.
     pub listen: Vec<Multiaddr>,
+    /// `--security noise|tls` over TCP and WebSocket.
+    pub security: Security,
+    /// `--network-id TEXT`, `--client-version NAME/N.N.N`, `--min-version NAME=N.N.N` (repeatable).
+    pub policy: Policy,
+    /// `--handshake=false`: a plain libp2p host that doesn't know the handshake.
+    pub handshake: bool,
+    /// `--unsigned`: messages have no signatures, and none are asked for.
+    pub unsigned: bool,
     /// `--agent TEXT`, sent in identify.
     pub agent: String,
+    /// `--seed TEXT`: derive the identity from this instead of a random one.
+    pub seed: Option<String>,
+    /// `--control HOST:PORT`: take commands from who connects there, not from standard input.
+    pub control: Option<String>,
     /// `--timeout SECONDS`: the bound of each command; `10` and `10s` are the same.
     pub timeout: Duration,
     /// `--max-streams N` on one connection. There is no way to set it and keep rust-libp2p's default muxer: with it,
@@ -44,7 +70,16 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             listen: Vec::new(),
-            agent: "rust-interop/1.0.0".into(),
+            security: Security::default(),
+            policy: Policy {
+                own: Hello::new(DEFAULT_VERSION, DEFAULT_NETWORK.as_bytes()).expect("a Hello"),
+                min_versions: HashMap::new(),
+            },
+            handshake: true,
+            unsigned: false,
+            agent: DEFAULT_VERSION.into(),
+            seed: None,
+            control: None,
             timeout: Duration::from_secs(10),
             max_streams: None,
             gossip: Settings::default(),
@@ -57,10 +92,15 @@ impl Options {
     /// The options of a command line without its first word; the error says what was expected.
     pub fn parse(args: impl IntoIterator<Item = String>) -> Result<Self, String> {
         let mut options = Self::default();
+        let (mut network, mut version) = (DEFAULT_NETWORK.to_string(), DEFAULT_VERSION.to_string());
         let mut args = args.into_iter();
         while let Some(arg) = args.next() {
             if arg == MDNS {
                 options.discovery.mdns = true;
+                continue;
+            }
+            if arg == UNSIGNED {
+                options.unsigned = true;
                 continue;
             }
             let (name, value) = match arg.split_once('=') {
@@ -79,6 +119,28 @@ impl Options {
                     .listen
                     .push(value.parse().map_err(|_| wrong("a multiaddr"))?),
                 "--agent" => options.agent = value,
+                "--security" => {
+                    options.security = match value.as_str() {
+                        "noise" => Security::Noise,
+                        "tls" => Security::Tls,
+                        _ => return Err(wrong("noise or tls")),
+                    };
+                }
+                "--handshake" => {
+                    options.handshake = switch(&value, "true", "false").map_err(wrong)?
+                }
+                "--network-id" => network = value,
+                "--client-version" => version = value,
+                "--min-version" => {
+                    let (name, lowest) = value
+                        .split_once('=')
+                        .filter(|(name, version)| is_name(name) && is_version(version))
+                        .ok_or_else(|| wrong("NAME=N.N.N"))?;
+                    let min_versions = &mut options.policy.min_versions;
+                    min_versions.insert(name.into(), lowest.into());
+                }
+                "--seed" => options.seed = Some(value),
+                "--control" => options.control = Some(value),
                 "--pubsub" => {
                     options.gossip.mode = Some(match value.as_str() {
                         "signed" => Mode::Signed,
@@ -88,11 +150,7 @@ impl Options {
                 }
                 "--gossip-param" => options.gossip.set(&value)?,
                 "--flood-publish" => {
-                    options.gossip.flood_publish = match value.as_str() {
-                        "on" => true,
-                        "off" => false,
-                        _ => return Err(wrong("on or off")),
-                    };
+                    options.gossip.flood_publish = switch(&value, "on", "off").map_err(wrong)?;
                 }
                 "--kad" => options.discovery.kad = Some(value),
                 "--rendezvous" => {
@@ -120,12 +178,25 @@ impl Options {
                 }
             }
         }
+        options.policy.own = Hello::new(&version, network.as_bytes())?;
         if options.listen.is_empty() {
             options
                 .listen
                 .push("/ip4/127.0.0.1/tcp/0".parse().expect("a multiaddr"));
         }
         Ok(options)
+    }
+}
+
+fn switch<'a>(value: &str, on: &'a str, off: &'a str) -> Result<bool, &'a str> {
+    match value {
+        _ if value == on => Ok(true),
+        _ if value == off => Ok(false),
+        _ => Err(if on == "on" {
+            "on or off"
+        } else {
+            "true or false"
+        }),
     }
 }
 
@@ -151,6 +222,9 @@ mod tests {
         assert_eq!(options.max_streams, Some(1100));
         assert_eq!(options.listen, ["/ip4/127.0.0.2/tcp/0".parse().unwrap()]);
         assert_eq!(parse(&[]).unwrap().listen.len(), 1);
+        let options = parse(&["--seed=a", "--control", "127.0.0.1:0"]).unwrap();
+        assert_eq!(options.seed.as_deref(), Some("a"));
+        assert_eq!(options.control.as_deref(), Some("127.0.0.1:0"));
         let gossip = parse(&[
             "--pubsub=signed",
             "--gossip-param=D=3",
@@ -163,6 +237,28 @@ mod tests {
             (gossip.mode, gossip.flood_publish),
             (Some(Mode::Signed), true)
         );
+    }
+
+    #[test]
+    fn who_is_admitted() {
+        let plain = parse(&["--handshake=false"]).unwrap();
+        assert!(!plain.handshake && !plain.unsigned);
+        let options = parse(&[
+            "--network-id=harbour",
+            "--client-version",
+            "a/1.2.3",
+            "--min-version=vouch=0.1.10",
+            "--security=tls",
+            "--unsigned",
+        ])
+        .unwrap();
+        assert_eq!(
+            options.policy.own,
+            Hello::new("a/1.2.3", b"harbour").unwrap()
+        );
+        assert_eq!(options.policy.min_versions["vouch"], "0.1.10");
+        assert_eq!(options.security, Security::Tls);
+        assert!(options.handshake && options.unsigned);
     }
 
     #[test]
@@ -199,6 +295,12 @@ mod tests {
             &["--flood-publish=yes"],
             &["--gossip-param", "frob=1"],
             &["--mdns=on"],
+            &["--handshake=no"],
+            &["--security=plaintext"],
+            &["--network-id="],
+            &["--client-version=a"],
+            &["--min-version=a=1"],
+            &["--min-version=1.0.0"],
             &["--rendezvous=both"],
             &["--rendezvous-min-ttl=-1"],
         ] {

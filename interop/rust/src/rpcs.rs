@@ -11,12 +11,12 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use serde_json::{Value, json};
+use serde_json::json;
+
+use crate::protobuf::{Fields, Value, varint};
 
 /// What is longer than this is refused by the library too.
 const MAX_FRAME: u64 = 2 << 20;
-
-const MAX_VARINT: usize = 9;
 
 /// Entries of RPCs: an IHAVE of a topic is one, whatever the number of its IDs.
 #[derive(Default)]
@@ -32,11 +32,11 @@ pub struct Counts {
 impl Counts {
     /// Counts an RPC; what isn't one is counted as far as it can be read.
     fn add(&self, rpc: &[u8]) {
-        for (number, value) in Fields(rpc) {
-            match number {
-                2 => bump(&self.messages),
-                3 => {
-                    for (number, _) in Fields(value) {
+        for (number, value) in Fields(rpc).map_while(Result::ok) {
+            match (number, value) {
+                (2, _) => bump(&self.messages),
+                (3, Value::Bytes(control)) => {
+                    for (number, _) in Fields(control).map_while(Result::ok) {
                         match number {
                             1 => bump(&self.ihave),
                             2 => bump(&self.iwant),
@@ -53,7 +53,7 @@ impl Counts {
     }
 
     /// As a reply tells them.
-    pub fn json(&self) -> Value {
+    pub fn json(&self) -> serde_json::Value {
         let of = |count: &AtomicU64| count.load(Ordering::Relaxed);
         json!({
             "graft": of(&self.graft),
@@ -68,47 +68,6 @@ impl Counts {
 
 fn bump(count: &AtomicU64) {
     count.fetch_add(1, Ordering::Relaxed);
-}
-
-/// The fields of a protobuf message: number and bytes, which are empty for a number. Ends where it can't go on.
-struct Fields<'a>(&'a [u8]);
-
-impl<'a> Iterator for Fields<'a> {
-    type Item = (u64, &'a [u8]);
-
-    fn next(&mut self) -> Option<Self::Item> {
-        let (key, size) = varint(self.0)?;
-        let rest = &self.0[size..];
-        let (start, end) = match key & 7 {
-            0 => (0, varint(rest)?.1),
-            1 => (0, 8),
-            2 => {
-                let (length, size) = varint(rest)?;
-                (size, size.checked_add(usize::try_from(length).ok()?)?)
-            }
-            5 => (0, 4),
-            _ => return None,
-        };
-        let value = if key & 7 == 2 {
-            rest.get(start..end)?
-        } else {
-            &[]
-        };
-        self.0 = rest.get(end..)?;
-        Some((key >> 3, value))
-    }
-}
-
-/// A varint at the start of some bytes, and its size.
-fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
-    let mut value = 0;
-    for (i, byte) in bytes.iter().take(MAX_VARINT).enumerate() {
-        value |= u64::from(byte & 0x7f) << (7 * i);
-        if byte & 0x80 == 0 {
-            return Some((value, i + 1));
-        }
-    }
-    None
 }
 
 /// What a stream's opener says, frame by frame.

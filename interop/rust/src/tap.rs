@@ -6,10 +6,8 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use futures::future::{BoxFuture, FutureExt, TryFutureExt};
 use futures::{AsyncRead, AsyncWrite};
 use libp2p::core::muxing::{StreamMuxer, StreamMuxerEvent};
-use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade, UpgradeInfo};
 use serde_json::Value;
 
 use crate::rpcs::{Counts, Meter};
@@ -28,56 +26,16 @@ impl Tap {
     }
 }
 
-/// A muxer's upgrade with a tap on its streams. Without one they are as they were.
-#[derive(Clone)]
-pub struct Upgrade<U> {
-    pub muxer: U,
-    pub tap: Option<Tap>,
-}
-
-impl<U: UpgradeInfo> UpgradeInfo for Upgrade<U> {
-    type Info = U::Info;
-    type InfoIter = U::InfoIter;
-
-    fn protocol_info(&self) -> Self::InfoIter {
-        self.muxer.protocol_info()
-    }
-}
-
-impl<U, C> InboundConnectionUpgrade<C> for Upgrade<U>
-where
-    U: InboundConnectionUpgrade<C, Future: Send + 'static>,
-{
-    type Output = Muxer<U::Output>;
-    type Error = U::Error;
-    type Future = BoxFuture<'static, Result<Self::Output, Self::Error>>;
-
-    fn upgrade_inbound(self, socket: C, info: Self::Info) -> Self::Future {
-        let tap = self.tap;
-        let upgraded = self.muxer.upgrade_inbound(socket, info);
-        upgraded.map_ok(|muxer| Muxer { muxer, tap }).boxed()
-    }
-}
-
-impl<U, C> OutboundConnectionUpgrade<C> for Upgrade<U>
-where
-    U: OutboundConnectionUpgrade<C, Future: Send + 'static>,
-{
-    type Output = Muxer<U::Output>;
-    type Error = U::Error;
-    type Future = BoxFuture<'static, Result<Self::Output, Self::Error>>;
-
-    fn upgrade_outbound(self, socket: C, info: Self::Info) -> Self::Future {
-        let tap = self.tap;
-        let upgraded = self.muxer.upgrade_outbound(socket, info);
-        upgraded.map_ok(|muxer| Muxer { muxer, tap }).boxed()
-    }
-}
-
 /// A muxer whose streams are tapped.
 pub struct Muxer<M> {
     muxer: M,
-    tap: Option<Tap>,
+    tap: Tap,
+}
+
+impl<M> Muxer<M> {
+    pub fn new(muxer: M, tap: Tap) -> Self {
+        Self { muxer, tap }
+    }
 }
 
 impl<M> StreamMuxer for Muxer<M>
@@ -91,10 +49,7 @@ where
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Self::Substream, Self::Error>> {
-        let meter = self
-            .tap
-            .as_ref()
-            .map(|tap| Meter::new(tap.received.clone()));
+        let meter = Some(Meter::new(self.tap.received.clone()));
         Pin::new(&mut self.muxer)
             .poll_inbound(cx)
             .map_ok(|stream| Tapped {
@@ -108,7 +63,7 @@ where
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Self::Substream, Self::Error>> {
-        let meter = self.tap.as_ref().map(|tap| Meter::new(tap.sent.clone()));
+        let meter = Some(Meter::new(self.tap.sent.clone()));
         Pin::new(&mut self.muxer)
             .poll_outbound(cx)
             .map_ok(|stream| Tapped {

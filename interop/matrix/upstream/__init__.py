@@ -1,0 +1,92 @@
+"""Defects of the libraries that peers are made of, each with a program that shows it without any code of this project.
+
+A reproduction is run as `python PATH`; it ends with status 0 if it has shown the defect, and with 1 if it hasn't: then
+the defect is no excuse any more. What each shows is in README.md.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import trio
+
+from interop.matrix.cells import Cell
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[2]
+TIMEOUT = 90.0
+
+
+@dataclass(frozen=True)
+class Defect:
+    """What is wrong, the program that shows it, and the cells that it may spoil: None stands for any."""
+
+    what: str
+    program: str
+    peer: str
+    transport: str | None = None
+    security: str | None = None
+    direction: str | None = None
+    checks: tuple[str, ...] = ()
+
+    @property
+    def path(self) -> str:
+        """Of its reproduction, from the project's folder."""
+        return str((HERE / self.program).relative_to(ROOT))
+
+    def fits(self, cell: Cell) -> bool:
+        """Whether it may spoil that cell."""
+        line = cell.line
+        return (
+            self.peer == line.peer
+            and self.transport in (None, line.transport)
+            and self.security in (None, line.security)
+            and self.direction in (None, line.direction)
+            and (not self.checks or cell.check in self.checks)
+        )
+
+
+DEFECTS: tuple[Defect, ...] = ()
+
+
+class Defects:
+    """Known defects, each shown at most once in a run."""
+
+    def __init__(self, known: tuple[Defect, ...] = DEFECTS) -> None:
+        self._known = known
+        self._shown: dict[str, bool] = {}
+        self._lock = trio.Lock()
+
+    def of(self, cell: Cell) -> Defect | None:
+        """The one that may spoil that cell."""
+        return next((defect for defect in self._known if defect.fits(cell)), None)
+
+    async def shows(self, defect: Defect) -> bool:
+        """Whether the reproduction shows it, now."""
+        async with self._lock:
+            if defect.program not in self._shown:
+                self._shown[defect.program] = await trio.to_thread.run_sync(partial(reproduce, defect))
+            return self._shown[defect.program]
+
+
+def reproduce(defect: Defect) -> bool:
+    """Runs the reproduction; whether it has shown the defect."""
+    # alone: nothing of this project is on its path
+    environ = {**os.environ, "PYTHONSAFEPATH": "1"}
+    try:
+        done = subprocess.run(
+            [sys.executable, str(HERE / defect.program)],
+            cwd=HERE,
+            env=environ,
+            capture_output=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return done.returncode == 0

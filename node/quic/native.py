@@ -1,0 +1,411 @@
+"""qh3 as libp2p needs it: with `node.quic.mutual` the one place that knows its insides, so its version is pinned.
+
+qh3's packets, streams, recovery and keys are Rust and are used as they are. Its TLS is Python, and what it lacks for
+libp2p is added there, all of it outside qh3's documented surface (`tests/node/test_quic_native.py` fails when a new
+version has changed what is relied on):
+
+- a server asks for the client's certificate, and each side looks at the other's before it answers to it
+  (`node.quic.mutual`);
+- limits and transport parameters are ours: qh3 has fixed numbers of streams, and parameters that make it look like a
+  browser;
+- events are taken one by one, so that no credit is given for what isn't taken (`paused`), and datagrams go out in runs;
+- a path that has become narrow is noticed: qh3 finds out how much one carries, and stays with that.
+
+Whatever qh3 raises comes out as a QuicError (`node.quic.guard`): a stranger's bytes go through it.
+"""
+
+from __future__ import annotations
+
+import os
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from qh3 import tls
+from qh3._hazmat import Buffer, QuicConnectionCore
+from qh3.quic.configuration import QuicConfiguration
+from qh3.quic.connection import QuicConnection, QuicConnectionState
+from qh3.quic.packet import (
+    QuicErrorCode,
+    QuicProtocolVersion,
+    pull_quic_transport_parameters,
+    push_quic_transport_parameters,
+)
+from qh3.quic.tls_bridge import QuicTlsBridge, QuicTlsBridgeError
+
+from node.quic.guard import guarded, no_panic
+from node.quic.mutual import SIGNATURES, Client, Server, Verify
+from node.quic.packets import CID_LENGTH, destination
+from node.upgrade.certificate import Credentials
+
+ALPN = "libp2p"
+MAX_DATAGRAM = 1200  # what every path carries, and what is sent at first; paths that carry more are found out
+MAX_REASON = 200
+CRYPTO_FRAME = 0x06
+INITIAL_RTT = 0.1
+MAX_ACK_DELAY = 0.025
+# so many probes in a row unanswered, each twice as long after the one before, and a path is taken for a narrow one
+NARROW_AFTER = 3
+
+Address = tuple[Any, ...]
+Event = tuple[Any, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What a peer may do; `stream_window` and `window` are bytes that it may send ahead."""
+
+    streams: int = 512
+    stream_window: int = 4 << 20
+    window: int = 8 << 20
+    idle_timeout: float = 30.0
+
+
+class Configurations:
+    """The two configurations of a node, made once. With `reset_key` a client is told of a restart."""
+
+    def __init__(self, credentials: Credentials, limits: Limits, reset_key: bytes | None = None) -> None:
+        self.limits = limits
+        self.reset_key = reset_key or os.urandom(32)
+        self.client, self.server = (self._make(credentials, is_client=is_client) for is_client in (True, False))
+
+    def _make(self, credentials: Credentials, *, is_client: bool) -> QuicConfiguration:
+        limits = self.limits
+        configuration = QuicConfiguration(
+            alpn_protocols=[ALPN],
+            connection_id_length=CID_LENGTH,
+            idle_timeout=limits.idle_timeout,
+            is_client=is_client,
+            max_data=limits.window,
+            max_stream_data=limits.stream_window,
+            max_datagram_size=MAX_DATAGRAM,
+            verify_mode=ssl.CERT_NONE,  # no authority signs them: `verify` looks
+            signature_algorithms=[int(algorithm) for algorithm in SIGNATURES],
+            initial_rtt=INITIAL_RTT,
+            supported_versions=[QuicProtocolVersion.VERSION_1],
+        )
+        configuration.load_cert_chain(credentials.certificate, credentials.key)
+        return configuration
+
+
+class Native(QuicConnection):
+    """One connection, sans I/O: datagrams and times in, datagrams and events out.
+
+    `take` is called with each event, a tuple that begins with its kind; with `paused` set none are taken, and the peer
+    gets no more credit. Events are qh3's own, and besides ("established",) and ("ended", code, reason): only
+    ("connection_terminated", …) comes after that one.
+    """
+
+    def __init__(
+        self,
+        configurations: Configurations,
+        verify: Verify,
+        take: Callable[[Event], None],
+        server_token: Callable[[bytes], bytes] | None = None,
+        **server: Any,
+    ) -> None:
+        configuration = configurations.server if server else configurations.client
+        super().__init__(configuration=configuration, **server)
+        self.paused = False
+        self._limits = configurations.limits
+        self._verify = verify
+        self._take = take
+        self._told_established = False
+        self._terminated = False
+        self._is_narrow = False
+        self._reset_token = server_token
+
+    @classmethod
+    def client(cls, configurations: Configurations, verify: Verify, take: Callable[[Event], None]) -> Native:
+        return cls(configurations, verify, take)
+
+    @classmethod
+    def server(
+        cls,
+        configurations: Configurations,
+        verify: Verify,
+        take: Callable[[Event], None],
+        original: bytes,
+        retried: bytes | None,
+        token: Callable[[bytes], bytes] | None = None,
+    ) -> Native:
+        """`original` is the destination of the client's very first Initial, `retried` of the one after a Retry; `token`
+        makes a connection ID's stateless reset token.
+        """
+        return cls(
+            configurations,
+            verify,
+            take,
+            token,
+            original_destination_connection_id=original,
+            retry_source_connection_id=retried,
+        )
+
+    # what comes
+
+    def start(self, addr: Address, now: float) -> None:
+        with guarded():
+            self.connect(addr, now)
+
+    def receive(self, data: bytes, segment: int, addr: Address, now: float) -> None:
+        """Takes datagrams of `segment` bytes each, the last may be shorter."""
+        with guarded():
+            if self._told_established:
+                self._require_core().receive_gro_buffer(data, segment, addr, now)
+                self._drain_core()
+            else:
+                for at in range(0, len(data), segment):
+                    self.receive_datagram(data[at : at + segment], addr, now)
+                if self._state == QuicConnectionState.TERMINATED and not self._terminated:
+                    # before it began: the server speaks other versions
+                    self._terminated = True
+                    self._take(("ended", 0, "no version of QUIC that both sides speak"))
+                    self._take(("connection_terminated", 0, None, b""))
+
+    def tick(self, now: float) -> None:
+        """A deadline has passed."""
+        with guarded():
+            if self._core is not None:
+                self._core.handle_timer(now)
+                self._drain_core()
+                if self._core.pto_count >= NARROW_AFTER and self._told_established and not self._is_narrow:
+                    self._narrow(self._core)
+
+    def drain(self) -> None:
+        """Ends a pause: takes the events that are left from it."""
+        self.paused = False
+        with guarded():
+            if self._core is not None:
+                self._drain_core()
+
+    # what goes
+
+    def next_datagram(self, now: float) -> tuple[bytes, Address] | None:
+        with guarded():
+            if self._core is None:
+                return None
+            transmit = self._core.poll_transmit(now)
+            return None if transmit is None else transmit[:2]
+
+    @property
+    def deadline(self) -> float | None:
+        """When `tick` is due."""
+        if self._core is None or self._terminated:
+            return None
+        with guarded():
+            timer = self._core.get_timer()
+        return None if timer is None else timer[1]
+
+    @property
+    def idle_timeout(self) -> float:
+        """Seconds after which one of the two sides takes the other for lost. Known once it is established."""
+        assert self._tls is not None
+        theirs = self._tls.remote_transport_parameters
+        ours = self._limits.idle_timeout
+        return min(ours, theirs.max_idle_timeout / 1000) if theirs is not None and theirs.max_idle_timeout else ours
+
+    @property
+    def round_trip(self) -> float:
+        return (self._core.smoothed_rtt or 0.0) if self._core is not None else 0.0
+
+    @property
+    def chain(self) -> list[bytes]:
+        """What the peer has shown, DER."""
+        assert self._tls is not None
+        return _chain(self._tls.tls)
+
+    def ping(self) -> None:
+        with guarded():
+            self._require_core().send_ping(0)
+
+    def shut(self, code: int, reason: str = "") -> None:
+        """Says that the connection is over."""
+        with guarded():
+            if self._core is not None:
+                self._core.close(code, None, reason.encode()[:MAX_REASON])
+
+    # streams; ValueError and RuntimeError of these mean that the stream is over
+
+    def may_open(self) -> bool:
+        """Whether the peer takes one more stream now."""
+        limits = self._require_core().stream_limits
+        return bool(limits[2] < limits[0])
+
+    def open(self) -> int:
+        with no_panic():
+            return int(self._require_core().open_stream(False))
+
+    def send(self, stream: int, data: bytes | memoryview, *, fin: bool = False) -> None:
+        with no_panic():
+            self._require_core().send_stream(stream, data, fin)
+
+    def unsent(self, stream: int | None = None) -> int:
+        """Bytes that haven't been sent once; of all streams by default."""
+        return int(self._require_core().get_send_buffer_size(stream))
+
+    def reset(self, stream: int, code: int) -> None:
+        with no_panic():
+            self._require_core().reset_stream(stream, code)
+
+    def stop(self, stream: int, code: int) -> None:
+        with no_panic():
+            self._require_core().stop_sending(stream, code)
+
+    # in place of qh3's own
+
+    def _drain_core(self) -> None:
+        core = self._require_core()
+        if self.paused and core.state in ("draining", "terminated"):
+            # what ends the connection isn't left waiting behind data that nobody reads
+            self.paused = False
+            self._take(("ended", 0, "the connection was closed"))
+        while not self.paused:
+            event = core.next_event()
+            if event is None:
+                break
+            kind = event[0]
+            if kind == "crypto_data":
+                self._receive_crypto(core, event)
+            elif kind == "handshake_done":
+                self._handshake_confirmed = True
+                core.handshake_confirmed()
+            else:
+                self._take(event)
+                if kind == "connection_terminated":
+                    self._state = QuicConnectionState.TERMINATED
+                    self._terminated = True
+
+    def _receive_crypto(self, core: QuicConnectionCore, event: Event) -> None:
+        assert self._tls is not None
+        try:
+            self._tls.receive_crypto(tls.Epoch(event[1]), event[3], event[2], version=core.version)
+            self._drain_tls()
+        except QuicTlsBridgeError as error:
+            self._fail(core, int(error.error_code), error.reason_phrase)
+        except Exception as error:  # qh3's parsers raise all kinds on a stranger's bytes
+            self._fail(core, QuicErrorCode.CRYPTO_ERROR + int(tls.AlertDescription.decode_error), repr(error))
+        self._events.clear()
+        if self._handshake_complete and not self._told_established:
+            self._told_established = True
+            if not self._is_client:
+                core.handshake_confirmed()
+            self._take(("established",))
+
+    def _fail(self, core: QuicConnectionCore, code: int, reason: str) -> None:
+        core.close(code, CRYPTO_FRAME, reason.encode()[:MAX_REASON])
+        self._take(("ended", code, reason))
+
+    def _create_tls(self, remote_source_cid: bytes | None) -> QuicTlsBridge:
+        bridge = super()._create_tls(remote_source_cid)
+        context: Any = bridge.tls
+        context.__class__ = Client if self._is_client else Server
+        context.verify = self._verify
+        # one key share that everybody has: with more of them a client's first flight is two datagrams
+        context._supported_groups = [tls.Group.X25519]
+        context._signature_algorithms = list(SIGNATURES)
+        if self._reset_token is not None:
+            bridge.stateless_reset_token = self._reset_token(self.host_cid)
+        context.handshake_extensions = [
+            (tls.ExtensionType.QUIC_TRANSPORT_PARAMETERS, _parameters(bridge, self._limits))
+        ]
+        if not self._is_client:
+            context.prepare()
+        return bridge
+
+    def _create_core(self, remote_addr: Address, initial_dcid: bytes, now: float) -> None:
+        configuration, limits = self._configuration, self._limits
+        self._core = QuicConnectionCore(
+            is_client=self._is_client,
+            version=self._version or int(QuicProtocolVersion.VERSION_1),
+            local_addr=("0.0.0.0", 0),
+            remote_addr=remote_addr,
+            source_cid=self.host_cid,
+            destination_cid=initial_dcid,
+            peer_address_validated=self._is_client or self._retry_source_connection_id is not None,
+            active_connection_id_limit=2 if self._is_client else 8,
+            max_datagram_size=configuration.max_datagram_size,
+            probe_datagram_size=True,
+            idle_timeout=limits.idle_timeout,
+            ack_delay_exponent=3,
+            max_datagram_frame_size=None,
+            peer_max_datagram_frame_size=None,
+            connection_receive_window=limits.window,
+            connection_send_limit=0,
+            stream_receive_window=limits.stream_window,
+            stream_send_limit_bidi_local=0,
+            stream_send_limit_bidi_remote=0,
+            stream_send_limit_uni=0,
+            max_stream_reassembly=limits.stream_window,
+            local_max_streams_bidi=limits.streams,
+            local_max_streams_uni=0,
+            peer_max_streams_bidi=0,
+            peer_max_streams_uni=0,
+            initial_rtt=configuration.initial_rtt,
+            max_ack_delay=MAX_ACK_DELAY,
+            initial_time=now,
+        )
+        self._applied_transport_parameters = None
+        self._pre_handshake_state_replayed = False
+
+    def _narrow(self, core: QuicConnectionCore) -> None:
+        """Sends what every path carries from now on: qh3 takes it for the peer's wish."""
+        self._is_narrow = True
+        theirs = self._tls.remote_transport_parameters if self._tls is not None else None
+        if theirs is None:
+            return
+        core.apply_peer_transport_parameters(
+            theirs.initial_max_data or 0,
+            theirs.initial_max_stream_data_bidi_local or 0,
+            theirs.initial_max_stream_data_bidi_remote or 0,
+            theirs.initial_max_stream_data_uni or 0,
+            theirs.initial_max_streams_bidi or 0,
+            theirs.initial_max_streams_uni or 0,
+            3 if theirs.ack_delay_exponent is None else theirs.ack_delay_exponent,
+            MAX_ACK_DELAY if theirs.max_ack_delay is None else theirs.max_ack_delay / 1000,
+            theirs.max_idle_timeout / 1000 if theirs.max_idle_timeout else None,
+            None,
+            theirs.stateless_reset_token,
+            theirs.active_connection_id_limit or 2,
+            bool(theirs.disable_active_migration),
+            MAX_DATAGRAM,
+        )
+
+
+def refusal(
+    configurations: Configurations, first: bytes, addr: Address, original: bytes, retried: bytes | None, now: float
+) -> bytes | None:
+    """The datagram that tells a client, from its `first`, that there is no place for it. No TLS is spent on it."""
+    native = Native.server(configurations, _unasked, _unasked, original, retried)
+    with guarded():
+        native._version = int(QuicProtocolVersion.VERSION_1)
+        native._create_core(addr, destination(first), now)
+        core = native._require_core()
+        core.receive_datagram(first, addr, now, len(first))
+        core.close(QuicErrorCode.CONNECTION_REFUSED, 0, b"")
+        transmit = core.poll_transmit(now)
+    return None if transmit is None else transmit[0]
+
+
+def _unasked(_: object) -> None:
+    raise AssertionError("a connection that is refused has no TLS and no events")
+
+
+def _parameters(bridge: QuicTlsBridge, limits: Limits) -> bytes:
+    """qh3's transport parameters with our limits, and without what only a browser says."""
+    parameters = pull_quic_transport_parameters(Buffer(data=bridge.serialize_transport_parameters()))
+    parameters.initial_max_streams_bidi = limits.streams
+    parameters.initial_max_streams_uni = 0
+    parameters.max_datagram_frame_size = None
+    parameters.max_udp_payload_size = None
+    parameters.google_connection_options = None
+    parameters.initial_rtt = None
+    parameters.greased_transport_parameter = None
+    buffer = Buffer(capacity=1024)
+    push_quic_transport_parameters(buffer, parameters)
+    return bytes(buffer.data)
+
+
+def _chain(context: tls.Context) -> list[bytes]:
+    first = context.peer_certificate
+    return [] if first is None else [c.public_bytes() for c in (first, *context.peer_certificate_chain)]

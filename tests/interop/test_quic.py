@@ -1,0 +1,299 @@
+"""QUIC between a Python node and the Go peer, both ways: a lot of bytes, a lot of streams, half-close, resets, windows,
+closing, silence.
+
+The Go peer listens on QUIC alone, so nothing here goes over TCP.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+from contextlib import asynccontextmanager
+from functools import partial
+
+import pytest
+import trio
+
+from interop.peer import Peer, PeerError
+from interop.rawbytes import (
+    BYTES,
+    RESET,
+    Pattern,
+    at_once,
+    echo_pattern,
+    receive_pattern,
+    reset_mine,
+    send_pattern,
+    was_reset,
+)
+from node.errors import DialError, RefusedError
+from node.events import Admitted, Disconnected
+from node.identity import Identity
+from node.node import parse_peer_id
+from protocols import Protocol, StreamReset
+
+MIB = 1 << 20
+QUIC = "/ip4/127.0.0.1/udp/0/quic-v1"
+STALL = 1.0
+
+pytestmark = [pytest.mark.interop, pytest.mark.usefixtures("no_traceback")]
+
+both_ways = pytest.mark.parametrize("dialler", ["python", "go"])
+either_asks = pytest.mark.parametrize("asker", ["python", "go"])
+
+
+@pytest.fixture
+def joined(here, built):
+    """`async with joined() as (local, go)`: a node that serves `serving`, and a Go peer, connected over QUIC."""
+
+    @asynccontextmanager
+    async def join(*flags, dialler="python", serving=(BYTES, RESET), **settings):
+        built("go")
+        settings = {"dht": "off", "listen": (QUIC,), **settings}
+        async with here(**settings) as local, Peer.go("--listen", QUIC, "--timeout=30s", *flags) as go:
+            for protocol in serving:
+                await local.node.serve(protocol)
+            if dialler == "python":
+                await local.node.connect(go.addr)
+            else:
+                await go.call("connect", local.addr)
+            await local.event(Admitted, peer=go.peer_id)
+            yield local, go
+
+    return join
+
+
+def muxed(local, go):
+    return local.node.swarm.connection(parse_peer_id(go.peer_id)).muxed_conn
+
+
+async def echo(asker, local, go, length, streams=1):
+    if asker == "python":
+        await echo_pattern(local.node, go.peer_id, length, streams)
+    else:
+        await go.call("echo", local.peer_id, str(length), str(streams))
+
+
+# admission
+
+
+@both_ways
+async def test_admitted_and_identified(joined, dialler):
+    async with joined(dialler=dialler) as (local, go):
+        connection = local.node.swarm.connection(parse_peer_id(go.peer_id))
+        assert connection.hello is not None
+        assert "/quic-v1" in str(connection.addr)
+        assert connection.way == ("outbound" if dialler == "python" else "inbound")
+        assert len(await local.node.ping(go.peer_id, 3)) == 3
+        await go.call("ping", local.peer_id, "3")
+        reply = await go.call("identify", local.peer_id)
+        assert reply["addrs"] == [str(addr) for addr in local.node.host.listen_addrs]
+
+
+async def test_another_network_is_refused_both_ways(here, built):
+    built("go")
+    async with here(listen=(QUIC,), dht="off") as local, Peer.go("--listen", QUIC, "--network-id", "other") as go:
+        with pytest.raises(RefusedError):
+            await local.node.connect(go.addr)
+        with pytest.raises(PeerError):
+            await go.call("connect", local.addr)
+        assert local.node.connected_peers() == []
+
+
+async def test_go_is_told_at_once_that_there_is_no_place(here, built):
+    built("go")
+    async with here(listen=(QUIC,), dht="off", max_inbound=1) as local, Peer.go("--listen", QUIC) as one:
+        await one.call("connect", local.addr)
+        async with Peer.go("--listen", QUIC) as other:
+            with trio.fail_after(2), pytest.raises(PeerError, match=r"(?i)refused"):
+                await other.call("connect", local.addr)
+
+
+async def test_plain_libp2p_peers_are_admitted_where_the_network_is_open(joined):
+    async with joined("--handshake=false", admission="open") as (local, go):
+        await echo("go", local, go, 1000)
+
+
+@pytest.mark.parametrize("key", ["secp256k1", "rsa", "ecdsa"])
+@both_ways
+async def test_other_keys(joined, key, dialler):
+    async with joined(f"--key-type={key}", dialler=dialler) as (local, go):
+        await echo("go", local, go, 1000)
+
+
+async def test_another_peer_at_that_address_is_refused(here, built):
+    built("go")
+    other = Identity.generate().peer_id
+    async with here(listen=(QUIC,), dht="off") as local, Peer.go("--listen", QUIC) as go:
+        with pytest.raises(DialError, match="expected peer"):
+            await local.node.connect(go.addr.rpartition("/")[0] + "/" + other)
+        with pytest.raises(PeerError):
+            await go.call("connect", local.addr.rpartition("/")[0] + "/" + other)
+
+
+async def test_go_shows_that_it_is_where_it_says(joined, monkeypatch):
+    monkeypatch.setattr("node.quic.endpoint.MAX_UNPROVEN", 0)
+    async with joined(dialler="go") as (local, go):
+        (listener,) = local.node.swarm.listeners.values()
+        assert listener._endpoint.retries > 0
+        await echo("go", local, go, 1000)
+
+
+# many bytes, many streams
+
+
+@both_ways
+@either_asks
+async def test_echo_of_a_hundred_mebibytes_in_constant_memory(joined, dialler, asker):
+    async with joined(dialler=dialler) as (local, go):
+        await echo(asker, local, go, 4 * MIB)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        await echo(asker, local, go, 100 * MIB)
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 48 * 1024
+
+
+@either_asks
+async def test_as_many_streams_at_once_as_the_other_takes(joined, asker):
+    async with joined(max_streams=1024) as (local, go):
+        # Go takes 256 of ours at a time, and these are all open before the first is used
+        await echo(asker, local, go, 64, 1000 if asker == "go" else 250)
+        await echo(asker, local, go, 64)
+
+
+async def test_streams_opened_in_one_breath(joined):
+    async def one(k):
+        pattern = Pattern(k, 64)
+        async with local.node.stream(go.peer_id, BYTES) as stream:
+            await send_pattern(stream, pattern)
+            await receive_pattern(stream, pattern)
+
+    async with joined() as (local, go):
+        # more than Go takes at once (256): the others wait for a place
+        await at_once(partial(one, k) for k in range(600))
+        assert len(muxed(local, go).streams) < 10
+
+
+# ends and resets
+
+
+async def test_half_closed_stream_still_receives(joined):
+    async with joined() as (local, go):
+        for _ in range(20):
+            async with local.node.stream(go.peer_id, BYTES) as stream:
+                pattern = Pattern(3, 200_000)
+                await send_pattern(stream, pattern)  # and its end, before a byte is read
+                await receive_pattern(stream, pattern)
+
+
+async def test_half_closed_by_the_other_still_receives(joined):
+    async def after_the_end(stream):
+        received = b"".join([data async for data in stream])
+        await trio.sleep(0.1)
+        await stream.send(received)
+
+    serving = Protocol(BYTES.id, max_frame=None, timeout=BYTES.timeout, streams_per_peer=BYTES.streams_per_peer)
+    serving.serve(after_the_end)
+    async with joined(serving=[serving]) as (local, go):
+        for _ in range(5):
+            await echo("go", local, go, 200_000)
+
+
+async def test_reset_by_the_node(joined):
+    async with joined() as (local, go):
+        await reset_mine(local.node, go.peer_id)
+        await go.call("was-reset", local.peer_id)
+
+
+async def test_reset_by_the_other(joined):
+    ended = []
+
+    async def telling(stream):
+        try:
+            async for data in stream:
+                await stream.send(data)
+            ended.append("end")
+        except StreamReset:
+            ended.append("reset")
+            raise
+
+    serving = Protocol(BYTES.id, max_frame=None, timeout=BYTES.timeout, streams_per_peer=BYTES.streams_per_peer)
+    serving.serve(telling)
+    async with joined(serving=[serving]) as (local, go):
+        await was_reset(local.node, go.peer_id)
+        await go.call("reset", local.peer_id)
+        assert ended == ["reset", "end"]
+
+
+# windows
+
+
+async def test_node_that_does_not_read_is_not_flooded(joined):
+    """What waits for a reader is bounded, and other streams go on before that bound."""
+    bound = 32 * MIB
+    async with joined(max_connection_window=bound) as (local, go), local.node.stream(go.peer_id, BYTES) as stream:
+        pattern = Pattern(0, 100 * MIB)
+        sent = 0
+
+        async def send():
+            nonlocal sent
+            while data := pattern.at(sent):
+                await stream.send(data)
+                sent += len(data)
+            await stream.send_eof()
+
+        async def stall_and_receive():
+            await trio.sleep(STALL)
+            assert sum(s.size for s in muxed(local, go).streams.values()) <= bound
+            assert sent < pattern.length * 3 // 4
+            await receive_pattern(stream, pattern)
+
+        await at_once([send, stall_and_receive])
+
+
+async def test_other_streams_go_on_while_one_is_not_read(joined):
+    async with joined() as (local, go), local.node.stream(go.peer_id, BYTES) as stream:
+        pattern = Pattern(0, 16 * MIB)
+
+        async def stall_and_receive():
+            await trio.sleep(STALL)
+            await echo_pattern(local.node, go.peer_id, 2 * MIB)
+            await go.call("echo", local.peer_id, str(2 * MIB), "1")
+            await receive_pattern(stream, pattern)
+
+        await at_once([partial(send_pattern, stream, pattern), stall_and_receive])
+
+
+# ends of connections
+
+
+@both_ways
+async def test_closing_is_noticed_at_once(joined, dialler):
+    async with joined(dialler=dialler) as (local, go):
+        with trio.fail_after(1):
+            await go.call("disconnect", local.peer_id)
+            await local.event(Disconnected, peer=go.peer_id)
+        await local.node.connect(go.addr)
+        await local.event(Admitted, peer=go.peer_id)
+        with trio.fail_after(1):
+            await local.node.disconnect(go.peer_id)
+            await go.event("disconnected", peer=local.peer_id)
+
+
+@pytest.mark.bar
+async def test_idle_connection_stays(joined):
+    async with joined(heartbeat="off") as (local, go):
+        await trio.sleep(75)
+        assert not local.seen(Disconnected)
+        await echo("python", local, go, 1000)
+        await echo("go", local, go, 1000)
+
+
+@pytest.mark.bar
+async def test_silent_peer_is_noticed_within_the_idle_timeout(joined):
+    async with joined(heartbeat="off") as (local, go):
+        os.kill(go.pid, signal.SIGSTOP)
+        try:
+            await local.event(Disconnected, peer=go.peer_id, timeout=35)
+        finally:
+            os.kill(go.pid, signal.SIGCONT)

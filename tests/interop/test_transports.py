@@ -1,0 +1,127 @@
+"""Transports and security, a Python node and each peer in another language: connected, pinged, echoed, half-closed,
+reset, admitted and refused.
+
+A peer joins by a row in OTHERS. It takes `--listen MULTIADDR` and `--security noise|tls`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+import trio
+
+from interop.peer import Peer
+from interop.rawbytes import BYTES, RESET, Pattern, echo_pattern, receive_pattern, reset_mine, send_pattern, was_reset
+from node.events import Admitted, Refused
+
+MIB = 1 << 20
+TCP = "/ip4/127.0.0.1/tcp/0"
+
+
+@dataclass(frozen=True)
+class Other:
+    """How a peer is started; `shakes`: whether it speaks the handshake by default."""
+
+    start: Callable[..., Peer]
+    plain: tuple[str, ...] = ()
+    shakes: bool = False
+
+
+OTHERS = {
+    "go": Other(Peer.go, plain=("--handshake=false",), shakes=True),
+}
+
+pytestmark = [
+    pytest.mark.interop,
+    pytest.mark.usefixtures("no_traceback"),
+    pytest.mark.parametrize("name", OTHERS),
+    pytest.mark.parametrize("security", ["noise", "tls"]),
+    pytest.mark.parametrize("listen", [TCP, f"{TCP}/ws"], ids=["tcp", "ws"]),
+]
+
+both_ways = pytest.mark.parametrize("dialler", ["python", "other"])
+
+
+@pytest.fixture
+def joined(here, built):
+    """`async with joined(name, listen, security) as (local, other)`: connected, over just that."""
+
+    @asynccontextmanager
+    async def join(name, listen, security, dialler, *flags, **settings):
+        built(name)
+        started = OTHERS[name].start("--timeout=20s", "--listen", listen, "--security", security, *flags)
+        settings = {"listen": (listen,), "security": security, "dht": "off"} | settings
+        async with here(**settings) as local, started as other:
+            for protocol in (BYTES, RESET):
+                await local.node.serve(protocol)
+            if dialler == "python":
+                await local.node.connect(other.addr)
+            else:
+                await other.call("connect", local.addr)
+            await local.event(Admitted, peer=other.peer_id)
+            yield local, other
+
+    return join
+
+
+@both_ways
+async def test_streams_do_what_they_should(joined, name, listen, security, dialler):
+    with trio.fail_after(40):
+        async with joined(name, listen, security, dialler, *OTHERS[name].plain, admission="open") as (local, other):
+            assert len((await other.call("ping", local.peer_id, "3"))["rtt_us"]) == 3
+            await local.node.ping(other.peer_id)
+            await echo_pattern(local.node, other.peer_id, 10 * MIB)
+            await other.call("echo", local.peer_id, str(10 * MIB), "1")
+            await other.call("echo", local.peer_id, "1000", "100")
+            async with local.node.stream(other.peer_id, BYTES) as stream:
+                pattern = Pattern(3, 200_000)
+                await send_pattern(stream, pattern)  # and its end, before a byte is read
+                await receive_pattern(stream, pattern)
+            await reset_mine(local.node, other.peer_id)
+            await was_reset(local.node, other.peer_id)
+            await other.call("reset", local.peer_id)
+            await other.call("was-reset", local.peer_id)
+
+
+@both_ways
+async def test_admission(joined, name, listen, security, dialler):
+    if not OTHERS[name].shakes:
+        pytest.skip(f"the {name} peer doesn't speak the handshake")
+    async with joined(name, listen, security, dialler, "--network-id", "harbour", network_id="harbour") as (
+        local,
+        other,
+    ):
+        await other.event("admitted", peer=local.peer_id)
+        await echo_pattern(local.node, other.peer_id, 1000)
+
+
+@both_ways
+async def test_refusal(here, built, name, listen, security, dialler):
+    if not OTHERS[name].shakes:
+        pytest.skip(f"the {name} peer doesn't speak the handshake")
+    built(name)
+    started = OTHERS[name].start("--listen", listen, "--security", security, "--network-id", "elsewhere")
+    async with here(listen=(listen,), security=security, dht="off") as local, started as other:
+        if dialler == "python":
+            with pytest.raises(Exception, match="another network"):
+                await local.node.connect(other.addr)
+        else:
+            assert not (await other.call("connect", local.addr, check=False))["ok"]
+        assert (await local.event(Refused, peer=other.peer_id)).reason
+        assert not local.seen(Admitted)
+
+
+@both_ways
+async def test_no_security_in_common(here, built, name, listen, security, dialler):
+    built(name)
+    theirs = "tls" if security == "noise" else "noise"
+    started = OTHERS[name].start("--listen", listen, "--security", theirs)
+    async with here(listen=(listen,), security=security, dht="off") as local, started as other:
+        if dialler == "python":
+            with pytest.raises(Exception, match="supports none of"):
+                await local.node.connect(other.addr)
+        else:
+            assert not (await other.call("connect", local.addr, check=False))["ok"]
