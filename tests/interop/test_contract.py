@@ -13,13 +13,10 @@ import pytest
 import trio
 
 from interop.contract import kad
-from interop.contract.failing import FAILED, UNSUPPORTED, Failure, UnsupportedError
-from interop.contract.hosts import node_for
+from interop.contract.failing import FAILED, Failure
 from interop.contract.redis import Redis
 from interop.contract.script import identity_of
-from interop.contract.variables import Variables
 from interop.peer import Peer
-from node.errors import UsageError
 from tests.interop.contracting import (
     KAD_LINE,
     PERF_LINE,
@@ -42,7 +39,8 @@ AMOUNTS = {
     "DOWNLOAD_ITERATIONS": "2",
     "LATENCY_ITERATIONS": "8",
 }
-COMBINATIONS = [("tcp", "noise"), ("tcp", "tls"), ("ws", "noise"), ("ws", "tls"), ("wss", "noise"), ("quic-v1", "")]
+SECURED = [(transport, security) for transport in ("tcp", "ws", "wss") for security in ("noise", "tls")]
+QUIC = ("quic-v1", "")
 
 
 @pytest.fixture
@@ -65,13 +63,12 @@ def connect(address: str):
     return Redis.connect(host, int(port), within=10.0)
 
 
-async def offered(variables: dict[str, str]) -> bool:
-    """Whether this node listens on such a transport."""
-    try:
-        async with node_for(Variables.read({**variables, "IS_DIALER": "false"})):
-            return True
-    except (UnsupportedError, UsageError):
-        return False
+def over(redis: str, transport: str, security: str) -> dict[str, str]:
+    """The environment of one combination: QUIC has its own security and muxer."""
+    variables = environment(redis, TRANSPORT=transport, SECURE_CHANNEL=security)
+    if not security:
+        del variables["SECURE_CHANNEL"], variables["MUXER"]
+    return variables
 
 
 def check_transport(figures: dict[str, dict[str, str]]) -> None:
@@ -83,18 +80,9 @@ def check_transport(figures: dict[str, dict[str, str]]) -> None:
 # transport
 
 
-@pytest.mark.parametrize(("transport", "security"), COMBINATIONS)
+@pytest.mark.parametrize(("transport", "security"), [*SECURED, QUIC])
 async def test_transport_between_two_of_ours(redis, transport, security):
-    muxer = "yamux" if security else ""
-    variables = environment(redis, TRANSPORT=transport, SECURE_CHANNEL=security, MUXER=muxer)
-    if not security:
-        del variables["SECURE_CHANNEL"], variables["MUXER"]
-    if not await offered(variables):
-        outcome = await finished("transport", {**variables, "IS_DIALER": "false"})
-        assert outcome.status == UNSUPPORTED
-        assert outcome.stdout == ""
-        assert outcome.stderr.startswith("error: ")
-        return
+    variables = over(redis, transport, security)
     async with started("transport", {**variables, "IS_DIALER": "false"}):
         outcome = await finished("transport", {**variables, "IS_DIALER": "true"})
     assert outcome.status == 0, outcome.stderr
@@ -175,8 +163,9 @@ def check_perf(figures: dict[str, dict[str, str]]) -> None:
         assert float(section["q1"]) <= float(section["median"]) <= float(section["q3"])
 
 
-async def test_perf_between_two_of_ours(redis):
-    variables = environment(redis)
+@pytest.mark.parametrize(("transport", "security"), [("tcp", "noise"), QUIC])
+async def test_perf_between_two_of_ours(redis, transport, security):
+    variables = over(redis, transport, security)
     async with started("perf", {**variables, "IS_DIALER": "false"}):
         outcome = await finished("perf", {**variables, **AMOUNTS, "IS_DIALER": "true"})
     assert outcome.status == 0, outcome.stderr

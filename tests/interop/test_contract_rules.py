@@ -253,14 +253,14 @@ def test_gossipsub_tells_what_it_cant_do(tmp_path, told):
 
 
 def test_parameters_are_go_libp2p_pubsubs():
-    everything = {
+    some = {
         "Dhi": 13,
         "FanoutTTL": 6e10,
         "GossipFactor": 0.5,
         "IDontWantMessageTTL": 4,
         "SlowHeartbeatWarning": 0.2,
     }
-    params = gossip_params(given)
+    params = gossip_params(some)
     assert (params.d_hi, params.fanout_ttl, params.gossip_factor, params.idontwant_message_ttl) == (13, 60, 0.5, 4)
     with pytest.raises(UnsupportedError, match="Dmax"):
         gossip_params({"Dmax": 1})
