@@ -17,9 +17,10 @@ import pytest
 import trio
 
 from interop.contract.script import identity_of
-from interop.lab import netns
+from interop.lab.network import Lab
 from tests.interop.contracting import environment, finished, no_redis, ours, redis_server, started
 from tests.interop.test_contract import AMOUNTS, QUIC, SECURED, TOPIC, check_perf, check_transport, experiment, over
+from tests.lab import lab_or_skip
 
 pytestmark = pytest.mark.interop
 
@@ -31,17 +32,17 @@ def theirs(name: str) -> list[str]:
     command = os.environ.get(name, "").split()
     if not command:
         pytest.skip(f"{name} names no program of the suites (docs/contracts.md)")
-    for reason in (netns.why_not(), no_redis()):
-        if reason:
-            pytest.skip(reason)
+    lab_or_skip()
+    if reason := no_redis():
+        pytest.skip(reason)
     return command
 
 
 @asynccontextmanager
 async def two_hosts():
     """Two hosts and the Redis that both reach: their `enter`, and its HOST:PORT."""
-    async with netns.Lab() as lab:
-        a, b, server = await lab.host(A), await lab.host(B), await lab.host(REDIS)
+    async with Lab() as lab:
+        a, b, server = [await lab.host(addrs=(addr,)) for addr in (A, B, REDIS)]
         async with redis_server(host=REDIS, enter=server.enter) as address:
             yield list(a.enter), list(b.enter), address
 
@@ -110,8 +111,8 @@ async def test_gossipsub(tmp_path):
         apart = [*enter, "unshare", "--uts", "--mount", "sh", "-c", named, "sh"]
         outcomes[node] = await finished([*apart, *command, "--params", str(params)])
 
-    async with netns.Lab() as lab:
-        places = [await lab.host(f"10.77.0.{node + 1}") for node in range(4)]
+    async with Lab() as lab:
+        places = [await lab.host(addrs=(f"10.77.0.{node + 1}",)) for node in range(4)]
         async with trio.open_nursery() as nursery:
             for node, place in enumerate(places):
                 nursery.start_soon(one, node, list(place.enter))
