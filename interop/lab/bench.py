@@ -11,8 +11,8 @@
 Of two hosts in namespaces the dialler's is at the end of the long line. Each pairing (dialler-listener) has a new
 connection in each round, and they take turns. On it a stream of /perf/1.0.0 carries the data up, from dialler to
 listener, then another one carries as much down: each begins with the first window of its own, so that the growth of
-windows is in the figure. MB/s are 10^6 bytes of payload. The bare socket sends for as long as the data would take at the
-line's rate. Exit status: 0, or 1 if anything failed.
+windows is in the figure. MB/s are 10^6 bytes of payload. The bare socket sends for as long as the data would take at
+the line's rate. Exit status: 0, or 1 if anything failed.
 """
 
 from __future__ import annotations
