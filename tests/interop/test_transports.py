@@ -39,7 +39,7 @@ pytestmark = [
     pytest.mark.usefixtures("no_traceback"),
     pytest.mark.parametrize("name", OTHERS),
     pytest.mark.parametrize("security", ["noise", "tls"]),
-    pytest.mark.parametrize("listen", [TCP], ids=["tcp"]),
+    pytest.mark.parametrize("listen", [TCP, f"{TCP}/ws"], ids=["tcp", "ws"]),
 ]
 
 both_ways = pytest.mark.parametrize("dialler", ["python", "other"])
