@@ -32,6 +32,7 @@ class Other:
 
 OTHERS = {
     "go": Other(Peer.go, plain=("--handshake=false",), shakes=True),
+    "js": Other(Peer.js, plain=("--handshake=false",), shakes=True),
 }
 
 pytestmark = [
