@@ -19,7 +19,7 @@ from node.events import MessageRejected
 from protocols import StreamTimeout
 from protocols.messages import Kind, MessageDropped, MessageError, RemoteError
 from protocols.messages.declare import MAX_PAYLOAD
-from tests.interop.messaging import connected, text
+from tests.interop.messaging import text
 
 pytestmark = [pytest.mark.interop, pytest.mark.usefixtures("no_traceback")]
 
