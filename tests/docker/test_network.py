@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 
@@ -28,6 +29,18 @@ def test_a_peer_is_healthy_by_its_control_and_a_node_by_its_control_socket(netwo
     for service, words in (("node1", ["CMD", "vouch", "status"]), ("go", ["CMD", "bash", "-c"])):
         test = states[service]["Config"]["Healthcheck"]["Test"]
         assert test[: len(words)] == words
+
+
+@pytest.mark.docker
+def test_the_transport_program_of_the_fields_suites_meets_itself(network, needs):
+    if shutil.which("redis-server") is None:
+        needs("the local Redis is this machine's, which has none: apt-get install redis-server")
+    listener = network.compose("--profile", "contract", "run", "--detach", "transport").split()[-1]
+    try:
+        said = network.compose("--profile", "contract", "run", "--rm", "-e", "IS_DIALER=true", "transport")
+    finally:
+        network.run("docker", "rm", "--force", listener)
+    assert "handshake_plus_one_rtt:" in said
 
 
 @pytest.mark.docker

@@ -17,7 +17,7 @@ from node.config import Config
 from node.events import Connected, Refused
 from node.identity import Identity
 from node.node import parse_peer_id
-from node.quic import native, transport
+from node.quic import configurations, transport
 from node.quic.datagrams import Datagrams
 from node.quic.transport import Quic
 from node.upgrade.certificate import Credentials, make_credentials
@@ -115,7 +115,7 @@ async def test_streams_reset_as_soon_as_they_are_opened_cost_little():
 
 async def test_another_application_is_refused(monkeypatch):
     async with node() as target:
-        monkeypatch.setattr(native, "ALPN", "h3")
+        monkeypatch.setattr(configurations, "ALPN", "h3")
         with trio.fail_after(2), pytest.RaisesGroup(ProtocolError, flatten_subgroups=True):
             async with raw(target):
                 pass

@@ -90,14 +90,18 @@ pub async fn outcome(
         stream.flush().await
     };
     sending.await.map_err(|error| error.to_string())?;
-    let ended = async { while stream.read(&mut [0; 64]).await.is_ok_and(|count| count > 0) {} };
-    if tokio::time::timeout(WATCH, ended).await.is_err() {
-        return Ok("open");
-    }
-    // the library reads a reset as an end: only a write tells the two apart
-    Ok(match stream.write_all(&[0]).await {
-        Ok(()) => "closed",
-        Err(_) => "reset",
+    let ended = async {
+        while stream.read(&mut [0; 64]).await? > 0 {}
+        Ok::<_, std::io::Error>(())
+    };
+    Ok(match tokio::time::timeout(WATCH, ended).await {
+        Err(_) => "open",
+        Ok(Err(_)) => "reset",
+        // over Yamux a reset reads as an end: only a write tells the two apart
+        Ok(Ok(())) => match stream.write_all(&[0]).await {
+            Ok(()) => "closed",
+            Err(_) => "reset",
+        },
     })
 }
 
