@@ -65,7 +65,8 @@ class PeerError(Exception):
 class Peer:
     """One process that speaks lines: the Go peer, or any program that speaks as it does.
 
-    `events` holds the last events, oldest first, and is only for looking. `pid` is its process.
+    `events` holds the last events, oldest first, and is only for looking. `pid` is its process; `versions` of the
+    libraries that it is made of, where it tells them.
     """
 
     def __init__(self, name: str, command: Sequence[str], *, environ: Mapping[str, str] | None = None) -> None:
@@ -73,6 +74,7 @@ class Peer:
         self.peer_id = ""
         self.pid = 0
         self.addrs: list[str] = []
+        self.versions: Message = {}
         self.events: deque[Message] = deque(maxlen=MAX_EVENTS)
         self._command = list(command)
         self._environ = dict(os.environ if environ is None else environ)
@@ -150,6 +152,11 @@ class Peer:
         wanted = {"event": name, **fields}
         return [event for event in self.events if wanted.items() <= event.items()]
 
+    def forget(self) -> None:
+        """Drops the events so far: for a process that begins anew."""
+        self.events.clear()
+        self._fresh.clear()
+
     async def __aenter__(self) -> Peer:
         self._life = self._running()
         await self._life.__aenter__()
@@ -204,6 +211,7 @@ class Peer:
     async def _started(self) -> None:
         listening = await self.event("listening", timeout=START_TIMEOUT)
         self.peer_id, self.addrs = listening["peer"], listening["addrs"]
+        self.versions = listening.get("versions", {})
         self.pid = listening.get("pid", self.pid)  # its own word: what was started may only be a wrapper
 
     async def _end(self) -> None:

@@ -15,8 +15,7 @@ Flags, commands, replies and events are those of the Go peer (interop/go/main.go
     --heartbeat SECONDS         of gossipsub
 
 Ours has more commands: `local KEY` (the value that it keeps, for others or its own), `score PEER`, `heartbeat PEER`,
-`exchange PEER`, `renew kad|plain` (another node in place of this one: new identity, nothing remembered; plain: without
-Kademlia).
+`exchange PEER`, `renew [flags]` (another node, with those flags, in place of this one: nothing is remembered).
 
 The node never reads the environment variable INTEROP_MUTATE; this program does (`mutate.py`).
 """

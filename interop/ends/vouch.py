@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from importlib.metadata import version
 from typing import Any
 
@@ -20,9 +19,8 @@ from interop.ends.messages import interop
 from interop.ends.requests import MessageCommands
 from interop.peer import Message
 from interop.rawbytes import BYTES, RESET, echo_pattern, reset_mine, was_reset
-from node.config import SETTINGS, Config
+from node.config import Config
 from node.discovery import dht
-from node.errors import UsageError
 from node.events import Admitted, Event, Identified, MessageRejected, Refused
 from node.identity import Identity
 from node.node import Node
@@ -35,19 +33,22 @@ from protocols.messages import SubProtocol
 PUSHED = "/vouch/pushed/1.0.0"
 SIGNING = {"signed": "strict", "unsigned": "own", "": "strict"}
 STREAMS = 1024
-NEVER = 3600.0
+FIRST_REFRESH, NEVER = dht.FIRST_REFRESH, 3600.0
 
 
 def config_of(flags: Flags) -> Config:
     """The node's settings: what is not asked for is off, and a peer that was refused is dialled again at once."""
+    own_kad = f"/vouch/{flags.network_id.encode().hex()}"
     settings: dict[str, Any] = {
         "listen": flags.listen,
+        "security": flags.security,
         "network_id": flags.network_id,
         "client_version": flags.client_version,
         "min_versions": dict(text.split("=") for text in flags.min_version),
         "admission": "required" if flags.handshake else "open",
         "dht": "server" if flags.kad else "off",
-        "kad_protocol": f"{flags.kad}/kad/1.0.0" if flags.kad else "",
+        "kad_protocol": "" if flags.kad in ("", own_kad) else f"{flags.kad}/kad/1.0.0",
+        "rendezvous_point": "memory",
         "dht_store": "memory",
         "addressbook": "memory",
         "gossip": "on" if flags.pubsub else "off",
@@ -60,10 +61,6 @@ def config_of(flags: Flags) -> Config:
         "redial_backoff_max": 0.01,
         "max_streams": STREAMS,
     }
-    if "security" in SETTINGS:
-        settings["security"] = flags.security
-    elif flags.security != "noise":
-        raise UsageError(f"security: expected noise, which is all that this node has, got {flags.security}")
     return Config(**settings)
 
 
@@ -74,36 +71,25 @@ async def vouch(flags: Flags) -> AsyncIterator[dict[str, Command]]:
         end = _End(flags, nursery)
         node = await end.start()
         say_listening(node.peer_id, node.addrs, versions={"vouch-node": version("vouch-node")})
-        yield {name: _of_now(end, name) for name in end.names} | {"renew": end.renew}
+        yield end.commands
         nursery.cancel_scope.cancel()
 
 
-def _of_now(end: _End, name: str) -> Command:
-    async def run(*arguments: str) -> Message:
-        return await end.commands[name](*arguments)
-
-    return run
-
-
 class _End:
-    """One node after the other."""
+    """One node after the other; `commands` are those of the node of now."""
 
     def __init__(self, flags: Flags, nursery: trio.Nursery) -> None:
         self.commands: dict[str, Command] = {}
-        self._flags, self._nursery, self._kad = flags, nursery, flags.kad
+        self._flags, self._nursery = flags, nursery
         self._life: trio.CancelScope | None = None
         self._ended = trio.Event()
-
-    @property
-    def names(self) -> list[str]:
-        return list(self.commands)
 
     async def start(self) -> Node:
         node: Node = await self._nursery.start(self._live)
         return node
 
-    async def renew(self, kind: str = "kad") -> Message:
-        self._flags = replace(self._flags, kad=self._kad if kind == "kad" else "")
+    async def renew(self, *flags: str) -> Message:
+        self._flags = Flags.parse(flags) if flags else self._flags
         assert self._life is not None
         self._life.cancel()
         await self._ended.wait()
@@ -114,12 +100,12 @@ class _End:
         self._ended = trio.Event()
         params = GossipParams(heartbeat_interval=self._flags.heartbeat, flood_publish=False)
         protocols: list[Protocol | SubProtocol] = [perf_protocol(), echo_protocol(), BYTES, RESET, interop(_told)]
-        if not self._flags.kad_refresh:
-            dht.FIRST_REFRESH = NEVER
+        dht.FIRST_REFRESH = FIRST_REFRESH if self._flags.kad_refresh else NEVER
         node = Node(config_of(self._flags), identity=Identity.generate(), protocols=protocols, gossip_params=params)
         commands = _Commands(node)
         node.events.subscribe(commands.note)
-        self.commands = commands.all() | MessageCommands(node).all()
+        self.commands.clear()
+        self.commands |= commands.all() | MessageCommands(node).all() | {"renew": self.renew}
         if self._flags.kad:
             self.commands |= KadCommands(node).all()
         if self._flags.pubsub:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import trio
@@ -13,7 +14,6 @@ from interop.build import RECIPES, Recipe
 from interop.ends.mutate import VARIABLE
 from interop.matrix.cells import Line
 from interop.peer import EVENT_TIMEOUT, Message, Peer
-from node.config import SETTINGS
 
 LISTEN = {
     "tcp": "/ip4/127.0.0.1/tcp/0",
@@ -23,7 +23,7 @@ LISTEN = {
 NETWORK, OTHER_NETWORK = "matrix", "open-sea"
 OUR_VERSION, THEIR_VERSION = "matrix-vouch/1.0.0", "matrix-peer/1.0.0"
 LEAST = ("matrix-vouch=1.0.0", "matrix-peer=1.0.0")
-KAD = "/matrix"
+KAD = f"/vouch/{NETWORK.encode().hex()}"  # what a node of that network serves without being told
 STOCK_KAD = "/ipfs"  # all that py-libp2p serves
 HEARTBEAT = 0.2  # of gossip, in seconds
 COMMAND_TIMEOUT = 120  # seconds, of the peers' own
@@ -53,65 +53,74 @@ def recipe(peer: str) -> Recipe | None:
     return RECIPES.get(peer)
 
 
-def our_end(line: Line, *flags: str, mutation: str = "") -> Peer:
-    """Our end of a line."""
-    handshake = line.peer != "stock"
-    end = Peer.program(
-        "interop.ends",
-        "vouch",
+def our_flags(line: Line) -> list[str]:
+    """Of our end of a line."""
+    return [
         f"--listen={LISTEN[line.transport]}",
         f"--security={line.security if line.transport != 'quic-v1' else 'noise'}",
         f"--network-id={NETWORK}",
         f"--client-version={OUR_VERSION}",
         f"--min-version={LEAST[1]}",
-        f"--handshake={str(handshake).lower()}",
+        f"--handshake={'false' if line.peer == 'stock' else 'true'}",
         "--pubsub=signed",
         f"--kad={_kad(line)}",
         f"--heartbeat={HEARTBEAT}",
         "--kad-refresh=off",
-        *flags,
-        environ=mutated(mutation),
-    )
-    end.name = "vouch"
-    return end
+    ]
+
+
+def third_flags(line: Line, *, kad: bool) -> list[str]:
+    """Of one more of ours, which dials whatever the line speaks."""
+    return [
+        "--security=noise,tls",
+        f"--network-id={NETWORK}",
+        "--client-version=matrix-third/1.0.0",
+        "--handshake=false",
+        "--pubsub=signed",
+        f"--kad={_kad(line) if kad else ''}",
+        f"--heartbeat={HEARTBEAT}",
+        "--kad-refresh=off",
+    ]
+
+
+def vouch_process(name: str, mutation: str = "") -> Peer:
+    """A process whose node is told later what it is."""
+    process = Peer.program("interop.ends", "vouch", environ=mutated(mutation))
+    process.name = name
+    return process
+
+
+async def renewed(process: Peer, flags: Sequence[str]) -> Peer:
+    """The process with a new node with those flags."""
+    reply = await process.call("renew", *flags)
+    process.forget()
+    process.peer_id, process.addrs = reply["peer"], reply["addrs"]
+    return process
 
 
 def their_end(line: Line, *flags: str) -> Peer:
     """The peer's end; later flags stand over earlier ones."""
     common = [f"--listen={LISTEN[line.transport]}", "--pubsub=signed", f"--kad={_kad(line)}"]
     common += [f"--timeout={COMMAND_TIMEOUT}s"]
-    if line.security == "tls" and line.transport != "quic-v1":
-        common += ["--security=tls"]
+    if line.transport != "quic-v1":
+        common += [f"--security={line.security}"]
     if line.peer == "stock":
         end = Peer.program("interop.ends", "stock", *common, *flags)
         end.name = "stock"
         return end
-    if line.peer in ("go", "rust"):
+    if line.peer != "python":
         common += ["--gossip-param", f"HeartbeatInterval={HEARTBEAT * 1000:.0f}"]
+    if line.peer == "rust":
+        common += ["--rendezvous=client"]
     own = {"--network-id": NETWORK, "--client-version": THEIR_VERSION, "--min-version": LEAST[0]}
     own |= dict(flag.split("=", 1) for flag in flags)
-    start: Callable[..., Peer] = {"go": Peer.go, "rust": Peer.rust, "js": Peer.js}[line.peer]
-    return start(*common, *(f"{name}={value}" for name, value in own.items()))
-
-
-def third_end(line: Line) -> Peer:
-    """One more of ours, which dials whatever the line speaks."""
-    security = "noise,tls" if "security" in SETTINGS else "noise"
-    end = Peer.program(
-        "interop.ends",
-        "vouch",
-        f"--listen={LISTEN['tcp']}",
-        f"--security={security}",
-        f"--network-id={NETWORK}",
-        "--client-version=matrix-third/1.0.0",
-        "--handshake=false",
-        "--pubsub=signed",
-        f"--kad={_kad(line)}",
-        f"--heartbeat={HEARTBEAT}",
-        "--kad-refresh=off",
-    )
-    end.name = "third"
-    return end
+    starts: dict[str, Callable[..., Peer]] = {
+        "go": Peer.go,
+        "rust": Peer.rust,
+        "js": Peer.js,
+        "python": partial(Peer.program, "interop.ends", "vouch"),
+    }
+    return starts[line.peer](*common, *(f"{name}={value}" for name, value in own.items()))
 
 
 def mutated(mutation: str) -> Mapping[str, str] | None:
@@ -126,16 +135,15 @@ def _kad(line: Line) -> str:
 
 
 class Third:
-    """A node of ours that knows nobody yet, whenever it is asked for, in one process."""
+    """A node of ours that knows nobody yet, whenever it is asked for, in one process. None where no check needs it."""
 
-    def __init__(self, process: Peer) -> None:
-        self._process = process
+    def __init__(self, process: Peer | None, line: Line) -> None:
+        self._process, self._line = process, line
 
     async def fresh(self, *, kad: bool = False) -> Peer:
-        """Another node in place of the last, on its own in Kademlia too unless that is asked for."""
-        reply = await self._process.call("renew", "kad" if kad else "plain")
-        self._process.peer_id, self._process.addrs = reply["peer"], reply["addrs"]
-        return self._process
+        """Another node in place of the last; without Kademlia nobody hears of it but whom it dials."""
+        assert self._process is not None
+        return await renewed(self._process, third_flags(self._line, kad=kad))
 
 
 @dataclass

@@ -7,7 +7,6 @@ defect's reproduction shows it in the same run.
 
 from __future__ import annotations
 
-import math
 import shutil
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -17,7 +16,7 @@ from dataclasses import dataclass, replace
 import trio
 
 from interop.matrix.cells import Cell, Line, Result, cells, not_applicable
-from interop.matrix.checks import CHECKS, SEEDS
+from interop.matrix.checks import CHECKS, NEED_THIRD, SEEDS
 from interop.matrix.ends import (
     FULL,
     QUICK,
@@ -25,19 +24,20 @@ from interop.matrix.ends import (
     Pair,
     Size,
     Third,
-    our_end,
+    our_flags,
     recipe,
+    renewed,
     their_end,
-    third_end,
+    vouch_process,
 )
 from interop.matrix.upstream import Defects
-from interop.peer import PeerError
+from interop.peer import Peer, PeerError
 
 WORKERS = 2  # lines at once
 CONNECT_TIMEOUT = 30.0
 CHECK_TIMEOUT = 60.0
 TRANSFER_TIMEOUT = 240.0
-MAX_REASON = 600
+MAX_REASON = 400
 
 Told = Callable[[Result], None]
 
@@ -55,10 +55,15 @@ class Plan:
     quick: bool = False
     workers: int = WORKERS
     mutation: str = ""  # of our end (`interop.ends.mutate`)
+    patience: float = 0.0  # seconds for a connection, and for a check, where those below are too many
 
     @property
     def size(self) -> Size:
         return QUICK if self.quick else FULL
+
+    def seconds(self, check: str) -> float:
+        """What a check may take."""
+        return self.patience or (TRANSFER_TIMEOUT if check == "transfer" else CHECK_TIMEOUT)
 
 
 class _NotConnectedError(Exception):
@@ -80,65 +85,71 @@ def check_built(lines: Sequence[Line]) -> None:
 
 async def run(plan: Plan, tell: Told) -> dict[str, dict[str, str]]:
     """Runs it, and tells each result as it comes. The versions that the ends have told, by end."""
-    versions: dict[str, dict[str, str]] = {}
-    defects = Defects()
-    # py-libp2p's Kademlia is on another protocol, so that the thirds of its lines are others
-    for stock in (False, True):
-        waiting = deque(line for line in plan.lines if (line.peer == "stock") == stock)
-        async with trio.open_nursery() as nursery:
-            for _ in range(min(plan.workers, len(waiting))):
-                nursery.start_soon(_work, plan, waiting, defects, versions, tell)
-    return versions
+    runner = _Runner(plan, tell)
+    async with trio.open_nursery() as nursery:
+        for _ in range(min(plan.workers, len(plan.lines))):
+            nursery.start_soon(runner.work)
+    return runner.versions
 
 
-async def _work(
-    plan: Plan, waiting: deque[Line], defects: Defects, versions: dict[str, dict[str, str]], tell: Told
-) -> None:
-    async with third_end(waiting[0]) as process:
-        while waiting:
-            await _Lines(plan, waiting.popleft(), Third(process), defects, versions, tell).run()
+class _Runner:
+    """The work that is left, and what has come of the rest."""
 
+    def __init__(self, plan: Plan, tell: Told) -> None:
+        self.versions: dict[str, dict[str, str]] = {}
+        self._plan, self._tell = plan, tell
+        self._defects = Defects()
+        self._waiting: deque[deque[Cell]] = deque()
+        for line in plan.lines:
+            left = deque[Cell]()
+            for cell in cells(line, plan.checks):
+                if reason := not_applicable(cell):
+                    tell(Result(cell, "na", reason))
+                else:
+                    left.append(cell)
+            if left:
+                self._waiting.append(left)
 
-class _Lines:
-    """The cells of one line."""
-
-    def __init__(
-        self,
-        plan: Plan,
-        line: Line,
-        third: Third,
-        defects: Defects,
-        versions: dict[str, dict[str, str]],
-        tell: Told,
-    ) -> None:
-        self._plan, self._line, self._third = plan, line, third
-        self._defects, self._versions, self._tell = defects, versions, tell
-
-    async def run(self) -> None:
-        left = deque[Cell]()
-        for cell in cells(self._line, self._plan.checks):
-            if reason := not_applicable(cell):
-                self._tell(Result(cell, "na", reason))
-            else:
-                left.append(cell)
-        while left:
-            started = trio.current_time()
+    async def work(self) -> None:
+        """Runs lines until none is left, on two processes of ours that last as long as nothing fails."""
+        while self._waiting:
             try:
-                async with self._pair([cell.check for cell in left]) as pair:
-                    while left:
-                        if not await self._one(pair, left.popleft()):
-                            break
-            except _NotConnectedError as error:
-                for cell in left:
-                    await self._failed(cell, str(error), trio.current_time() - started)
-                left.clear()
-            except PeerError:
-                pass  # an end that had ended by itself: what was checked on it has been told
+                async with AsyncExitStack() as stack:
+                    ours = await stack.enter_async_context(vouch_process("vouch", self._plan.mutation))
+                    third = None
+                    if not NEED_THIRD.isdisjoint(self._plan.checks):
+                        third = await stack.enter_async_context(vouch_process("third"))
+                    went_well = True
+                    while self._waiting and went_well:
+                        left = self._waiting.popleft()
+                        went_well = await self._line(left, ours, third)
+                        if left:
+                            self._waiting.appendleft(left)
+            except PeerError as error:
+                if error.reply:
+                    raise
+                # an end that had ended by itself: what was checked on it has been told
+
+    async def _line(self, left: deque[Cell], ours: Peer, third: Peer | None) -> bool:
+        """Runs the cells that are left of a line, until one fails; whether none has."""
+        started = trio.current_time()
+        try:
+            async with self._pair(left, ours, third) as pair:
+                while left:
+                    if not await self._one(pair, left.popleft()):
+                        return False
+        except _NotConnectedError as error:
+            while left:
+                await self._failed(left.popleft(), str(error), trio.current_time() - started)
+            return False
+        except PeerError:
+            return False
+        return True
 
     async def _one(self, pair: Pair, cell: Cell) -> bool:
         """Runs a cell's check; whether the ends can go on."""
         started = trio.current_time()
-        seconds = TRANSFER_TIMEOUT if cell.check == "transfer" else CHECK_TIMEOUT
+        seconds = self._plan.seconds(cell.check)
         try:
             with trio.fail_after(seconds):
                 await CHECKS[cell.check](pair)
@@ -160,24 +171,24 @@ class _Lines:
         self._tell(result)
 
     @asynccontextmanager
-    async def _pair(self, checks: Sequence[str]) -> AsyncIterator[Pair]:
-        """Two new ends, connected. Raises _NotConnectedError."""
+    async def _pair(self, left: Sequence[Cell], ours: Peer, third: Peer | None) -> AsyncIterator[Pair]:
+        """Two ends, connected. Raises _NotConnectedError."""
+        line, seconds = left[0].line, self._plan.patience or CONNECT_TIMEOUT
         async with AsyncExitStack() as stack:
             try:
-                ours, theirs = our_end(self._line, mutation=self._plan.mutation), their_end(self._line)
-                for end in (ours, theirs):
-                    await stack.enter_async_context(end)
-                    self._versions.setdefault(end.name, {}).update(end.events[0].get("versions", {}))
-                pair = Pair(self._line, self._plan.size, ours, theirs, self._third)
-                with trio.fail_after(CONNECT_TIMEOUT):
-                    for check in checks:
-                        if check in SEEDS:
-                            await SEEDS[check](pair)
+                theirs = await stack.enter_async_context(their_end(line))
+                self.versions.setdefault(ours.name, {}).update(ours.versions)
+                self.versions.setdefault(theirs.name, {}).update(theirs.versions)
+                with trio.fail_after(seconds):
+                    await renewed(ours, our_flags(line))
+                    pair = Pair(line, self._plan.size, ours, theirs, Third(third, line))
+                    for check in [cell.check for cell in left if cell.check in SEEDS]:
+                        await SEEDS[check](pair)
                     await pair.connect()
             except (PeerError, CheckError, KeyError) as error:
                 raise _NotConnectedError(f"no connection: {_said(error)}") from error
             except trio.TooSlowError:
-                raise _NotConnectedError(f"no connection within {CONNECT_TIMEOUT:g} s") from None
+                raise _NotConnectedError(f"no connection within {seconds:g} s") from None
             yield pair
 
 
@@ -185,8 +196,3 @@ def _said(error: Exception) -> str:
     """What it says, on one line."""
     text = str(error) if isinstance(error, CheckError | PeerError) else repr(error)
     return " ".join(text.split())
-
-
-def seconds_of(results: Sequence[Result]) -> float:
-    """What the results have taken, one after the other."""
-    return math.fsum(result.seconds for result in results)

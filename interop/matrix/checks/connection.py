@@ -6,14 +6,18 @@ from interop.matrix.ends import Pair, event, eventually, expect, without_peer
 from interop.peer import Peer
 
 PING_ID, IDENTIFY_ID = "/ipfs/ping/1.0.0", "/ipfs/id/1.0.0"
+# docs/wire.md's and the specifications', not taken from the code
+WIRE = (
+    *(PING_ID, IDENTIFY_ID, "/ipfs/id/push/1.0.0", "/perf/1.0.0", "/vouch/heartbeat/1.0.0"),
+    *("/vouch/peer-exchange/1.0.0", "/vouch/msg/interop/1.0.0", "/rendezvous/1.0.0"),
+    *("/meshsub/1.2.0", "/meshsub/1.1.0", "/floodsub/1.0.0"),
+)
 PUSHED = "/vouch/pushed/1.0.0"
 
 
 async def connect(pair: Pair) -> None:
     """Each lists the other; ours knows who dialled."""
     for one, other in pair.both:
-        if one is pair.theirs and pair.line.peer not in ("go", "stock"):
-            continue  # they have no command that lists connections; what follows shows that they are
         await eventually(lambda one=one, other=other: _lists(one, other), f"{one.name} lists its connection")  # type: ignore[misc]
     (entry,) = [entry for entry in (await pair.ours.call("peers"))["peers"] if entry["peer"] == pair.theirs.peer_id]
     direction = "outbound" if pair.line.direction == "out" else "inbound"
@@ -33,6 +37,11 @@ async def identify(pair: Pair) -> None:
         addrs = [without_peer(addr) for addr in said["addrs"]]
         expect(without_peer(other.addr) in addrs, f"{other.name} to name {without_peer(other.addr)}, got {addrs}")
         expect(said.get("agent", "unknown"), f"{other.name} to name its agent")
+        if other is pair.ours:
+            missing = {*WIRE} - {*said["protocols"]}
+            expect(not missing, f"us to name {sorted(missing)} too, got {said['protocols']}")
+        if pair.line.peer == "go":
+            expect(said["signed_record"], f"{other.name} to tell a signed record that is good")
 
 
 async def identify_push(pair: Pair) -> None:

@@ -83,7 +83,7 @@ async def _nothing_came(topic: str, last: Peer) -> None:
 
 async def _score(pair: Pair, source: Peer, middle: Peer, fits: Callable[[float], bool], what: str) -> None:
     """Looks at the score that the middle keeps of the source, where it can be asked."""
-    if middle is pair.theirs and pair.line.peer not in ("go", "rust"):
+    if middle is pair.theirs and pair.line.peer == "stock":
         return
 
     async def right() -> bool:
