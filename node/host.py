@@ -172,8 +172,8 @@ SECURITY: dict[str, tuple[str, Callable[[KeyPair, Sequence[str]], ISecureTranspo
 def make_transports(config: Config, key_pair: KeyPair) -> list[ITransport]:
     """All that the node listens on and dials by."""
     ports = Ports()
-    files = {"certificate": config.wss_certificate, "key": config.wss_key, "roots": config.wss_roots}
-    return [Tcp(ports), WebSocket(ports, **files), Quic(key_pair, config)]
+    websocket = WebSocket(ports, certificate=config.wss_certificate, key=config.wss_key, roots=config.wss_roots)
+    return [Tcp(ports), websocket, Quic(key_pair, config)]
 
 
 def build(

@@ -1,4 +1,5 @@
-"""The node in libp2p's own test suites: `python -m interop.contract transport|perf|kad|gossipsub` (docs/contracts.md).
+"""The node in libp2p's own test suites: `python -m interop.contract transport|perf|kad|gossipsub`, or with a dot in
+place of the space (docs/contracts.md).
 
 What each is told comes by the environment, gossipsub's by `--params FILE`. Standard output is the suite's; everything
 else goes to standard error. Exit status: 0 the test passes, 1 it fails, 2 it can't be tried: a variable makes no sense,

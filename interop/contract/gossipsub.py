@@ -216,3 +216,9 @@ def _number_of(hostname: str) -> int:
 
 def _note(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":  # python -m interop.contract.gossipsub
+    from interop.contract.__main__ import main
+
+    sys.exit(main(["gossipsub", *sys.argv[1:]]))

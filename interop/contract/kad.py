@@ -163,3 +163,9 @@ async def _try(attempt: Callable[[], Awaitable[T]], what: str, *, pause: float =
                 print(error, file=sys.stderr)
             await trio.sleep(pause)
     raise Failure(f"expected {what} within {PATIENCE:g} s, got none")
+
+
+if __name__ == "__main__":  # python -m interop.contract.kad
+    from interop.contract.__main__ import main
+
+    sys.exit(main(["kad"]))

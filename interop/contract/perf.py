@@ -188,3 +188,9 @@ async def _send(stream: Stream, amount: int) -> None:
         await stream.send(_BLOCK)
     if rest := amount % CHUNK:
         await stream.send(_BLOCK[:rest])
+
+
+if __name__ == "__main__":  # python -m interop.contract.perf
+    from interop.contract.__main__ import main
+
+    sys.exit(main(["perf"]))

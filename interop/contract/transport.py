@@ -79,3 +79,9 @@ def results(handshake_and_ping: float, rtt: float, *, legacy: bool) -> str:
     if legacy:
         return json.dumps({"handshakePlusOneRTTMillis": total, "pingRTTMilllis": one})
     return f"# Measurements from dialer\nlatency:\n  handshake_plus_one_rtt: {total}\n  ping_rtt: {one}\n  unit: ms"
+
+
+if __name__ == "__main__":  # python -m interop.contract.transport
+    from interop.contract.__main__ import main
+
+    sys.exit(main(["transport"]))

@@ -1,17 +1,18 @@
 """`python -m interop.lab.bench [--rtt MS] [--rate MBIT] ...`: how fast peers move data over a long line.
 
     --rtt MS        round trip of the line (default 40)
-    --rate MBIT     what it carries in each direction, Mbit/s (default 200); 0: as much as the machine can shape
+    --rate MBIT     what it carries in each direction, Mbit/s (default 100); 0: as much as the machine can shape
     --loss PERCENT  frames lost in each direction (default 0)
-    --mib N         MiB for each transfer (default 64)
+    --mib N         MiB for each transfer (default 32)
     --repeats N     rounds, each with every pairing (default 3)
     --peers A,B     contenders: vouch, go, and tcp, a bare socket (default all)
     --json          one JSON object for each figure, in place of a table in Markdown
 
-Two hosts in namespaces, the dialler's at the end of the long line, in each pairing (dialler-listener). A stream of
-/perf/1.0.0 carries the data up, from dialler to listener, and another one carries as much down: each begins with the
-first window of its own, so that the growth of windows is in the figure. MB/s are 10^6 bytes of payload. The bare socket
-sends for as long as the data would take at the line's rate. Exit status: 0, or 1 if anything failed.
+Of two hosts in namespaces the dialler's is at the end of the long line. Each pairing (dialler-listener) has a new
+connection in each round, and they take turns. On it a stream of /perf/1.0.0 carries the data up, from dialler to
+listener, then another one carries as much down: each begins with the first window of its own, so that the growth of
+windows is in the figure. MB/s are 10^6 bytes of payload. The bare socket sends for as long as the data would take at
+the line's rate. Exit status: 0, or 1 if anything failed.
 """
 
 from __future__ import annotations
@@ -22,8 +23,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from functools import partial
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -46,9 +46,9 @@ Figures = dict[tuple[str, str], list[float]]
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="interop.lab.bench", description="Transfers over a long line.")
     parser.add_argument("--rtt", metavar="MS", type=float, default=40.0)
-    parser.add_argument("--rate", metavar="MBIT", type=float, default=200.0)
+    parser.add_argument("--rate", metavar="MBIT", type=float, default=100.0)
     parser.add_argument("--loss", metavar="PERCENT", type=float, default=0.0)
-    parser.add_argument("--mib", metavar="N", type=int, default=64)
+    parser.add_argument("--mib", metavar="N", type=int, default=32)
     parser.add_argument("--repeats", metavar="N", type=int, default=3)
     parser.add_argument("--peers", metavar="A,B", default=",".join(CONTENDERS))
     parser.add_argument("--json", action="store_true")
@@ -79,34 +79,43 @@ async def measure(
     """MB/s for each pairing, "up" and "down"; what fails is said, kept and left out from then on."""
     figures: Figures = {}
     left = list(names)
-    for number in range(repeats):
-        for name in list(left):
-            try:
-                up, down = await (_bare if name == "tcp" else partial(_perf, name))(shape, amount)
-            except (PeerError, ExceptionGroup) as error:
-                failures.append(f"{name}: {error}")
-                _say(failures[-1])
-                left.remove(name)
-                continue
-            _say(f"{number + 1}/{repeats} {name}: up {up:.1f}, down {down:.1f} MB/s")
-            for way, value in (("up", up), ("down", down)):
-                figures.setdefault((name, way), []).append(round(value, 2))
+    async with Lab() as lab, AsyncExitStack() as stack:
+        hosts = await lab.host("far", **shape), await lab.host("near")
+        wanted = dict.fromkeys(
+            (end, host) for name in names if name != "tcp" for end, host in zip(PAIRINGS[name], hosts, strict=True)
+        )
+        ends = {key: await stack.enter_async_context(_end(*key)) for key in wanted}
+        for number in range(repeats):
+            for name in list(left):
+                try:
+                    if name == "tcp":
+                        up, down = await _bare(hosts, amount * 8 / shape.get("rate", UNSHAPED))
+                    else:
+                        dialler, listener = (ends[key] for key in zip(PAIRINGS[name], hosts, strict=True))
+                        up, down = await _perf(dialler, listener, amount)
+                except PeerError as error:
+                    failures.append(f"{name}: {error}")
+                    _say(failures[-1])
+                    left.remove(name)
+                    continue
+                _say(f"{number + 1}/{repeats} {name}: up {up:.1f}, down {down:.1f} MB/s")
+                for way, value in (("up", up), ("down", down)):
+                    figures.setdefault((name, way), []).append(round(value, 2))
     return figures
 
 
-async def _perf(name: str, shape: dict[str, Any], amount: int) -> tuple[float, float]:
-    async with Lab() as lab:
-        far, near = await lab.host("far", **shape), await lab.host("near")
-        dialling, listening = PAIRINGS[name]
-        async with _end(dialling, far) as dialler, _end(listening, near) as listener:
-            await dialler.call("connect", listener.addr)
-            rates = []
-            for moved in ((amount, 0), (0, amount)):
-                words = map(str, moved)
-                reply = await dialler.call("perf", listener.peer_id, *words, timeout=CALL_TIMEOUT)
-                await listener.event("perf", received=moved[0], sent=moved[1])
-                rates.append(amount / 1e6 / reply["seconds"])
-            return rates[0], rates[1]
+async def _perf(dialler: Peer, listener: Peer, amount: int) -> tuple[float, float]:
+    """On a connection of its own, which has everything to learn about the line."""
+    await dialler.call("connect", listener.addr)
+    rates = []
+    for moved in ((amount, 0), (0, amount)):
+        reply = await dialler.call("perf", listener.peer_id, *map(str, moved), timeout=CALL_TIMEOUT)
+        await listener.event("perf", received=moved[0], sent=moved[1])
+        rates.append(amount / 1e6 / reply["seconds"])
+    await dialler.call("disconnect", listener.peer_id)
+    await dialler.event("disconnected", peer=listener.peer_id)
+    await listener.event("disconnected", peer=dialler.peer_id)
+    return rates[0], rates[1]
 
 
 def _end(end: str, host: Host) -> Peer:
@@ -116,17 +125,14 @@ def _end(end: str, host: Host) -> Peer:
     return Peer.program("interop.bench.ends", end, *listen).within(host.enter)
 
 
-async def _bare(shape: dict[str, Any], amount: int) -> tuple[float, float]:
-    seconds = amount * 8 / shape.get("rate", UNSHAPED)
-    async with Lab() as lab:
-        far, near = await lab.host("far", **shape), await lab.host("near")
-        rates = []
-        for sender, taker in ((far, near), (near, far)):
-            async with _taking(taker) as lines:
-                await sender.run([*PROBE, "send", taker.addr, PROBE_PORT, f"{seconds:.3f}"], timeout=CALL_TIMEOUT)
-                took = json.loads(await anext(lines))
-                rates.append(took["bytes"] / 1e6 / took["seconds"])
-        return rates[0], rates[1]
+async def _bare(hosts: Sequence[Host], seconds: float) -> tuple[float, float]:
+    rates = []
+    for sender, taker in (hosts, hosts[::-1]):
+        async with _taking(taker) as lines:
+            await sender.run([*PROBE, "send", taker.addr, PROBE_PORT, f"{seconds:.3f}"], timeout=CALL_TIMEOUT)
+            took = json.loads(await anext(lines))
+            rates.append(took["bytes"] / 1e6 / took["seconds"])
+    return rates[0], rates[1]
 
 
 @asynccontextmanager

@@ -27,7 +27,7 @@ SUFFIXES = {Kind.WS: "/ws", Kind.WSS: "/tls/ws"}
 
 class WebSocket(Tcp):
     """Stands on the TCP transport, and on the same ports. The files are PEM: our certificate and its key, for listening
-    on `/tls/ws`; whom to trust when dialling one, by default whom the system trusts.
+    on `/tls/ws`; whom to trust when dialling one, by default whom the system trusts, or without `check` anybody.
     """
 
     kinds = (Kind.WS, Kind.WSS)
@@ -39,9 +39,10 @@ class WebSocket(Tcp):
         certificate: Path | None = None,
         key: Path | None = None,
         roots: Path | None = None,
+        check: bool = True,
     ) -> None:
         super().__init__(ports)
-        self._contexts = Contexts(certificate, key, roots)
+        self._contexts = Contexts(certificate, key, roots, check=check)
         self._buffer = memoryview(bytearray(READ))
 
     def protocols(self) -> list[str]:

@@ -102,8 +102,12 @@ async def test_forty_milliseconds_and_one_percent_loss():
             assert sum(lost) > 0
 
 
-async def test_limits_for_each_ip_address():
+@pytest.fixture
+def nats():
     lab_or_skip(nat=True)
+
+
+async def test_limits_for_each_ip_address(nats):
     async with Lab() as lab:
         server, b, c = [await lab.host(name) for name in ("server", "b", "c")]
         home = await lab.nat("home")

@@ -33,6 +33,7 @@ class Other:
 OTHERS = {
     "js": Other(Peer.js, plain=("--handshake=false",), shakes=True),
     "go": Other(Peer.go, plain=("--handshake=false",), shakes=True),
+    "rust": Other(Peer.rust, plain=("--handshake=false",), shakes=True),
 }
 
 pytestmark = [
