@@ -24,6 +24,10 @@ $(VENV)/.stamp: pyproject.toml constraints.txt
 test: setup peers-if-any ## every test
 	$(BIN)/pytest $(ARGS)
 
+.PHONY: docker-test
+docker-test: setup ## the network of docker-compose.yml on a real engine of its own; needs root, and built peers
+	$(BIN)/pytest -m docker -s tests/docker $(ARGS)
+
 bars: setup peers-if-any ## the bars at full size: minutes for each, with their figures
 	$(BIN)/pytest -m bar -s $(ARGS)
 

@@ -39,6 +39,7 @@ LOCAL_IMAGE = "vouch-local:1"
 # as in the Dockerfiles
 USER, UID = "vouch", 10001
 STATE = "var/lib/vouch"
+CACHE = "var/cache/python"
 
 TOOLS = {"dockerd": "docker.io", "docker": "docker.io", "iptables": "iptables", "docker-compose": "docker-compose"}
 INSTALL_TIMEOUT = 300
@@ -47,7 +48,7 @@ STOP_TIMEOUT = 20.0
 POLL = 0.1
 LINKS = ("bin", "lib", "lib64")
 # /sbin is a folder: docker puts its init there
-FOLDERS = ("usr", "sbin", "etc", "proc", "sys", "dev", "run", "root", "opt", "var", "var/lib")
+FOLDERS = ("usr", "sbin", "etc", "proc", "sys", "dev", "run", "root", "opt", "var", "var/lib", "var/cache")
 COPIED = ("nsswitch.conf", "ld.so.conf", "ld.so.conf.d", "ld.so.cache", "ssl/certs/ca-certificates.crt")
 
 
@@ -89,6 +90,7 @@ class Engine:
         short = hashlib.sha256(str(self.dir).encode()).hexdigest()[:12]
         self.exec_root = Path("/run") / f"vouch-engine-{short}"
         self.socket = self.exec_root / "docker.sock"
+        self._process: subprocess.Popen[bytes] | None = None  # if this object has started it
 
     @property
     def environ(self) -> dict[str, str]:
@@ -142,7 +144,7 @@ class Engine:
             "--oom-score-adjust=0",
         ]
         with self.log.open("wb") as log:
-            process = subprocess.Popen(
+            self._process = process = subprocess.Popen(
                 ["unshare", "--net", "--mount", "sh", "-c", f"ip link set lo up && exec {shlex.join(dockerd)}"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -153,7 +155,6 @@ class Engine:
         while not self._answers():
             if process.poll() is not None or time.monotonic() > deadline:
                 process.kill()
-                process.wait()
                 tail = self.log.read_text(errors="replace").splitlines()[-5:]
                 raise EngineError("expected dockerd to answer, got:\n" + "\n".join(tail))
             time.sleep(POLL)
@@ -186,6 +187,9 @@ class Engine:
             for one in left:
                 _kill(one.pid)
             _wait_for_end([one.pid for one in left], STOP_TIMEOUT)
+        if self._process is not None:
+            self._process.wait()
+            self._process = None
         shutil.rmtree(self.exec_root, ignore_errors=True)
         shutil.rmtree(self.dir, ignore_errors=True)
 
@@ -239,7 +243,8 @@ def _skeleton(file: io.BufferedRandom) -> None:
             add(name, tarfile.DIRTYPE)
         for name in ("tmp", "var/tmp"):
             add(name, tarfile.DIRTYPE, 0o1777)
-        add(STATE, tarfile.DIRTYPE, uid=UID, gid=UID)
+        for name in (STATE, CACHE):
+            add(name, tarfile.DIRTYPE, uid=UID, gid=UID)
         for name in LINKS:
             if (Path("/usr") / name).exists():
                 add(name, tarfile.SYMTYPE, 0o777, linkname=f"usr/{name}")
@@ -313,13 +318,11 @@ def _wait_for_end(pids: Iterable[int], timeout: float) -> bool:
 
 
 def _alive(pid: int) -> bool:
-    """Whether it runs; a child of ours that has ended is collected."""
+    """Whether it runs: one that has ended may only wait for its parent to notice."""
     try:
-        if os.waitpid(pid, os.WNOHANG)[0] == pid:
-            return False
-    except ChildProcessError:
-        pass
-    return Path(f"/proc/{pid}").exists()
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except OSError:
+        return False
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -83,6 +83,13 @@ class Config:
         form="NAME[,NAME]",
     )
     upgrade: Literal["fast", "stock"] = advanced("fast", "whose muxer: the project's, or py-libp2p's to compare")
+    wss_certificate: Path | None = advanced(  # noqa: RUF009
+        None, "PEM file with the certificate for listening on /tls/ws", shown="none"
+    )
+    wss_key: Path | None = advanced(None, "PEM file with its key", shown="the same file")  # noqa: RUF009
+    wss_roots: Path | None = advanced(  # noqa: RUF009
+        None, "PEM file with whom to trust when dialling /tls/ws", shown="whom the system trusts"
+    )
 
     # Time for one step of a connection
     handshake_timeout: float = advanced(5.0, "seconds for the admission handshake")

@@ -248,6 +248,8 @@ class Connection(SwarmConn):
         """Open admission, as recipient: a peer that doesn't list the handshake is admitted, another one must shake."""
         try:
             protocols = await self.net.ask_protocols(self)
+        except NotSupported:
+            protocols = ()  # one of us would hold the question until it is admitted, and not say no
         except (ProtocolError, StreamError) as error:
             log.debug("identify_failed", peer=self.peer, error=str(error))
             return  # the deadline decides

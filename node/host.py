@@ -31,6 +31,7 @@ from node.dialer import Dialer
 from node.events import Events
 from node.keys import prepare_keys
 from node.peers.store import BoundedPeerStore
+from node.ports import Ports
 from node.quic.transport import Quic
 from node.records import Records
 from node.registry import Registry
@@ -44,6 +45,7 @@ from node.upgrade.secure import NoiseTransport, TlsTransport
 from node.upgrade.tls import PROTOCOL_ID as TLS_ID
 from node.upgrade.upgrader import Upgrader
 from node.upgrade.yamux_state import Limits
+from node.websocket.transport import WebSocket
 from protocols import NotSupported, Protocol, Stream, StreamTimeout
 from protocols.handshake.engine import Rules
 from protocols.messages.authors import Signer
@@ -167,6 +169,13 @@ SECURITY: dict[str, tuple[str, Callable[[KeyPair, Sequence[str]], ISecureTranspo
 }
 
 
+def make_transports(config: Config, key_pair: KeyPair) -> list[ITransport]:
+    """All that the node listens on and dials by."""
+    ports = Ports()
+    websocket = WebSocket(ports, certificate=config.wss_certificate, key=config.wss_key, roots=config.wss_roots)
+    return [Tcp(ports), websocket, Quic(key_pair, config)]
+
+
 def build(
     config: Config,
     key_pair: KeyPair,
@@ -176,8 +185,8 @@ def build(
     events: Events,
     transports: Sequence[ITransport] | None = None,
 ) -> Host:
-    """Puts the host together, on TCP and QUIC unless other transports are given. Nothing runs or listens yet. `signer`
-    has the same key as `key_pair`.
+    """Puts the host together, on all transports unless others are given. Nothing runs or listens yet. `signer` has the
+    same key as `key_pair`.
     """
     prepare_keys()
     peer_id = ID.from_pubkey(key_pair.public_key)
@@ -188,7 +197,7 @@ def build(
         peer_id,
         peerstore,
         upgrader,
-        list(transports or [Tcp(), Quic(key_pair, config)]),
+        list(transports or make_transports(config, key_pair)),
         config=config,
         rules=rules,
         registry=registry,

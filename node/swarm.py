@@ -43,11 +43,11 @@ log = get_logger("swarm")
 
 
 @typing.runtime_checkable
-class NativelyMuxed(typing.Protocol):
-    """A connection that secures itself, once it has its place."""
+class Unopened(typing.Protocol):
+    """A connection with something to do once it has its place: QUIC secures itself, WebSocket begins as HTTP."""
 
     async def handshake(self) -> None:
-        """Secures it. Raises ProtocolError."""
+        """Does it. Raises ProtocolError."""
 
 
 @typing.runtime_checkable
@@ -177,11 +177,12 @@ class Swarm(LibP2PSwarm):
                 await _close_quietly(read_write_closer)
 
     async def _upgrade_inbound(self, accepted: ReadWriteCloser) -> IMuxedConn:
-        if isinstance(accepted, NativelyMuxed):
+        if isinstance(accepted, Unopened):
             await accepted.handshake()
         if isinstance(accepted, IMuxedConn):
             return accepted
-        secured = await self.upgrader.upgrade_security(RawConnection(accepted, False), False)
+        raw = RawConnection(accepted, False, addresses=getattr(accepted, "addrs", None))
+        secured = await self.upgrader.upgrade_security(raw, False)
         return await self.upgrader.upgrade_connection(secured, secured.get_remote_peer())
 
     def can_dial(self, addr: Multiaddr) -> bool:

@@ -102,7 +102,7 @@ def make_peer(end: str, *flags: str) -> Peer:
     if end == "go-quic":
         return Peer.go("--timeout", f"{CALL_TIMEOUT:g}s", "--listen", QUIC_LISTEN, "--handshake=false")
     if end in OTHERS:
-        peer: Peer = getattr(Peer, end)()
+        peer: Peer = getattr(Peer, end)("--handshake=false")
         return peer
     return Peer.program("interop.bench.ends", end, *flags)
 

@@ -6,7 +6,6 @@
  * (32 inbound streams of a protocol, 5 connections a second from one address).
  */
 
-import { quic } from '@chainsafe/libp2p-quic'
 import { noise } from '@chainsafe/libp2p-noise'
 import { yamux } from '@chainsafe/libp2p-yamux'
 import { identify, identifyPush } from '@libp2p/identify'
@@ -34,14 +33,14 @@ export const SECURITIES = Object.keys(SECURITY)
  * The host, not started yet. `services` are those beside identify and ping; unless `eager`, connections are identified
  * only when somebody asks for it.
  */
-export function createHost ({ key, listen, agent, security, eager, services }) {
+export async function createHost ({ key, listen, agent, security, eager, services }) {
   return createLibp2p({
     privateKey: key,
     addresses: { listen },
     nodeInfo: { userAgent: agent },
-    transports: [tcp(), webSockets(), quic(QUIC)],
+    transports: [tcp(), webSockets(), ...await quicIfAny()],
     connectionEncrypters: [SECURITY[security]()],
-    streamMuxers: [yamux(MANY_STREAMS)],
+    streamMuxers: [yamux({ ...MANY_STREAMS, maxEarlyStreams: MANY_STREAMS.maxInboundStreams })],
     connectionManager: {
       maxConnections: MAX_CONNECTIONS,
       maxIncomingPendingConnections: MAX_CONNECTIONS,
@@ -56,4 +55,15 @@ export function createHost ({ key, listen, agent, security, eager, services }) {
     },
     start: false // no peer can see it half assembled
   })
+}
+
+/** QUIC is a native module, which isn't there for every platform: without it the peer does all else. */
+async function quicIfAny () {
+  try {
+    const { quic } = await import('@chainsafe/libp2p-quic')
+    return [quic(QUIC)]
+  } catch (error) {
+    console.error(`no QUIC: ${error.message}`)
+    return []
+  }
 }

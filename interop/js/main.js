@@ -14,7 +14,7 @@ import { control, output, serve } from './control.js'
 import { parseParameter } from './gossip.js'
 import { parseMinVersion } from './handshake.js'
 import { SECURITIES } from './host.js'
-import { Node } from './node.js'
+import { KEY_TYPES, Node } from './node.js'
 
 const USAGE = `main.js [flags]
   --listen MULTIADDR        repeatable: …/tcp/PORT, …/tcp/PORT/ws or …/udp/PORT/quic-v1 (default /ip4/127.0.0.1/tcp/0)
@@ -31,6 +31,7 @@ const USAGE = `main.js [flags]
   --agent TEXT              sent in identify (default js-interop/1.0.0)
   --seed TEXT               derive the identity from this instead of a random one
   --control HOST:PORT       take commands from who connects there, one client after the other, not from standard input
+  --key-type TYPE           of a random identity: ed25519 (default), secp256k1 or rsa
   --timeout SECONDS         bound for each command, such as 10s (the default) or 500ms`
 
 /** Milliseconds for closing what is still open at the end. */
@@ -51,6 +52,7 @@ const FLAGS = {
   'flood-publish': { type: 'string', default: 'off' },
   agent: { type: 'string', default: VERSION },
   seed: { type: 'string' },
+  'key-type': { type: 'string', default: 'ed25519' },
   control: { type: 'string' },
   timeout: { type: 'string', default: '10s' }
 }
@@ -66,6 +68,7 @@ function parse (argv) {
     seed,
     control,
     kad,
+    keyType: oneOf(flags, 'key-type', KEY_TYPES),
     security: oneOf(flags, 'security', SECURITIES),
     networkId: Buffer.from(flags['network-id']),
     clientVersion: flags['client-version'],

@@ -21,6 +21,10 @@ import { Messenger, messageProtocol } from './messenger.js'
 import { PERF_ID, perfHandler } from './perf.js'
 import { SUB_PROTOCOLS, messageHandler } from './served.js'
 
+const KEYS = { ed25519: ['Ed25519'], secp256k1: ['secp256k1'], rsa: ['RSA', 2048] }
+/** The types of keys that an identity may have. */
+export const KEY_TYPES = Object.keys(KEYS)
+
 const PUSHED_ID = '/vouch/pushed/1.0.0'
 
 export class Node {
@@ -35,14 +39,14 @@ export class Node {
   #changed = new EventTarget()
 
   /**
-   * Starts it. `listen` multiaddrs, `agent`, `seed` or none, `security`; `networkId`, `clientVersion`, `minVersions`,
+   * Starts it. `listen` multiaddrs, `agent`, `seed` or none, `keyType`, `security`; `networkId`, `clientVersion`, `minVersions`,
    * `handshake`, `signatures`; `kad` a prefix or none, `pubsub` the options of Gossip or none. `send` takes its events.
    */
   static async start (options, send) {
     const node = new Node()
     const own = { clientVersion: options.clientVersion, networkId: options.networkId }
     const policy = new Policy(own, options.minVersions)
-    const key = await newIdentity(options.seed)
+    const key = await newIdentity(options.seed, options.keyType)
     const services = {}
     if (options.kad !== undefined) {
       services.dht = dht(options.kad)
@@ -208,10 +212,10 @@ function nextEvent (target, signal) {
   })
 }
 
-/** The Ed25519 key that belongs to the seed, or a random one. */
-function newIdentity (seed) {
+/** The Ed25519 key that belongs to the seed, or a random one of that type. */
+function newIdentity (seed, keyType = 'ed25519') {
   if (seed === undefined) {
-    return generateKeyPair('Ed25519')
+    return generateKeyPair(...KEYS[keyType])
   }
   return generateKeyPairFromSeed('Ed25519', createHash('sha256').update(`vouch-interop-js/${seed}`).digest())
 }

@@ -1,36 +1,36 @@
-"""Hosts of their own on one link, on this machine: network namespaces joined by a bridge. For root, on Linux.
+"""Network namespaces without names, kept by one process (`keeper`) that goes with whoever asked for them.
 
-async with Lab() as lab:                        # a bridge, in a namespace of its own
-    a = await lab.host("10.77.0.1")             # or fd77::1, or both: another namespace, with eth0 on the bridge
-    await a.run(["ping", "-c", "1", "10.77.0.2"])
-    peer = Peer.python("--mdns", "on", ...).within(a.enter)
-
-A namespace has no name; it lives while a process holds it, and that process ends when its input does: however a run
-ends, killed or not, nothing of it stays. The machine's own namespace isn't touched, no route leads out of the lab or
-in. What still runs in a host when the lab ends is left to who started it.
+The machine's own namespace isn't touched. What runs in a namespace is killed when the keeper ends, which it does when
+its input ends: also when the process that used it has been killed. Should the keeper itself be killed, what still runs
+in its namespaces is known by the variable MARK in its environment, and `sweep` ends it.
 """
 
 from __future__ import annotations
 
-import ipaddress
+import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import trio
 
-PREFIXES = {4: 24, 6: 64}
+from interop.lab.keeper import processes, started_at
+
 START_TIMEOUT = 10.0
 RUN_TIMEOUT = 30.0
-BRIDGE = "br0"
+REPLY_TIMEOUT = 10.0
+END_TIMEOUT = 10.0
+MARK = "INTEROP_LAB"  # PID.START of the keeper
+MAX_REPLY = 65536
 _TOOLS = ("ip", "unshare", "nsenter")
-_READY = b"ready\n"
 
 
 class LabError(Exception):
@@ -47,98 +47,169 @@ def why_not() -> str | None:
         return f"the lab needs {', '.join(missing)}"
     if os.geteuid() != 0:
         return "network namespaces need root"
-    made = "ip link add t0 type veth peer name t1 && ip link add t2 type bridge"
-    done = subprocess.run(["unshare", "--net", "sh", "-c", made], capture_output=True, text=True, check=False)
-    return f"no network namespaces here: {done.stderr.strip()}" if done.returncode else None
+    error = _tried("ip link add t0 type veth peer name t1 && ip link add t2 type bridge")
+    return f"no network namespaces here: {error}" if error is not None else None
+
+
+@cache
+def has_netem() -> bool:
+    """Whether the kernel can shape: `tc netem`, which small kernels lack."""
+    return shutil.which("tc") is not None and _tried("tc qdisc add dev lo root netem delay 1ms") is None
+
+
+@cache
+def why_no_shapes() -> str | None:
+    """Why lines can't be shaped here, neither by the kernel nor in user space; None if they can."""
+    if (reason := why_not()) is not None or has_netem():
+        return reason
+    error = _tried("ip tuntap add dev t0 mode tap")
+    return f"neither tc netem nor TAP devices here: {error}" if error is not None else None
+
+
+@cache
+def why_no_nat() -> str | None:
+    """Why there can be no NATs here; None if there can."""
+    if (reason := why_not()) is not None:
+        return reason
+    if shutil.which("iptables") is None:
+        return "NATs need iptables"
+    error = _tried("iptables -t nat -A POSTROUTING -j MASQUERADE --random-fully && iptables -A INPUT -j DROP")
+    return f"no NATs here: {error}" if error is not None else None
+
+
+def _tried(script: str) -> str | None:
+    """Runs a script in a namespace of its own: None, or what it wrote when it failed."""
+    done = subprocess.run(["unshare", "--net", "sh", "-c", script], capture_output=True, text=True, check=False)
+    return None if done.returncode == 0 else done.stderr.strip() or f"status {done.returncode}"
+
+
+def sweep() -> int:
+    """Kills what was started in labs whose keeper is gone; how many processes those were."""
+    killed = 0
+    for pid in processes():
+        try:
+            variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        for variable in variables:
+            name, _, value = variable.decode(errors="replace").partition("=")
+            keeper, _, start = value.partition(".")
+            if name == MARK and keeper.isdecimal() and started_at(int(keeper)) != start:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                    killed += 1
+                except ProcessLookupError:
+                    pass
+    return killed
 
 
 @dataclass(frozen=True)
-class Host:
-    """One host. `enter` goes before a command that is to run there."""
+class Namespace:
+    """One namespace. `enter` goes before a command that is to run there."""
 
-    addrs: tuple[str, ...]
-    pid: int
+    path: str
+    mark: str
 
     @property
     def enter(self) -> tuple[str, ...]:
-        return ("nsenter", f"--net=/proc/{self.pid}/ns/net", "--")
+        return ("nsenter", f"--net={self.path}", "--", "env", f"{MARK}={self.mark}")
 
-    async def run(self, command: Sequence[str], *, timeout: float = RUN_TIMEOUT) -> str:
+    async def run(self, command: Sequence[str], *, timeout: float = RUN_TIMEOUT, stdin: bytes = b"") -> str:
         """Runs a command there; what it printed. Raises LabError with what it wrote, TooSlowError."""
         with trio.fail_after(timeout):
             done = await trio.run_process(
-                [*self.enter, *command], capture_stdout=True, capture_stderr=True, check=False
+                [*self.enter, *command], stdin=stdin, capture_stdout=True, capture_stderr=True, check=False
             )
         if done.returncode:
             raise LabError(f"{' '.join(command)}: status {done.returncode}, {done.stderr.decode().strip()}")
         return done.stdout.decode()
 
+    async def ip(self, *lines: str) -> None:
+        """Runs commands of `ip` there, in one go. Raises LabError."""
+        await self.run(["ip", "-batch", "-"], stdin="".join(f"{line}\n" for line in lines).encode())
 
-class Lab:
-    """One bridge and the hosts on it."""
+
+class Keeper:
+    """The keeper, while the block lasts. Raises LabError."""
 
     def __init__(self) -> None:
-        self.hosts: list[Host] = []
-        self._stack = AsyncExitStack()
-        self._switch = Host((), 0)
+        self.pid = 0
+        self._mark = ""
+        self._process: trio.Process | None = None
+        self._lock = trio.Lock()
 
-    async def __aenter__(self) -> Lab:
-        async with AsyncExitStack() as stack:
-            self._stack = stack
-            self._switch = await self._namespace(())
-            await self._switch.run(["ip", "link", "add", BRIDGE, "type", "bridge"])
-            await self._switch.run(["ip", "link", "set", BRIDGE, "up"])
-            self._stack = stack.pop_all()
+    async def __aenter__(self) -> Keeper:
+        if (reason := why_not()) is not None:
+            raise LabError(reason)
+        await trio.to_thread.run_sync(sweep)
+        self._process = await trio.lowlevel.open_process(
+            [sys.executable, "-m", "interop.lab.keeper"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=Path(__file__).parents[2],
+            start_new_session=True,  # what ends the group of whoever started it leaves it time to clean up
+        )
+        self.pid = self._process.pid
+        self._mark = f"{self.pid}.{started_at(self.pid)}"
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        process = self._process
+        assert process is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
         with trio.CancelScope(shield=True):
-            await self._stack.aclose()
+            await trio.aclose_forcefully(process.stdin)
+            with trio.move_on_after(END_TIMEOUT):
+                await process.wait()
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            await trio.aclose_forcefully(process.stdout)
 
-    async def host(self, *addrs: str) -> Host:
-        """One more host on the bridge, with these addresses (IPv4 in a /24, IPv6 in a /64) on its `eth0`.
+    async def namespace(self) -> Namespace:
+        """A new namespace, its loopback up."""
+        made = Namespace(f"/proc/{self.pid}/fd/{(await self._ask(do='namespace'))['fd']}", self._mark)
+        await made.ip("link set lo up")
+        return made
 
-        Raises LabError.
-        """
-        host = await self._namespace(addrs)
-        port = f"port{len(self.hosts)}"
-        self.hosts.append(host)
-        link = ["ip", "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", str(host.pid)]
-        await self._switch.run(link)
-        await self._switch.run(["ip", "link", "set", port, "master", BRIDGE, "up"])
-        await host.run(["ip", "link", "set", "lo", "up"])
-        for addr in addrs:
-            await self.add_addr(host, addr)
-        await host.run(["ip", "link", "set", "eth0", "up"])
-        return host
+    async def line(self, ends: Iterable[tuple[Namespace, str]], shape: dict[str, Any], seed: int) -> int:
+        """A link shaped in user space; its number."""
+        numbers = [[int(namespace.path.rpartition("/")[2]), name] for namespace, name in ends]
+        reply = await self._ask(do="line", ends=numbers, shape=shape, seed=seed)
+        return int(reply["line"])
 
-    async def add_addr(self, host: Host, addr: str) -> None:
-        """One more address for a host. Raises LabError."""
-        version = ipaddress.ip_address(addr).version
-        # nobody else can have it: no second of waiting to find out
-        flags = ["nodad"] if version == 6 else []
-        await host.run(["ip", "address", "add", f"{addr}/{PREFIXES[version]}", "dev", "eth0", *flags])
+    async def shape(self, line: int, shape: dict[str, Any]) -> None:
+        """Changes a line."""
+        await self._ask(do="shape", line=line, shape=shape)
 
-    async def _namespace(self, addrs: tuple[str, ...]) -> Host:
-        holder = await trio.lowlevel.open_process(
-            ["unshare", "--net", "sh", "-c", f"printf '{_READY.decode().strip()}\\n'; exec cat"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-        self._stack.push_async_callback(_end, holder)
-        assert holder.stdout is not None
-        with trio.fail_after(START_TIMEOUT):
-            if await holder.stdout.receive_some(len(_READY)) != _READY:
-                raise LabError(f"expected a network namespace, got none: {why_not() or 'unshare failed'}")
-        return Host(addrs, holder.pid)
+    async def counts(self, line: int) -> dict[str, list[int]]:
+        """Frames in both directions: "passed", "lost", "dropped" (the queue was full)."""
+        return await self._ask(do="counts", line=line)
 
-
-async def _end(holder: trio.Process) -> None:
-    holder.kill()
-    for pipe in (holder.stdin, holder.stdout):
-        assert pipe is not None
-        await pipe.aclose()
-    await holder.wait()
+    async def _ask(self, **command: Any) -> dict[str, Any]:
+        process = self._process
+        assert process is not None
+        assert process.stdin is not None
+        assert process.stdout is not None
+        async with self._lock:
+            reply = b""
+            # half a conversation can't be taken up again: it ends, or the keeper is gone
+            with trio.CancelScope(shield=True), trio.move_on_after(REPLY_TIMEOUT):
+                try:
+                    await process.stdin.send_all(json.dumps(command).encode() + b"\n")
+                    while not reply.endswith(b"\n"):
+                        more = await process.stdout.receive_some(MAX_REPLY)
+                        if not more:
+                            break
+                        reply += more
+                except trio.BrokenResourceError:
+                    pass
+            if not reply.endswith(b"\n"):
+                raise LabError(f"expected a reply to {command} within {REPLY_TIMEOUT:g} s, the keeper gave {reply!r}")
+        answer: dict[str, Any] = json.loads(reply)
+        if "error" in answer:
+            raise LabError(f"{command}: {answer['error']}")
+        return answer

@@ -9,9 +9,9 @@ One reader and one writer at a time, which is what a muxer is.
 
 from __future__ import annotations
 
-import os
 import typing
 from collections.abc import Sequence
+from contextlib import suppress
 
 import trio
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -22,7 +22,6 @@ from libp2p.io.exceptions import ConnectionClosedError
 from libp2p.peer.id import ID
 from multiaddr import Multiaddr
 
-from node.transport import BufferedTcpStream
 from node.upgrade import noise, tls
 from node.upgrade.noise import LENGTH, MAX_MESSAGE, MAX_PLAINTEXT
 from protocols import ProtocolError
@@ -258,16 +257,14 @@ class SecureConn(ISecureConn):
             self._leave_buffer()
         if not self._closed:
             self._closed = True
-            self._say_end()
+            with suppress(OSError, trio.ClosedResourceError, ProtocolError):
+                self._say_end()
         await self._raw.close()
 
     def _say_end(self) -> None:
         last = self.session.end() if not self._unsent else b""
-        try:
-            if last:
-                self._link.send_nowait(memoryview(last))
-        except (OSError, trio.ClosedResourceError):
-            pass  # nobody is there to be told
+        if last:
+            self._link.send_nowait(memoryview(last))
 
     def get_local_peer(self) -> ID:
         return self._transport.peer_id
@@ -313,7 +310,7 @@ async def _exactly(conn: IRawConnection, count: int) -> bytes:
 
 
 class Link(typing.Protocol):
-    """What carries the messages: `node.transport.BufferedTcpStream`, or `_Plain` around whatever else there is."""
+    """What carries the messages: the `link` of a stream that has one, or `_Plain` around whatever else there is."""
 
     async def wait_readable(self) -> None: ...
 
@@ -323,13 +320,12 @@ class Link(typing.Protocol):
     async def wait_writable(self, data: memoryview) -> None: ...
 
     def send_nowait(self, data: memoryview) -> int:
-        """How many of the bytes were taken, perhaps none."""
+        """How many of the bytes were taken, perhaps none. Those that weren't are offered again, before any others."""
 
 
 def _link(raw: IRawConnection) -> Link:
-    stream = getattr(raw, "stream", None)
-    # Windows has no reads into buffers by file descriptor
-    return stream if isinstance(stream, BufferedTcpStream) and hasattr(os, "readv") else _Plain(raw)
+    link: Link | None = getattr(getattr(raw, "stream", None), "link", None)
+    return _Plain(raw) if link is None else link
 
 
 class _Plain:

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from interop.lab.netns import Host, Lab
+from interop.lab.network import Host, Lab
 from interop.peer import Peer
 from tests.lab import lab_or_skip
 
@@ -55,7 +55,7 @@ async def measured(sizes: dict[str, int]) -> float:
         networks = {}
         for network, size in sizes.items():
             for _ in range(size):
-                networks[await lab.host(f"10.77.0.{len(networks) + 1}")] = network
+                networks[await lab.host()] = network
         async with running(networks) as peers:
             began = trio.current_time()
             with trio.fail_after(WITHIN):

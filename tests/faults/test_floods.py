@@ -18,7 +18,7 @@ from node.config import Config
 from node.connection import Connection
 from node.identity import Identity
 from node.node import Node
-from node.transport import BufferedTcpStream
+from node.tcp_stream import BufferedTcpStream
 from node.upgrade import multistream
 from node.upgrade.muxer import Muxer
 from node.upgrade.secure import BATCH, NoiseTransport, SecureConn

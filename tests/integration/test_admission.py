@@ -193,3 +193,18 @@ async def test_a_node_of_another_network_is_refused_on_both_sides_and_not_retrie
         assert not here.identify.known
         assert not there.identify.known
         assert len(theirs.of(Refused)) == 1
+
+
+async def test_open_admission_takes_a_peer_that_has_no_identify():
+    async with running(admission="open") as node, trio.open_nursery() as nursery:
+        recorder = Recorder(node)
+        peer = await RawPeer.dial(node.addrs[0], nursery)
+        asked = 2  # our side's first stream
+        await peer.until(lambda: b"/ipfs/id/1.0.0" in peer.received(asked))
+        await peer.data(asked, GREETING + encode_line("na"))
+        await recorder.next(Admitted)
+
+        stream = await peer.open()
+        await peer.propose(stream, "/ipfs/ping/1.0.0")
+        await peer.agreed(stream, "/ipfs/ping/1.0.0")
+        await peer.close()

@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from interop.lab.netns import Lab, LabError
+from interop.lab.netns import LabError
+from interop.lab.network import Lab
 from interop.peer import Peer
 from tests.lab import lab_or_skip
 
@@ -76,20 +77,20 @@ def node(host, *flags):
 
 async def test_a_lab_ends_with_all_that_it_made():
     async with Lab() as lab:
-        host = await lab.host("10.77.0.1", "fd77::1")
-        other = await lab.host("10.77.0.2", "fd77::2")
+        host = await lab.host(addrs=("10.77.0.1", "fd77::1"))
+        other = await lab.host(addrs=("10.77.0.2", "fd77::2"))
         assert "10.77.0.1" in await host.run(["ip", "-4", "address"])
         assert "fd77::2" in await other.run(["ip", "-6", "address"])
         with pytest.raises(LabError, match="status 3, no"):
             await host.run(["sh", "-c", "echo no >&2; exit 3"])
     for gone in (host, other):
-        assert not (await trio.Path(f"/proc/{gone.pid}").exists())
+        assert not (await trio.Path(gone.path).exists())
 
 
 async def test_over_ipv6_alone_and_an_interface_that_comes_late():
     """The second node has no address at first; it gets one, and is found by it."""
     async with Lab() as lab:
-        a, b = await lab.host("fd77::1"), await lab.host()
+        a, b = await lab.host(addrs=("fd77::1",)), await lab.host(addrs=())
         await b.run(["sh", "-c", "ip link set eth0 down"])
         async with started(node(a), node(b)) as (here, there):
             await b.run(["ip", "link", "set", "eth0", "up"])
@@ -110,7 +111,7 @@ async def test_over_ipv6_alone_and_an_interface_that_comes_late():
 
 async def test_strangers_on_the_link_and_another_program_on_the_port():
     async with Lab() as lab:
-        a, b, c = [await lab.host(f"10.77.0.{number}") for number in (1, 2, 9)]
+        a, b, c = [await lab.host(addrs=(f"10.77.0.{number}",)) for number in (1, 2, 9)]
         service, victim = "_p2p._udp.local", "12D3KooWQYhTNQdmr3ArTeUHRYzFg94BKyTkoWBDWez9kSCVe2Xo"
         flags = ("--mdns-service", service)
         heard = []

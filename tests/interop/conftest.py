@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 import pytest
 import trio
@@ -19,6 +20,7 @@ from node.events import Event
 from node.identity import Identity
 from node.node import Node
 from protocols import Protocol
+from tests.interop import messaging
 
 TIMEOUT = 45.0
 LOOPBACK = "/ip4/127.0.0.1/tcp/0"
@@ -135,3 +137,16 @@ def no_traceback(caplog):
     for record in caplog.get_records("call"):
         assert not record.exc_info, record.getMessage()
         assert "Traceback" not in record.getMessage()
+
+
+@pytest.fixture(params=sorted(messaging.START))
+def speaker(request, built):
+    """The name of each peer that speaks the handshake and signed messages, which is built."""
+    built(request.param)
+    return request.param
+
+
+@pytest.fixture
+def connected(speaker, here):
+    """`async with connected(...) as (local, other, got)`: a node in this process and that peer (`messaging.connected`)."""
+    return partial(messaging.connected, messaging.START[speaker], here)

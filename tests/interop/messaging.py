@@ -1,5 +1,5 @@
-"""What the tests of signed messages with the Go peer share: two that serve the sub-protocol "interop", and a forger of
-messages that a node wouldn't make.
+"""What the tests of signed messages with peers in other languages share: two that serve the sub-protocol "interop", and
+a forger of messages that a node wouldn't make.
 """
 
 from __future__ import annotations
@@ -20,28 +20,31 @@ from protocols.messages.authors import peer_id_bytes
 from protocols.messages.messages_pb2 import Message as PbMessage
 from protocols.messages.messages_pb2 import SignedMessage
 
+# a peer joins by a row here; it has the commands and events of interop/go/messages_commands.go
+START = {"go": Peer.go, "js": Peer.js, "rust": Peer.rust}
+
 
 @asynccontextmanager
-async def connected(here, *flags, **settings):
-    """`async with connected(here, ...) as (local, go, got)`: both serve "interop"; `got` are one-way messages."""
+async def connected(start, here, *flags, **settings):
+    """`async with connected(Peer.go, here, ...) as (local, other, got)`: both serve "interop"; `got` are one-way messages."""
     into, got = trio.open_memory_channel[Message](16)
-    async with here(**settings) as local, Peer.go(*flags) as go:
+    async with here(**settings) as local, start(*flags) as other:
         await local.node.serve(interop(into.send_nowait))
-        await local.node.connect(go.addr)
-        await local.event(Admitted, peer=go.peer_id)
-        await go.event("admitted", peer=local.peer_id)
-        yield local, go, got
+        await local.node.connect(other.addr)
+        await local.event(Admitted, peer=other.peer_id)
+        await other.event("admitted", peer=local.peer_id)
+        yield local, other, got
 
 
 def text(payload: bytes) -> str:
-    """As the Go peer's commands take it."""
+    """As the peers' commands take it."""
     return base64.b64encode(payload).decode() or "-"
 
 
 class Forger:
-    """Makes the bytes of messages from here to the Go peer, with one fault each."""
+    """Makes the bytes of messages from here to that peer, with one fault each."""
 
-    def __init__(self, local, go) -> None:
+    def __init__(self, local, other) -> None:
         self.key = local.node.identity.secret
         self.fields = {
             "author": author(local.node.identity),
@@ -53,7 +56,7 @@ class Forger:
             "request_id": 7,
             "timestamp_ms": int(time.time() * 1000),
             "payload": b"forged",
-            "recipient": peer_id_bytes(go.peer_id),
+            "recipient": peer_id_bytes(other.peer_id),
         }
 
     def signed(self, *, key=None, prefix=b"vouch-message:1:", **changed) -> SignedMessage:

@@ -1,6 +1,6 @@
-"""Kademlia among Go, Rust and Python peers: values, providers, finding peers.
+"""Kademlia among Go, Rust, JavaScript and Python peers: values, providers, finding peers.
 
-They are servers of one DHT whose protocol is PREFIX/kad/1.0.0, without admission. The Go and Rust peers are plain
+They are servers of one DHT whose protocol is PREFIX/kad/1.0.0, without admission. The other peers are plain
 hosts, processes of their own; the Python side is a `Node` in this process, driven by the same commands.
 """
 
@@ -19,7 +19,11 @@ from node.identity import Identity
 from node.names import parse_peer_id
 
 PREFIX = "/vouch/kad-test"
-START = {"go": (Peer.go, "--handshake=false"), "rust": (Peer.rust,)}
+START = {
+    "go": (Peer.go, "--handshake=false"),
+    "rust": (Peer.rust, "--handshake=false"),
+    "js": (Peer.js, "--handshake=false"),
+}
 VALUE = base64.b64encode(b"buoy").decode()
 BETTER = base64.b64encode(b"lantern").decode()
 MULTIHASH = "1220" + hashlib.sha256(b"lantern").hexdigest()
@@ -30,7 +34,8 @@ pytestmark = pytest.mark.interop
 KEY_PREFIX = bytes.fromhex("08011220")  # an Ed25519 key in protobuf
 KINDS = ("go", "rust", "python")
 pairs = pytest.mark.parametrize(
-    ("one", "other"), [*itertools.permutations(KINDS, 2), ("rust", "rust"), ("python", "python")]
+    ("one", "other"),
+    [*itertools.permutations(KINDS, 2), ("rust", "rust"), ("python", "python"), ("js", "python"), ("python", "js")],
 )
 
 
@@ -147,9 +152,9 @@ async def test_a_public_key_is_found(members, one, other):
     async with members("go", one, other) as (first, putting, getting):
         await putting.call("put", f"/pk/{owner.peer_id}", encoded)
         assert (await getting.call("get", f"/pk/{owner.peer_id}"))["value"] == encoded
-        # Rust validates nothing; who does takes no other value from it, nor gives one
+        # Rust validates nothing, nor js-libp2p what it puts; who does takes no other value from them, nor gives one
         another = f"/pk/{Identity.generate().peer_id}"
-        if one == "rust":
+        if one in ("rust", "js"):
             await putting.call("put", another, encoded)
             for peer in (first, *[getting] * (other != "rust")):
                 with pytest.raises(PeerError, match="not found"):
@@ -222,7 +227,7 @@ async def test_vouch_run_among_go_peers(built, eventually):
             assert providing.peer_id in [provider["peer"] for provider in found]
 
 
-@pytest.mark.parametrize("kind", ["go", "rust"])
+@pytest.mark.parametrize("kind", START)
 async def test_no_dht_unless_asked_for(built, kind):
     built(kind)
     make, *flags = START[kind]

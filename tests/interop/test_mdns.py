@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from interop.lab.netns import Lab
+from interop.lab.network import Lab
 from interop.peer import Peer
 from node.discovery.mdns import private_service
 from tests.lab import lab_or_skip
@@ -29,7 +29,7 @@ WITHIN = 15.0
 async def together(peer, other):
     """Both on one link, in hosts of their own, the first a while before the other."""
     async with Lab() as lab:
-        hosts = [await lab.host(f"10.77.0.{number}") for number in (1, 2)]
+        hosts = [await lab.host() for _ in range(2)]
         async with peer.within(hosts[0].enter) as first, other.within(hosts[1].enter) as second:
             yield first, second
 

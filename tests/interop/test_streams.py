@@ -57,11 +57,12 @@ OTHERS = {
     # an older muxer
     "rust": Other(
         Peer.rust,
+        flags=("--handshake=false",),
         most=500,
         many=("--max-streams", "1100"),
     ),
     # js-libp2p keeps up to 16 MiB of a stream that it doesn't read
-    "js": Other(Peer.js, stalled=64 * MIB),
+    "js": Other(Peer.js, flags=("--handshake=false",), stalled=64 * MIB),
 }
 
 pytestmark = [

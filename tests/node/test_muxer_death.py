@@ -14,7 +14,7 @@ from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.stream_muxer.exceptions import MuxedConnUnavailable, MuxedStreamReset
 
 from node.identity import Identity
-from node.transport import BufferedTcpStream
+from node.tcp_stream import BufferedTcpStream
 from node.upgrade.muxer import Muxer
 from node.upgrade.secure import NoiseTransport, SecureConn
 from node.upgrade.yamux_state import ACK, BACKLOG, DATA, HEADER, SYN, WINDOW_UPDATE

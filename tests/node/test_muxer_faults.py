@@ -13,7 +13,7 @@ from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.stream_muxer.exceptions import MuxedConnUnavailable, MuxedStreamClosed, MuxedStreamEOF, MuxedStreamReset
 
 from node.identity import Identity
-from node.transport import BufferedTcpStream
+from node.tcp_stream import BufferedTcpStream
 from node.upgrade.muxer import LINGER, PULSE, Muxer
 from node.upgrade.secure import NoiseTransport, SecureConn
 from node.upgrade.yamux import Session

@@ -13,7 +13,7 @@ import trio.testing
 from libp2p.network.connection.raw_connection import RawConnection
 
 from node.identity import Identity
-from node.transport import BufferedTcpStream
+from node.tcp_stream import BufferedTcpStream
 from node.upgrade.noise import MAX_PLAINTEXT
 from node.upgrade.secure import BATCH, SPARE_BUFFERS, NoiseTransport, SecureConn
 from protocols import ProtocolError

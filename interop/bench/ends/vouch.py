@@ -14,7 +14,7 @@ import trio
 
 from interop.bench.ends.gossip import gossip_commands
 from interop.bench.ends.gossip_vouch import vouch_gossip
-from interop.bench.ends.lines import LISTEN, LISTEN_QUIC, Command, say, say_listening, until
+from interop.bench.ends.lines import LISTEN, Command, say, say_listening, until
 from interop.bench.ends.load import (
     ECHO_ID,
     MAX_FRAME,
@@ -82,7 +82,7 @@ async def vouch(
     upgrade: Literal["fast", "stock"] = "fast",
     admission: Literal["required", "open"] = "required",
     connections: int | None = None,
-    over_quic: bool = False,
+    listen: str = LISTEN,
 ) -> AsyncIterator[dict[str, Command]]:
     """A node, and what it can be told to do."""
     limits: dict[str, Any] = {}
@@ -90,7 +90,7 @@ async def vouch(
         limits = dict.fromkeys(("max_connections", "max_inbound", "max_connections_per_ip"), connections)
         limits |= {"max_half_open": HALF_OPEN, "max_half_open_per_ip": HALF_OPEN}
     config = Config(
-        listen=(LISTEN_QUIC if over_quic else LISTEN,),
+        listen=(listen,),
         dht="off",
         heartbeat="off",
         gossip="off",
