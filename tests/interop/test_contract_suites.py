@@ -24,12 +24,12 @@ from tests.interop.test_contract import (
     AMOUNTS,
     QUIC,
     SECURED,
-    START_TIME,
     TOPIC,
     check_perf,
     check_transport,
     experiment,
     over,
+    start_time,
 )
 from tests.lab import lab_or_skip
 
@@ -114,13 +114,14 @@ async def test_gossipsub(tmp_path):
     params.write_text(json.dumps(experiment()))
     hosts.write_text("127.0.0.1 localhost\n" + "".join(f"10.77.0.{node + 1} node{node}\n" for node in range(4)))
     outcomes = {}
+    wait = start_time()
 
     async def one(node: int, enter: list[str]) -> None:
         if node % 2:
-            command = ours("gossipsub", "--start", str(time.time() + START_TIME))
+            command = ours("gossipsub", "--start", str(time.time() + wait))
         else:  # starts at once
             command = other
-            await trio.sleep(START_TIME)
+            await trio.sleep(wait)
         named = f'hostname node{node} && mount --bind {hosts} /etc/hosts && exec "$@"'
         apart = [*enter, "unshare", "--uts", "--mount", "sh", "-c", named, "sh"]
         outcomes[node] = await finished([*apart, *command, "--params", str(params)])
