@@ -18,6 +18,7 @@ from interop.contract.failing import FAILED, Failure
 from interop.contract.redis import Redis
 from interop.contract.script import identity_of
 from interop.peer import Peer
+from node.errors import VouchError
 from tests.interop.contracting import (
     KAD_LINE,
     PERF_LINE,
@@ -213,6 +214,18 @@ async def test_perf_with_a_listener_that_measures_nothing_says_so(redis):
 
 
 # kad-dht
+
+
+async def test_kad_querier_says_that_it_reaches_nobody(redis, capsys):
+    async with connect(redis) as client:
+        nobody = f"/ip4/127.0.0.1/tcp/{free_port()}/p2p/{identity_of(1).peer_id}"
+        await client.set("0badcafe_bootstrap_addr", nobody)
+        await client.set("0badcafe_provider_done", "done")
+    with pytest.raises(VouchError):
+        await kad.run(kad.Role.read({"ROLE": "querier", "REDIS_ADDR": redis, "TEST_KEY": "0badcafe"}))
+    error, status = capsys.readouterr().out.splitlines()
+    assert error.startswith("error: ")
+    assert status == "status: fail"
 
 
 async def test_kad_between_three_of_ours(redis):
