@@ -39,6 +39,7 @@ LOCAL_IMAGE = "vouch-local:1"
 # as in the Dockerfiles
 USER, UID = "vouch", 10001
 STATE = "var/lib/vouch"
+CACHE = "var/cache/python"
 
 TOOLS = {"dockerd": "docker.io", "docker": "docker.io", "iptables": "iptables", "docker-compose": "docker-compose"}
 INSTALL_TIMEOUT = 300
@@ -47,7 +48,7 @@ STOP_TIMEOUT = 20.0
 POLL = 0.1
 LINKS = ("bin", "lib", "lib64")
 # /sbin is a folder: docker puts its init there
-FOLDERS = ("usr", "sbin", "etc", "proc", "sys", "dev", "run", "root", "opt", "var", "var/lib")
+FOLDERS = ("usr", "sbin", "etc", "proc", "sys", "dev", "run", "root", "opt", "var", "var/lib", "var/cache")
 COPIED = ("nsswitch.conf", "ld.so.conf", "ld.so.conf.d", "ld.so.cache", "ssl/certs/ca-certificates.crt")
 
 
@@ -242,7 +243,8 @@ def _skeleton(file: io.BufferedRandom) -> None:
             add(name, tarfile.DIRTYPE)
         for name in ("tmp", "var/tmp"):
             add(name, tarfile.DIRTYPE, 0o1777)
-        add(STATE, tarfile.DIRTYPE, uid=UID, gid=UID)
+        for name in (STATE, CACHE):
+            add(name, tarfile.DIRTYPE, uid=UID, gid=UID)
         for name in LINKS:
             if (Path("/usr") / name).exists():
                 add(name, tarfile.SYMTYPE, 0o777, linkname=f"usr/{name}")

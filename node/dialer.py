@@ -11,6 +11,7 @@ handshake.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import trio
@@ -163,7 +164,17 @@ class Dialer:
 
 
 def _usable(addrs: Sequence[Multiaddr]) -> list[Multiaddr]:
-    """At most MAX_ADDRESSES of them, loopback last: it is the nearest by far, or somebody else's."""
-    unique = list(dict.fromkeys(addrs))
-    unique.sort(key=lambda addr: str(addr).startswith(("/ip4/127.", "/ip6/::1/")))
-    return unique[:MAX_ADDRESSES]
+    """At most MAX_ADDRESSES of them, loopback last: it is the nearest by far, or somebody else's.
+
+    The first of each transport come before the second of any: many addresses of one that is blocked on the way don't
+    keep another from being tried.
+    """
+    ranks: Counter[tuple[bool, str]] = Counter()
+    ranked: list[tuple[bool, int, Multiaddr]] = []
+    for addr in dict.fromkeys(addrs):
+        text = str(addr)
+        is_loopback, transport = text.startswith(("/ip4/127.", "/ip6/::1/")), "".join(text.split("/")[3:4])
+        ranked.append((is_loopback, ranks[is_loopback, transport], addr))
+        ranks[is_loopback, transport] += 1
+    ranked.sort(key=lambda entry: entry[:2])
+    return [addr for _, _, addr in ranked][:MAX_ADDRESSES]

@@ -21,6 +21,8 @@ from node.errors import VouchError
 
 CALL_TIMEOUT = 20.0
 SOCKET = "control.sock"
+# where everybody listens
+PORT = 4001
 
 
 @dataclass
@@ -50,7 +52,8 @@ class NodeMember:
 
     async def addr(self) -> str:
         """Where other containers reach it."""
-        return outside((await self.call("status"))["addrs"])
+        addrs: list[str] = (await self.call("status"))["addrs"]
+        return next(addr for addr in addrs if not addr.startswith(("/ip4/127.", "/ip6/::1/")))
 
     async def view(self) -> View:
         view = View((await self.call("status"))["peer_id"])
@@ -71,8 +74,8 @@ class PeerMember:
         self.peer = peer
 
     async def addr(self) -> str:
-        """Where other containers reach it."""
-        return outside(self.peer.addrs)
+        """Where other containers reach it: it may only tell its own loopback."""
+        return f"/dns4/{self.name}/tcp/{PORT}/p2p/{self.peer.peer_id}"
 
     async def view(self) -> View:
         table = await self.peer.call("table")
@@ -84,14 +87,6 @@ class PeerMember:
 
 
 Member = NodeMember | PeerMember
-
-
-def outside(addrs: Iterable[str]) -> str:
-    """The first address that isn't this host's own loopback."""
-    for addr in addrs:
-        if not addr.startswith(("/ip4/127.", "/ip6/::1/")):
-            return addr
-    raise VouchError(f"expected an address that other hosts reach, got {list(addrs)}")
 
 
 async def views(members: Iterable[Member]) -> dict[str, View | str]:

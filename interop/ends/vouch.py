@@ -38,6 +38,7 @@ FIRST_REFRESH, NEVER = dht.FIRST_REFRESH, 3600.0
 
 def config_of(flags: Flags) -> Config:
     """The node's settings: what is not asked for is off, and a peer that was refused is dialled again at once."""
+    own_kad = f"/vouch/{flags.network_id.encode().hex()}"
     settings: dict[str, Any] = {
         "listen": flags.listen,
         "security": flags.security,
@@ -46,7 +47,8 @@ def config_of(flags: Flags) -> Config:
         "min_versions": dict(text.split("=") for text in flags.min_version),
         "admission": "required" if flags.handshake else "open",
         "dht": "server" if flags.kad else "off",
-        "kad_protocol": f"{flags.kad}/kad/1.0.0" if flags.kad else "",
+        "kad_protocol": "" if flags.kad in ("", own_kad) else f"{flags.kad}/kad/1.0.0",
+        "rendezvous_point": "memory",
         "dht_store": "memory",
         "addressbook": "memory",
         "gossip": "on" if flags.pubsub else "off",

@@ -1,1 +1,1 @@
-"""Networks that exist in one process only: the same rules as in production, simulated time, links of our making."""
+"""Networks of our making: in one process on simulated time, or of hosts in network namespaces (docs/lab.md)."""

@@ -108,7 +108,8 @@ def lines(
 
 def cells(line: Line, checks: Collection[str] = tuple(CHECKS)) -> list[Cell]:
     """The line's cells, in the order in which they are run."""
-    return [Cell(line, check) for check in CHECKS if check in checks]
+    known = [check for check in CHECKS if check in checks]
+    return [Cell(line, check) for check in (*known, *(check for check in checks if check not in CHECKS))]
 
 
 def not_applicable(cell: Cell) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import trio
@@ -22,7 +23,7 @@ LISTEN = {
 NETWORK, OTHER_NETWORK = "matrix", "open-sea"
 OUR_VERSION, THEIR_VERSION = "matrix-vouch/1.0.0", "matrix-peer/1.0.0"
 LEAST = ("matrix-vouch=1.0.0", "matrix-peer=1.0.0")
-KAD = "/matrix"
+KAD = f"/vouch/{NETWORK.encode().hex()}"  # what a node of that network serves without being told
 STOCK_KAD = "/ipfs"  # all that py-libp2p serves
 HEARTBEAT = 0.2  # of gossip, in seconds
 COMMAND_TIMEOUT = 120  # seconds, of the peers' own
@@ -101,17 +102,25 @@ def their_end(line: Line, *flags: str) -> Peer:
     """The peer's end; later flags stand over earlier ones."""
     common = [f"--listen={LISTEN[line.transport]}", "--pubsub=signed", f"--kad={_kad(line)}"]
     common += [f"--timeout={COMMAND_TIMEOUT}s"]
-    if line.security == "tls" and line.transport != "quic-v1":
-        common += ["--security=tls"]
+    if line.transport != "quic-v1":
+        common += [f"--security={line.security}"]
     if line.peer == "stock":
         end = Peer.program("interop.ends", "stock", *common, *flags)
         end.name = "stock"
         return end
-    common += ["--gossip-param", f"HeartbeatInterval={HEARTBEAT * 1000:.0f}"]
+    if line.peer != "python":
+        common += ["--gossip-param", f"HeartbeatInterval={HEARTBEAT * 1000:.0f}"]
+    if line.peer == "rust":
+        common += ["--rendezvous=client"]
     own = {"--network-id": NETWORK, "--client-version": THEIR_VERSION, "--min-version": LEAST[0]}
     own |= dict(flag.split("=", 1) for flag in flags)
-    start: Callable[..., Peer] = {"go": Peer.go, "rust": Peer.rust, "js": Peer.js}[line.peer]
-    return start(*common, *(f"{name}={value}" for name, value in own.items()))
+    starts: dict[str, Callable[..., Peer]] = {
+        "go": Peer.go,
+        "rust": Peer.rust,
+        "js": Peer.js,
+        "python": partial(Peer.program, "interop.ends", "vouch"),
+    }
+    return starts[line.peer](*common, *(f"{name}={value}" for name, value in own.items()))
 
 
 def mutated(mutation: str) -> Mapping[str, str] | None:
@@ -126,13 +135,14 @@ def _kad(line: Line) -> str:
 
 
 class Third:
-    """A node of ours that knows nobody yet, whenever it is asked for, in one process."""
+    """A node of ours that knows nobody yet, whenever it is asked for, in one process. None where no check needs it."""
 
-    def __init__(self, process: Peer, line: Line) -> None:
+    def __init__(self, process: Peer | None, line: Line) -> None:
         self._process, self._line = process, line
 
     async def fresh(self, *, kad: bool = False) -> Peer:
         """Another node in place of the last; without Kademlia nobody hears of it but whom it dials."""
+        assert self._process is not None
         return await renewed(self._process, third_flags(self._line, kad=kad))
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import trio
 
 from interop.matrix.cells import Cell, Line, Result, cells, not_applicable
-from interop.matrix.checks import CHECKS, SEEDS
+from interop.matrix.checks import CHECKS, NEED_THIRD, SEEDS
 from interop.matrix.ends import (
     FULL,
     QUICK,
@@ -55,10 +55,15 @@ class Plan:
     quick: bool = False
     workers: int = WORKERS
     mutation: str = ""  # of our end (`interop.ends.mutate`)
+    patience: float = 0.0  # seconds for a connection, and for a check, where those below are too many
 
     @property
     def size(self) -> Size:
         return QUICK if self.quick else FULL
+
+    def seconds(self, check: str) -> float:
+        """What a check may take."""
+        return self.patience or (TRANSFER_TIMEOUT if check == "transfer" else CHECK_TIMEOUT)
 
 
 class _NotConnectedError(Exception):
@@ -109,10 +114,11 @@ class _Runner:
         """Runs lines until none is left, on two processes of ours that last as long as nothing fails."""
         while self._waiting:
             try:
-                async with (
-                    vouch_process("vouch", self._plan.mutation) as ours,
-                    vouch_process("third") as third,
-                ):
+                async with AsyncExitStack() as stack:
+                    ours = await stack.enter_async_context(vouch_process("vouch", self._plan.mutation))
+                    third = None
+                    if not NEED_THIRD.isdisjoint(self._plan.checks):
+                        third = await stack.enter_async_context(vouch_process("third"))
                     went_well = True
                     while self._waiting and went_well:
                         left = self._waiting.popleft()
@@ -124,7 +130,7 @@ class _Runner:
                     raise
                 # an end that had ended by itself: what was checked on it has been told
 
-    async def _line(self, left: deque[Cell], ours: Peer, third: Peer) -> bool:
+    async def _line(self, left: deque[Cell], ours: Peer, third: Peer | None) -> bool:
         """Runs the cells that are left of a line, until one fails; whether none has."""
         started = trio.current_time()
         try:
@@ -143,7 +149,7 @@ class _Runner:
     async def _one(self, pair: Pair, cell: Cell) -> bool:
         """Runs a cell's check; whether the ends can go on."""
         started = trio.current_time()
-        seconds = TRANSFER_TIMEOUT if cell.check == "transfer" else CHECK_TIMEOUT
+        seconds = self._plan.seconds(cell.check)
         try:
             with trio.fail_after(seconds):
                 await CHECKS[cell.check](pair)
@@ -165,15 +171,15 @@ class _Runner:
         self._tell(result)
 
     @asynccontextmanager
-    async def _pair(self, left: Sequence[Cell], ours: Peer, third: Peer) -> AsyncIterator[Pair]:
+    async def _pair(self, left: Sequence[Cell], ours: Peer, third: Peer | None) -> AsyncIterator[Pair]:
         """Two ends, connected. Raises _NotConnectedError."""
-        line = left[0].line
+        line, seconds = left[0].line, self._plan.patience or CONNECT_TIMEOUT
         async with AsyncExitStack() as stack:
             try:
                 theirs = await stack.enter_async_context(their_end(line))
                 self.versions.setdefault(ours.name, {}).update(ours.versions)
                 self.versions.setdefault(theirs.name, {}).update(theirs.versions)
-                with trio.fail_after(CONNECT_TIMEOUT):
+                with trio.fail_after(seconds):
                     await renewed(ours, our_flags(line))
                     pair = Pair(line, self._plan.size, ours, theirs, Third(third, line))
                     for check in [cell.check for cell in left if cell.check in SEEDS]:
@@ -182,7 +188,7 @@ class _Runner:
             except (PeerError, CheckError, KeyError) as error:
                 raise _NotConnectedError(f"no connection: {_said(error)}") from error
             except trio.TooSlowError:
-                raise _NotConnectedError(f"no connection within {CONNECT_TIMEOUT:g} s") from None
+                raise _NotConnectedError(f"no connection within {seconds:g} s") from None
             yield pair
 
 

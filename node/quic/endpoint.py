@@ -26,11 +26,12 @@ from libp2p.peer.id import ID
 
 from node.log import get_logger
 from node.peers.limits import ip_group
+from node.quic.configurations import Configurations
 from node.quic.connection import QuicConnection
 from node.quic.datagrams import MAX_RUN, Address, Datagrams, Local
 from node.quic.guard import QuicError, is_panic
 from node.quic.link import Link
-from node.quic.native import Configurations, Native, refusal
+from node.quic.native import Native, refusal
 from node.quic.packets import Resets, Tokens, destination, is_long, other_version, parse_initial
 from node.tasks import TaskStatus
 

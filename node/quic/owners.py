@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import typing
 
+from node.quic.configurations import Configurations
 from node.quic.datagrams import Local
-from node.quic.native import Address, Configurations, Native
+from node.quic.native import Address, Native
 
 if typing.TYPE_CHECKING:
     from node.quic.link import Link

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 import typing
 from collections import deque
+from contextlib import suppress
 from types import TracebackType
 
 import trio
@@ -197,7 +198,8 @@ class QuicStream(IMuxedStream):
             self.reset_nowait()
         elif not (self.end_wanted or self.stopped or self.was_reset or self.conn.lost):
             self.end_wanted = True
-            self.conn.queue(self, b"", fin=True)
+            with suppress(MuxedStreamReset):  # the peer reads no more of it, which nobody has told us yet
+                self.conn.queue(self, b"", fin=True)
 
     async def close(self) -> None:
         """Ends our side and reads no more. Idempotent."""

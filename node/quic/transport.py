@@ -19,10 +19,10 @@ from libp2p.transport.exceptions import OpenConnectionError
 from multiaddr import Multiaddr
 
 from node.config import Config
+from node.quic.configurations import Configurations, Limits
 from node.quic.connection import QuicConnection
 from node.quic.datagrams import Address, Datagrams
 from node.quic.endpoint import Endpoint
-from node.quic.native import Configurations, Limits
 from node.transport import NEXT_IP, by_ip
 from node.upgrade.certificate import make_credentials
 from protocols import ProtocolError

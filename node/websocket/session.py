@@ -100,7 +100,9 @@ class Session:
                 received += self._receive(piece, now)
             return received
         except ssl.SSLError as error:
-            raise ProtocolError(f"expected TLS: {error.reason or error}") from None
+            raise ProtocolError(
+                f"expected TLS, got {getattr(error, 'verify_message', '') or error.reason or error}"
+            ) from None
         finally:
             self._collect()
 

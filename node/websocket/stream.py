@@ -55,7 +55,7 @@ class WebSocketStream(ReadWriteCloser):
         return self if self._tcp.link else None
 
     async def open(self) -> None:
-        """The opening, from either side. The deadline is the caller's. Raises ProtocolError and what the socket raises."""
+        """The opening, from either side. The deadline is the caller's. Raises ProtocolError, and as the socket does."""
         try:
             while True:
                 await self._send_output()

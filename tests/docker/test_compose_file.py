@@ -181,6 +181,6 @@ def test_compose_takes_both_files():
 
 
 def test_an_engines_socket_has_a_short_path():
-    deep = Engine(Path("/tmp") / "deep" * 60)
+    deep = Engine(Path("/tmp", *["deep"] * 60))
     assert len(str(deep.socket)) < 64
     assert hashlib.sha256(str(deep.dir).encode()).hexdigest()[:12] in str(deep.socket)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 
@@ -15,7 +16,10 @@ AGAIN = 30.0  # seconds, for whatever has happened
 
 @pytest.mark.docker
 def test_everybody_knows_everybody_and_gossip_reaches_all(network):
+    """Twice: nothing of the first makes the second fail, such as what is thought of who published what was rejected."""
+    network.check()
     said = network.check()
+    assert "7 members, each knows the other 6 (connected)" in said
     assert [line.partition(":")[0] for line in said.splitlines() if ":" in line] == ["known", "gossip", "rejected"]
 
 
@@ -28,8 +32,20 @@ def test_a_peer_is_healthy_by_its_control_and_a_node_by_its_control_socket(netwo
 
 
 @pytest.mark.docker
+def test_the_transport_program_of_the_fields_suites_meets_itself(network, needs):
+    if shutil.which("redis-server") is None:
+        needs("the local Redis is this machine's, which has none: apt-get install redis-server")
+    listener = network.compose("--profile", "contract", "run", "--detach", "transport").split()[-1]
+    try:
+        said = network.compose("--profile", "contract", "run", "--rm", "-e", "IS_DIALER=true", "transport")
+    finally:
+        network.run("docker", "rm", "--force", listener)
+    assert "handshake_plus_one_rtt:" in said
+
+
+@pytest.mark.docker
 def test_nobody_is_root(network):
-    for service in ("bootstrap", "go"):
+    for service in ("bootstrap", "go", "js"):
         container = network.state(service)["Id"]
         assert network.run("docker", "exec", container, "id", "-u").strip() == "10001"
 
@@ -37,10 +53,7 @@ def test_nobody_is_root(network):
 @pytest.mark.docker
 def test_the_check_fails_if_a_member_is_missing(network):
     with pytest.raises(AssertionError, match="stranger doesn't answer"):
-        network.compose(
-            *("run", "--rm", "--no-deps", "check", "--nodes=node1,stranger", "--peers=go:4010"),
-            *("--only=known", "--within=3"),
-        )
+        network.check("--nodes=node1,stranger", "--only=known", "--within=3")
 
 
 @pytest.mark.docker

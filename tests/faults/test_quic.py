@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 import trio
 import trio.lowlevel
-from libp2p.stream_muxer.exceptions import MuxedStreamReset
+from libp2p.stream_muxer.exceptions import MuxedStreamClosed, MuxedStreamReset
 from multiaddr import Multiaddr
 
 from interop.rawbytes import BYTES, echo_pattern
@@ -17,7 +17,7 @@ from node.config import Config
 from node.events import Connected, Refused
 from node.identity import Identity
 from node.node import parse_peer_id
-from node.quic import native, transport
+from node.quic import configurations, transport
 from node.quic.datagrams import Datagrams
 from node.quic.transport import Quic
 from node.upgrade.certificate import Credentials, make_credentials
@@ -115,7 +115,7 @@ async def test_streams_reset_as_soon_as_they_are_opened_cost_little():
 
 async def test_another_application_is_refused(monkeypatch):
     async with node() as target:
-        monkeypatch.setattr(native, "ALPN", "h3")
+        monkeypatch.setattr(configurations, "ALPN", "h3")
         with trio.fail_after(2), pytest.RaisesGroup(ProtocolError, flatten_subgroups=True):
             async with raw(target):
                 pass
@@ -185,6 +185,19 @@ async def test_a_panic_below_a_stream_is_the_end_of_that_stream(monkeypatch):
             found.say_reset(stream)
             found.say_stop(stream)
         await echo_pattern(one, target.peer_id, 1000)
+
+
+async def test_closing_what_the_other_has_stopped_reading_is_quiet():
+    async with node() as target, node() as one:
+        await one.connect(target.addrs[0])
+        found = muxed(one, target)
+        for end in ("close", "close_write"):
+            stream = await found.open_stream()
+            await stream.write(b"x")
+            found._native.reset(stream.stream_id, 0)  # as qh3 does at a STOP_SENDING, before we hear of it
+            await getattr(stream, end)()
+        with pytest.raises((MuxedStreamReset, MuxedStreamClosed)):
+            await stream.write(b"x")
 
 
 async def test_a_fault_with_a_stranger_ends_nothing(monkeypatch):

@@ -29,7 +29,8 @@ from node.errors import DialError, RefusedError
 from node.events import Admitted, Disconnected, Refused
 from node.identity import Identity
 from node.node import Node, parse_peer_id
-from node.quic.native import Configurations, Limits, Native
+from node.quic.configurations import Configurations, Limits
+from node.quic.native import Native
 from node.quic.transport import Quic
 from node.transport import Tcp
 from node.upgrade.certificate import make_credentials, peer_key

@@ -20,9 +20,8 @@ from protocols.messages.authors import peer_id_bytes
 from protocols.messages.messages_pb2 import Message as PbMessage
 from protocols.messages.messages_pb2 import SignedMessage
 
-
 # a peer joins by a row here; it has the commands and events of interop/go/messages_commands.go
-START = {"go": Peer.go, "js": Peer.js}
+START = {"go": Peer.go, "js": Peer.js, "rust": Peer.rust}
 
 
 @asynccontextmanager

@@ -1,7 +1,7 @@
-"""Our gossip in one mesh with go-libp2p-pubsub and rust-libp2p's gossipsub, over real sockets.
+"""Our gossip in one mesh with go-libp2p-pubsub, rust-libp2p's and js-libp2p's gossipsub, over real sockets.
 
 How the Go and the Rust peer do without us is in test_gossip_peers.py. In networks of ours data is a signed message: Go
-makes such ones ("compose"), Go and Rust relay them unread, and only our nodes look into them.
+makes such ones ("compose"), the others relay them unread, and only our nodes look into them.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ QUIET = 5 * HEARTBEAT
 LARGE = 900 * 1024
 MESSAGES = 200
 NINE = ("go", "rust", "python") * 3
+FIVE = ("go", "js", "python", "js", "python")
 START = {
     "go": (Peer.go, "--handshake=false"),
     "rust": (Peer.rust, "--handshake=false"),
@@ -176,10 +177,14 @@ async def publish(peer, composer, size, mode, topic=TOPIC):
 
 
 @both_modes
-async def test_every_message_reaches_every_one_of_nine_once(mesh, joined, eventually, mode):
-    async with mesh(NINE, mode) as peers:
-        await joined(peers, ring(9, (0, 4), (1, 5), (2, 6), (3, 7), (8, 5)), TOPIC)
-        sent = [(i % 9, *await publish(peers[i % 9], peers[0], 300, mode)) for i in range(MESSAGES)]
+@pytest.mark.parametrize(
+    ("kinds", "chords"), [(NINE, ((0, 4), (1, 5), (2, 6), (3, 7), (8, 5))), (FIVE, ((1, 3),))], ids=["nine", "five"]
+)
+async def test_every_message_reaches_every_one_once(mesh, joined, eventually, mode, kinds, chords):
+    count = len(kinds)
+    async with mesh(kinds, mode) as peers:
+        await joined(peers, ring(count, *chords), TOPIC)
+        sent = [(i % count, *await publish(peers[i % count], peers[0], 300, mode)) for i in range(MESSAGES)]
         for i, peer in enumerate(peers):
             wanted = sorted(sent_as[not isinstance(peer, Ours)] for who, *sent_as in sent if who != i)
             await eventually(lambda p=peer, w=wanted: len(came(p, TOPIC)) >= len(w), f"all has come to peer {i}")
@@ -187,14 +192,16 @@ async def test_every_message_reaches_every_one_of_nine_once(mesh, joined, eventu
         for i, peer in enumerate(peers):
             wanted = sorted(sent_as[not isinstance(peer, Ours)] for who, *sent_as in sent if who != i)
             assert came(peer, TOPIC) == wanted
-        for peer in peers[2::3]:
+        for peer in peers:
+            if not isinstance(peer, Ours):
+                continue
             gossip = peer.node.gossip
             assert gossip.stats.refused.total() == 0
             assert min(gossip.engine.scores.score(other) for other in gossip.engine.peers(TOPIC)) >= 0
 
 
 @both_modes
-@pytest.mark.parametrize(("before", "behind"), [("go", "rust"), ("rust", "go")])
+@pytest.mark.parametrize(("before", "behind"), [("go", "rust"), ("rust", "go"), ("js", "js")])
 async def test_a_python_node_in_the_only_path_decides(mesh, joined, eventually, mode, before, behind):
     topics = ("late", "ignored", "rejected")
     async with mesh((before, "python", behind, "go", "python"), mode) as peers:
@@ -234,8 +241,36 @@ async def test_a_python_node_in_the_only_path_decides(mesh, joined, eventually, 
 
 
 @both_modes
+@pytest.mark.parametrize("kind", START)
+async def test_another_in_the_only_path_decides(mesh, joined, eventually, mode, kind):
+    topics = ("late", "ignored", "rejected")
+    async with mesh(("go", "python", kind, "python"), mode) as peers:
+        composer, ours, middle, behind = peers
+        await middle.call("validate", "late", "delay", "600")
+        await middle.call("validate", "ignored", "ignore")
+        await middle.call("validate", "rejected", "reject")
+        await joined(peers, [(0, 1), (1, 2), (2, 3)], *topics)
+
+        started = trio.current_time()
+        await publish(ours, composer, 100, mode, "late")
+        await eventually(lambda: came(behind, "late"), "it travels on")
+        assert trio.current_time() >= started + 0.6
+        for topic in ("ignored", "rejected"):
+            await publish(ours, composer, 100, mode, topic)
+            await eventually(lambda topic=topic: came(composer, topic), "it has gone the other way")
+
+        async def pays():
+            return (await middle.call("score", ours.peer_id))["score"] < -5
+
+        await eventually(pays, "its sender pays")
+        await trio.sleep(QUIET)
+        assert came(behind, "ignored") == came(behind, "rejected") == []
+        assert came(middle, "ignored") == came(middle, "rejected") == []
+
+
+@both_modes
 async def test_large_messages(mesh, joined, eventually, mode):
-    async with mesh(("python", "go", "rust", "python", "rust", "go"), mode) as peers:
+    async with mesh(("python", "go", "rust", "python", "js", "go"), mode) as peers:
         await joined(peers, ring(6), TOPIC)
         sent = [(i, *await publish(peers[i], peers[1], LARGE, mode)) for i in (0, 1, 2)]
         for i, peer in enumerate(peers):

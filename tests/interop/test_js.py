@@ -156,8 +156,10 @@ async def test_identify_push(here, eventually, pusher):
             pushed = (await js.call("push-identify"))["protocol"]
             await eventually(lambda: pushed in local.node.identify.known[js.peer_id].protocols, "we have been told")
             return
-        pushed = "/vouch/pushed/1.0.0"
-        await local.node.serve(Protocol(pushed))
+        added = Protocol("/vouch/pushed/1.0.0")
+        added.serve(lambda stream: stream.close())
+        await local.node.serve(added)
+        pushed = added.id
 
         async def told():
             return pushed in (await js.call("identify", local.peer_id))["protocols"]

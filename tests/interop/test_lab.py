@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from interop.lab.keeper import processes, started_at
-from interop.lab.netns import MARK, LabError, sweep
+from interop.lab.netns import MARK, LabError, has_netem, sweep
 from interop.lab.network import Lab
 from tests.lab import lab_or_skip
 
@@ -27,6 +27,18 @@ PORT = "4001"
 @pytest.fixture(autouse=True)
 def namespaces():
     lab_or_skip(shapes=True)
+
+
+# a fixture skips with its reason, an async test without
+@pytest.fixture
+def nats():
+    lab_or_skip(nat=True)
+
+
+@pytest.fixture
+def netem():
+    if not has_netem():
+        pytest.skip("this kernel has no tc netem")
 
 
 async def probe(host, *command):
@@ -121,8 +133,7 @@ async def test_partitions_and_cuts_heal():
 
 
 @pytest.mark.parametrize("kind", ["cone", "symmetric"])
-async def test_nats(kind):
-    lab_or_skip(nat=True)
+async def test_nats(nats, kind):
     async with Lab() as lab:
         home = await lab.nat("home", kind=kind, delay=0.005)
         a, b = [await lab.host(name, behind=home) for name in "ab"]
@@ -142,8 +153,7 @@ async def test_nats(kind):
 
 
 @pytest.mark.parametrize("kind", ["cone", "symmetric"])
-async def test_holes_can_be_punched_through_one_kind_of_nat_only(kind):
-    lab_or_skip(nat=True)
+async def test_holes_can_be_punched_through_one_kind_of_nat_only(nats, kind):
     async with Lab() as lab:
         meeting = await lab.host("meeting")
         a, b = [await lab.host(name, behind=await lab.nat(kind=kind)) for name in "ab"]
@@ -158,9 +168,7 @@ async def test_holes_can_be_punched_through_one_kind_of_nat_only(kind):
         assert heard == [kind == "cone"] * 2
 
 
-async def test_in_the_kernel_where_it_can():
-    if Lab().way != "netem":
-        pytest.skip("this kernel has no tc netem")
+async def test_in_the_kernel_where_it_can(netem):
     async with Lab() as lab:
         a, b = [await lab.host(name, delay=0.01) for name in "ab"]
         async with serving(b):

@@ -1,7 +1,7 @@
 """QUIC between a Python node and the Go peer, both ways: a lot of bytes, a lot of streams, half-close, resets, windows,
-closing, silence.
+closing, silence; and the most of it with the peers in other languages.
 
-The Go peer listens on QUIC alone, so nothing here goes over TCP.
+The peers listen on QUIC alone, so nothing here goes over TCP.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 import pytest
@@ -39,19 +39,22 @@ STALL = 1.0
 
 pytestmark = [pytest.mark.interop, pytest.mark.usefixtures("no_traceback")]
 
+OTHERS = {"go": Peer.go, "rust": Peer.rust, "js": Peer.js}
+
+with_others = pytest.mark.parametrize("name", ["rust", "js"])
 both_ways = pytest.mark.parametrize("dialler", ["python", "go"])
 either_asks = pytest.mark.parametrize("asker", ["python", "go"])
 
 
 @pytest.fixture
 def joined(here, built):
-    """`async with joined() as (local, go)`: a node that serves `serving`, and a Go peer, connected over QUIC."""
+    """`async with joined() as (local, go)`: a node that serves `serving`, and a peer, Go's, connected over QUIC."""
 
     @asynccontextmanager
-    async def join(*flags, dialler="python", serving=(BYTES, RESET), **settings):
-        built("go")
+    async def join(*flags, dialler="python", name="go", serving=(BYTES, RESET), **settings):
+        built(name)
         settings = {"dht": "off", "listen": (QUIC,), **settings}
-        async with here(**settings) as local, Peer.go("--listen", QUIC, "--timeout=30s", *flags) as go:
+        async with here(**settings) as local, OTHERS[name]("--listen", QUIC, "--timeout=30s", *flags) as go:
             for protocol in serving:
                 await local.node.serve(protocol)
             if dialler == "python":
@@ -297,3 +300,115 @@ async def test_silent_peer_is_noticed_within_the_idle_timeout(joined):
             await local.event(Disconnected, peer=go.peer_id, timeout=35)
         finally:
             os.kill(go.pid, signal.SIGCONT)
+
+
+async def test_a_peer_that_was_killed_and_is_back_says_so(here, built):
+    """By a stateless reset, and nobody waits for the idle timeout."""
+
+    async def connect_and_kill():
+        async with Peer.go("--seed=killed", "--listen", QUIC) as go:
+            await local.node.connect(go.addr)
+            os.kill(go.pid, signal.SIGKILL)
+            listening.append(go.addr.partition("/p2p/")[0])
+
+    built("go")
+    listening = []
+    async with here(listen=(QUIC,), dht="off", heartbeat="off") as local:
+        with suppress(PeerError):  # that it has ended by itself
+            await connect_and_kill()
+        async with Peer.go("--seed=killed", "--listen", *listening) as again:
+            if local.node.connected_peers():  # else something of ours was on its way anyhow
+                conn = muxed(local, again)
+                conn._native.ping()
+                conn.flush()
+            await local.event(Disconnected, peer=again.peer_id, timeout=3)
+            await local.node.connect(again.addr)
+
+
+# the other languages
+
+
+@with_others
+@both_ways
+async def test_others_move_bytes_and_streams(joined, name, dialler):
+    async with joined("--handshake=false", name=name, dialler=dialler, admission="open") as (local, other):
+        assert len((await other.call("ping", local.peer_id, "3"))["rtt_us"]) == 3
+        await local.node.ping(other.peer_id)
+        for asker in ("python", "other"):
+            await echo(asker, local, other, 16 * MIB)
+            await echo(asker, local, other, 1000, 50)
+            await echo(asker, local, other, 200_000)
+
+
+@with_others
+async def test_others_half_close_and_reset(joined, name):
+    async with joined("--handshake=false", name=name, admission="open") as (local, other):
+        for _ in range(5):
+            async with local.node.stream(other.peer_id, BYTES) as stream:
+                pattern = Pattern(3, 200_000)
+                await send_pattern(stream, pattern)
+                await receive_pattern(stream, pattern)
+        await reset_mine(local.node, other.peer_id)
+        await other.call("reset", local.peer_id)
+        if name != "rust":  # a stream that it drops has a proper end in QUIC
+            await was_reset(local.node, other.peer_id)
+        if name != "js":  # it takes a reset for the end
+            await other.call("was-reset", local.peer_id)
+
+
+@with_others
+@both_ways
+async def test_others_are_admitted_by_the_handshake_and_refused(joined, here, name, dialler):
+    async with joined(name=name, dialler=dialler) as (local, other):
+        assert local.node.swarm.connection(parse_peer_id(other.peer_id)).hello is not None
+        await echo("other", local, other, 1000)
+    other = OTHERS[name]("--listen", QUIC, "--network-id", "other")
+    async with here(listen=(QUIC,), dht="off") as local, other:
+        if dialler == "python":
+            with pytest.raises(RefusedError):
+                await local.node.connect(other.addr)
+        else:
+            with pytest.raises(PeerError):
+                await other.call("connect", local.addr)
+        assert local.node.connected_peers() == []
+
+
+@with_others
+async def test_others_close_and_are_closed_at_once(joined, name):
+    async with joined("--handshake=false", name=name, admission="open") as (local, other):
+        with trio.fail_after(3):
+            await other.call("disconnect", local.peer_id)
+            await local.event(Disconnected, peer=other.peer_id)
+        await local.node.connect(other.addr)
+        with trio.fail_after(3):
+            await local.node.disconnect(other.peer_id)
+            await other.event("disconnected", peer=local.peer_id)
+
+
+@with_others
+async def test_others_are_told_by_a_node_that_was_killed_and_is_back(here, built, name):
+    """Not Go: it takes a connection ID whose token qh3 makes up, and waits for its idle timeout."""
+    built(name)
+    settings = {"dht": "off", "heartbeat": "off", "identity": Identity.generate()}
+    async with OTHERS[name]("--listen", QUIC, "--timeout=3s") as other:
+        async with here(listen=(QUIC,), **settings) as local:
+            await other.call("connect", local.addr)
+            await local.event(Admitted, peer=other.peer_id)
+            listen = local.addr.partition("/p2p/")[0]
+            (listener,) = local.node.swarm.listeners.values()
+            listener._endpoint.socket.send = lambda run, addr, where: True  # it has no time to say anything
+        async with here(listen=(listen,), **settings) as local:
+            with suppress(PeerError):
+                await other.call("ping", local.peer_id, "1")
+            await other.event("disconnected", peer=local.peer_id, timeout=3)
+            await other.call("connect", local.addr)
+
+
+@pytest.mark.bar
+@with_others
+async def test_others_stay_when_idle(joined, name):
+    async with joined("--handshake=false", name=name, admission="open", heartbeat="off") as (local, other):
+        await trio.sleep(75)
+        assert not local.seen(Disconnected)
+        await echo("python", local, other, 1000)
+        await echo("other", local, other, 1000)

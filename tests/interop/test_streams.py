@@ -57,6 +57,7 @@ OTHERS = {
     # an older muxer
     "rust": Other(
         Peer.rust,
+        flags=("--handshake=false",),
         most=500,
         many=("--max-streams", "1100"),
     ),

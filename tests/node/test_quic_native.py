@@ -15,10 +15,11 @@ from qh3.quic.packet import encode_quic_version_negotiation
 from qh3.quic.tls_bridge import QuicTlsBridge
 
 from node.identity import Identity
-from node.quic import native
+from node.quic import configurations, native
+from node.quic.configurations import Configurations, Limits
 from node.quic.guard import QuicError
 from node.quic.mutual import Client, Server
-from node.quic.native import Configurations, Limits, Native
+from node.quic.native import Native
 from node.quic.packets import parse_initial
 from node.upgrade.certificate import make_credentials, peer_key
 from protocols import ProtocolError
@@ -140,7 +141,7 @@ def test_a_client_without_its_certificate_or_key_is_refused(spoil):
 
 
 def test_another_application_is_refused(monkeypatch):
-    monkeypatch.setattr(native, "ALPN", "h3")
+    monkeypatch.setattr(configurations, "ALPN", "h3")
     other = Configurations(make_credentials(IDENTITIES[0].key_pair()), Limits())
     monkeypatch.setitem(globals(), "CONFIGURATIONS", [other, CONFIGURATIONS[1]])
     pair = Pair().run()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from interop.matrix.checks import admission, connection, gossip, kad, messages, streams
+from interop.matrix.checks import admission, connection, gossip, kad, messages, ours, streams
 from interop.matrix.ends import Pair
 
 Check = Callable[[Pair], Awaitable[None]]
@@ -35,5 +35,10 @@ CHECKS: dict[str, Check] = {
     "other-network": admission.other_network,
     "other-version": admission.other_version,
     "disconnect": connection.disconnect,
+    # of no line of the matrix: what no other language speaks, or only one. For `mutations`
+    "exchange": ours.exchange,
+    "heartbeat": ours.heartbeat,
+    "rendezvous": ours.rendezvous,
 }
+NEED_THIRD = {"kad-peers", "gossip-accept", "gossip-ignore", "gossip-reject", "exchange"}
 SEEDS: dict[str, Check] = {"kad-values": kad.seed_values, "kad-providers": kad.seed_providers}

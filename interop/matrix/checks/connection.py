@@ -6,6 +6,12 @@ from interop.matrix.ends import Pair, event, eventually, expect, without_peer
 from interop.peer import Peer
 
 PING_ID, IDENTIFY_ID = "/ipfs/ping/1.0.0", "/ipfs/id/1.0.0"
+# docs/wire.md's and the specifications', not taken from the code
+WIRE = (
+    *(PING_ID, IDENTIFY_ID, "/ipfs/id/push/1.0.0", "/perf/1.0.0", "/vouch/heartbeat/1.0.0"),
+    *("/vouch/peer-exchange/1.0.0", "/vouch/msg/interop/1.0.0", "/rendezvous/1.0.0"),
+    *("/meshsub/1.2.0", "/meshsub/1.1.0", "/floodsub/1.0.0"),
+)
 PUSHED = "/vouch/pushed/1.0.0"
 
 
@@ -31,6 +37,11 @@ async def identify(pair: Pair) -> None:
         addrs = [without_peer(addr) for addr in said["addrs"]]
         expect(without_peer(other.addr) in addrs, f"{other.name} to name {without_peer(other.addr)}, got {addrs}")
         expect(said.get("agent", "unknown"), f"{other.name} to name its agent")
+        if other is pair.ours:
+            missing = {*WIRE} - {*said["protocols"]}
+            expect(not missing, f"us to name {sorted(missing)} too, got {said['protocols']}")
+        if pair.line.peer == "go":
+            expect(said["signed_record"], f"{other.name} to tell a signed record that is good")
 
 
 async def identify_push(pair: Pair) -> None:

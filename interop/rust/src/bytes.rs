@@ -1,7 +1,7 @@
 //! /vouch/bytes/1.0.0, raw bytes sent back as they come, and /vouch/reset/1.0.0, which takes a byte and resets.
 //!
-//! A stream that is dropped before it is closed is reset. What rust-libp2p reads from a stream that the other side has
-//! reset is an end like any other; only a write tells the two apart.
+//! A stream that is dropped before it is closed is reset, over Yamux; over QUIC rust-libp2p can only end it. What it reads
+//! from a stream of Yamux that the other side has reset is an end like any other; only a write tells the two apart.
 
 use std::io;
 

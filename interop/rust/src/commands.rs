@@ -14,6 +14,7 @@ use serde_json::json;
 use crate::control::{Failure, Reply, fields};
 use crate::node::{Connected, Node, sorted_protocols};
 use crate::pattern::Pattern;
+use crate::streams::PUSHED;
 use crate::{bytes, discovery_commands, echo, gossip_commands, messages_commands, perf, ping};
 
 /// The largest number of streams, or pings, in one command.
@@ -53,13 +54,11 @@ impl Commands {
             ("identify", [peer]) => self.identify(parse_peer(peer)?).await,
             ("push-identify", []) => {
                 self.node.push_identify().await?;
-                done()
+                Ok(fields(json!({"protocol": PUSHED.to_string()})))
             }
             ("peers", []) => {
-                let mut peers: Vec<_> = self.node.peers().await?;
-                peers.sort();
-                let shown = peers.iter().map(|peer| json!({"peer": peer.to_string()}));
-                Ok(fields(json!({"peers": shown.collect::<Vec<_>>()})))
+                let peers = self.node.peers().await?;
+                Ok(fields(json!({"peers": peers})))
             }
             ("disconnect", [peer]) => {
                 self.node.disconnect(parse_peer(peer)?).await?;

@@ -244,3 +244,125 @@ pub fn linger(mut stream: SubstreamBox, time: std::time::Duration) {
         let _ = tokio::time::timeout(time, ended).await;
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::time::Duration;
+
+    use libp2p::core::upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade};
+    use libp2p::yamux;
+
+    use super::*;
+    use crate::pipe::pipe;
+
+    /// A connection that is held, and the other side of it.
+    async fn pair() -> (Held, StreamMuxerBox) {
+        let (one, other) = pipe();
+        let muxer = yamux::Config::default;
+        let (one, other) = futures::join!(
+            muxer().upgrade_inbound(one, "/yamux/1.0.0"),
+            muxer().upgrade_outbound(other, "/yamux/1.0.0")
+        );
+        let held = Held::new(StreamMuxerBox::new(one.unwrap()));
+        (held, StreamMuxerBox::new(other.unwrap()))
+    }
+
+    /// Drives the other side for good.
+    fn drive(mut muxer: StreamMuxerBox) {
+        tokio::spawn(poll_fn(move |cx| {
+            while Pin::new(&mut muxer).poll(cx)?.is_ready() {}
+            while Pin::new(&mut muxer).poll_inbound(cx)?.is_ready() {}
+            Poll::<io::Result<()>>::Pending
+        }));
+    }
+
+    /// Opens a stream and names a protocol.
+    async fn speak(muxer: &mut StreamMuxerBox, protocol: &str) -> SubstreamBox {
+        let mut stream = poll_fn(|cx| Pin::new(&mut *muxer).poll_outbound(cx))
+            .await
+            .unwrap();
+        let line = format!("{protocol}\n").into_bytes();
+        let said = [frames::framed(HEADER), frames::framed(&line)].concat();
+        stream.write_all(&said).await.unwrap();
+        stream
+    }
+
+    /// The held side goes on for a while; the handshake stream that came, if one did.
+    async fn wait(held: &mut Held) -> Option<Substream> {
+        let came = poll_fn(|cx| held.poll_handshake(cx));
+        let came = tokio::time::timeout(Duration::from_millis(100), came).await;
+        came.ok().map(Result::unwrap)
+    }
+
+    #[tokio::test]
+    async fn only_the_handshake_gets_through() {
+        let (mut held, mut muxer) = pair().await;
+        let mut echo = speak(&mut muxer, "/vouch/echo/1.0.0").await;
+        let mut shaking = speak(&mut muxer, hello::PROTOCOL.as_ref()).await;
+        drive(muxer);
+        let came = wait(&mut held).await.expect("the handshake's stream");
+        assert!(wait(&mut held).await.is_none());
+        assert_eq!(line(&mut shaking).await.unwrap(), HEADER);
+        let mut accepted = came.accept().await.unwrap();
+        assert!(wait(&mut held).await.is_none());
+        assert_eq!(
+            line(&mut shaking).await.unwrap(),
+            b"/vouch/handshake/1.0.0\n"
+        );
+        accepted.write_all(b"x").await.unwrap();
+
+        // of the other it has answered the header, and no more
+        assert_eq!(line(&mut echo).await.unwrap(), HEADER);
+        let silent = tokio::time::timeout(Duration::from_millis(100), line(&mut echo));
+        futures::future::select(Box::pin(wait(&mut held)), Box::pin(silent)).await;
+
+        // admitted: the owner negotiates as if nothing had been said
+        echo.write_all(b"more").await.unwrap();
+        let mut theirs = poll_fn(|cx| Pin::new(&mut held).poll_inbound(cx))
+            .await
+            .unwrap();
+        tokio::spawn(poll_fn(move |cx| {
+            Pin::new(&mut held).poll(cx).map(|_| ()) // it goes on
+        }));
+        let mut said = vec![0; 20 + 19 + 4];
+        theirs.read_exact(&mut said).await.unwrap();
+        assert_eq!(said, b"\x13/multistream/1.0.0\n\x12/vouch/echo/1.0.0\nmore");
+        theirs.write_all(&frames::framed(HEADER)).await.unwrap();
+        theirs.write_all(b"\x03na\n").await.unwrap();
+        theirs.flush().await.unwrap();
+        assert_eq!(line(&mut echo).await.unwrap(), b"na\n");
+    }
+
+    #[tokio::test]
+    async fn so_many_are_held() {
+        let (mut held, mut muxer) = pair().await;
+        let mut streams = Vec::new();
+        for _ in 0..MAX_HELD + 3 {
+            streams.push(speak(&mut muxer, "/vouch/echo/1.0.0").await);
+        }
+        drive(muxer);
+        assert!(wait(&mut held).await.is_none());
+        assert_eq!(held.held.len(), MAX_HELD);
+        assert!(held.meeting.is_empty());
+        let closing = tokio::spawn(held.close());
+        for stream in &mut streams {
+            // those that were held have their header's answer to be read
+            while stream.read(&mut [0; 64]).await.is_ok_and(|count| count > 0) {}
+        }
+        let _ = closing.await;
+    }
+
+    #[tokio::test]
+    async fn what_is_no_multistream_is_reset() {
+        let (mut held, mut muxer) = pair().await;
+        let mut stream = poll_fn(|cx| Pin::new(&mut muxer).poll_outbound(cx))
+            .await
+            .unwrap();
+        stream.write_all(b"\x05hello").await.unwrap();
+        drive(muxer);
+        assert!(wait(&mut held).await.is_none());
+        assert!(held.held.is_empty() && held.meeting.is_empty());
+        assert_eq!(stream.read(&mut [0; 8]).await.unwrap_or(0), 0);
+    }
+}

@@ -176,9 +176,8 @@ impl Policy {
 
 #[cfg(test)]
 mod tests {
-    use tokio_util::compat::TokioAsyncReadCompatExt;
-
     use super::*;
+    use crate::pipe::pipe;
 
     fn field(number: u64, value: &str) -> Vec<u8> {
         [
@@ -289,9 +288,9 @@ mod tests {
 
     /// Both roles against each other; a side that refuses hangs up.
     async fn shake(initiator: Policy, recipient: Policy) -> [Result<(), String>; 2] {
-        let (one, other) = tokio::io::duplex(1024);
-        let initiate = async move { initiator.initiate(&mut one.compat()).await };
-        let respond = async move { recipient.respond(&mut other.compat()).await };
+        let (mut one, mut other) = pipe();
+        let initiate = async move { initiator.initiate(&mut one).await };
+        let respond = async move { recipient.respond(&mut other).await };
         let (initiated, responded) = futures::join!(initiate, respond);
         [initiated, responded]
     }

@@ -1,9 +1,18 @@
-//! The Rust peer of the interop tests: a plain rust-libp2p host, driven through standard input. It knows no admission
-//! handshake.
+//! The Rust peer of the interop tests: a rust-libp2p host that speaks the vouch handshake and is driven through
+//! standard input.
 //!
 //! It prints one JSON object a line: first {"event":"listening",…}, then one {"reply":COMMAND,"ok":…} for each
-//! command, in order, and events (disconnected, perf) as they happen. Errors before that go to standard error. It ends
-//! with its input. With --control HOST:PORT the same goes over TCP, with one client after the other. Muxer, security and TCP are as rust-libp2p sets them up by default, unless --max-streams is given.
+//! command, in order, and events (admitted, refused, disconnected, identified, perf, message, rejected) as they happen.
+//! Errors before that go to standard error. It ends with its input. With --control HOST:PORT the same goes over TCP,
+//! with one client after the other.
+//!
+//! It listens on and dials TCP, WebSocket (/tcp/PORT/ws) and QUIC, as addresses say; of TLS over TCP and WebSocket
+//! instead of Noise options.rs tells, as of all flags. Over TCP it is put together as rust-libp2p does by default, unless
+//! --max-streams is given. With --handshake=false it is a plain host; what it falls short of with it is in admission.rs.
+//!
+//! The commands are those of the Go peer (interop/go/main.go), but for compose. push-identify serves
+//! one more protocol, which the library tells all peers that have asked before; who is told, then or when it asked, prints
+//! {"event":"identified","peer","agent","protocols"}.
 //!
 //! With --pubsub signed or unsigned it speaks gossipsub and takes the commands of the Go peer's pubsub, which
 //! interop/go/main.go lists: subscribe, validate, publish, publish-bytes, flood, received, mesh, score, rpcs. So does
@@ -44,6 +53,7 @@ mod discovery;
 mod discovery_commands;
 mod echo;
 mod envelope;
+mod forge;
 mod frames;
 mod gossip;
 mod gossip_commands;
@@ -54,9 +64,13 @@ mod messages;
 mod messages_commands;
 mod node;
 mod options;
+#[cfg(test)]
+mod pairs;
 mod pattern;
 mod perf;
 mod ping;
+#[cfg(test)]
+mod pipe;
 mod protobuf;
 mod random;
 mod router;

@@ -87,6 +87,10 @@ impl Messages {
         }
     }
 
+    pub fn key(&self) -> &Keypair {
+        &self.key
+    }
+
     /// Fills in what every message to a peer says.
     pub fn compose(&self, to: To, kind: u32, of_type: u32, payload: Vec<u8>) -> Message {
         Message {

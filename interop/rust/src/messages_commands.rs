@@ -10,11 +10,12 @@ use serde_json::json;
 use crate::commands::{at_once, done, parse, parse_peer};
 use crate::control::{Reply, fields};
 use crate::conversation::request_parts;
+use crate::forge;
 use crate::messages::{INTEROP, INTEROP_PARTS, MAX_MESSAGE, SUB_PROTOCOLS, To, sub_protocol};
 use crate::node::Node;
 use crate::serving::{MAX_REVERSED, PARTS, REVERSED, pair};
 
-const NAMES: [&str; 4] = ["send", "request", "requests-reversed", "parts"];
+const NAMES: [&str; 5] = ["send", "request", "requests-reversed", "parts", "forge"];
 
 /// Stands for no bytes where a command takes a payload.
 const NO_PAYLOAD: &str = "-";
@@ -50,6 +51,22 @@ pub async fn run(node: &Node, name: &str, args: &[&str]) -> Reply {
         ("requests-reversed", [count]) => reversed(node, peer, count).await,
         ("parts", [count, size]) => parts(node, peer, count, size, SUB_PROTOCOLS[0]).await,
         ("parts", [count, size, protocol]) => parts(node, peer, count, size, protocol).await,
+        ("forge", [fault]) => {
+            let to = To {
+                peer,
+                protocol: SUB_PROTOCOLS[0],
+            };
+            let bytes = forge::forged(node.messages(), to, fault)?;
+            let mut streams = node.open(peer, INTEROP, 1).await?;
+            let stream = streams.pop().ok_or("no stream")?;
+            let mut outcome = forge::outcome(stream, &bytes).await?;
+            if node.need_connected(peer).await.is_err() {
+                outcome = "disconnected";
+            }
+            Ok(fields(
+                json!({"peer": peer.to_string(), "outcome": outcome}),
+            ))
+        }
         _ => Err(format!("{name}: wrong number of arguments").into()),
     }
 }

@@ -1,6 +1,6 @@
 //! The running host: the task that drives it, and the handle through which the commands ask it for things.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +8,7 @@ use std::time::Duration;
 use futures::StreamExt;
 use libp2p::core::ConnectedPoint;
 use libp2p::core::transport::TransportError;
+use libp2p::multiaddr::Protocol;
 use libp2p::swarm::dial_opts::{DialOpts, PeerCondition};
 use libp2p::swarm::{ConnectionId, DialError, SwarmEvent};
 use libp2p::{Multiaddr, PeerId, Stream, StreamProtocol, Swarm, gossipsub, identify};
@@ -50,7 +51,7 @@ enum Request {
     NeedConnected(PeerId, Answer<()>),
     Identify(PeerId, Answer<identify::Info>),
     PushIdentify(Answer<()>),
-    Peers(Answer<Vec<PeerId>>),
+    Peers(Answer<Vec<Value>>),
     Disconnect(PeerId, Answer<()>),
     Gossip(GossipWork),
     Discovery(DiscoveryWork),
@@ -83,8 +84,8 @@ impl Node {
         self.ask(Request::PushIdentify).await
     }
 
-    /// Who is connected.
-    pub async fn peers(&self) -> Result<Vec<PeerId>, String> {
+    /// Who is connected, as the reply to the command tells it.
+    pub async fn peers(&self) -> Result<Vec<Value>, String> {
         self.ask(Request::Peers).await
     }
 
@@ -213,6 +214,7 @@ pub async fn start(options: &Options, output: &Output) -> Result<(Node, Value), 
         gossip: Gossip::new(output.clone()),
         discovery: Discovery::new(output.clone()),
         dials: HashMap::new(),
+        connections: HashMap::new(),
         identified: HashMap::new(),
         identifying: Vec::new(),
         closing: Vec::new(),
@@ -237,6 +239,8 @@ struct Driver {
     gossip: Gossip,
     discovery: Discovery,
     dials: HashMap<ConnectionId, Answer<Connected>>,
+    /// Whose connections there are, and which way each was made.
+    connections: HashMap<ConnectionId, (PeerId, &'static str)>,
     identified: HashMap<PeerId, identify::Info>,
     identifying: Vec<(PeerId, Answer<identify::Info>)>,
     closing: Vec<(PeerId, Answer<()>)>,
@@ -297,7 +301,7 @@ impl Driver {
                 let _ = answer.send(Ok(()));
             }
             Request::Peers(answer) => {
-                let _ = answer.send(Ok(self.swarm.connected_peers().copied().collect()));
+                let _ = answer.send(Ok(self.peers()));
             }
             Request::Gossip(work) => {
                 work(&mut self.gossip, self.swarm.behaviour_mut().gossip.as_mut());
@@ -347,11 +351,13 @@ impl Driver {
             }
             SwarmEvent::ConnectionClosed {
                 peer_id,
+                connection_id,
                 endpoint,
                 num_established,
                 cause,
                 ..
             } => {
+                self.connections.remove(&connection_id);
                 self.closed(
                     peer_id,
                     &endpoint,
@@ -376,15 +382,13 @@ impl Driver {
                     }
                     let behaviour = &mut self.swarm.behaviour_mut().discovery;
                     self.discovery.identified(behaviour, peer_id, &info);
-                    let protocols = sorted_protocols(&info);
-                    if self.identified.insert(peer_id, info).is_some() {
-                        // by itself: pushed, or asked for again by the library
-                        self.output.send(json!({
-                            "event": "identified",
-                            "peer": peer_id.to_string(),
-                            "protocols": protocols,
-                        }));
-                    }
+                    self.output.send(json!({
+                        "event": "identified",
+                        "peer": peer_id.to_string(),
+                        "agent": info.agent_version,
+                        "protocols": sorted_protocols(&info),
+                    }));
+                    self.identified.insert(peer_id, info);
                 }
                 identify::Event::Error { peer_id, error, .. } => {
                     for answer in take(&mut self.identifying, peer_id) {
@@ -414,16 +418,34 @@ impl Driver {
     }
 
     fn established(&mut self, id: ConnectionId, peer: PeerId, endpoint: &ConnectedPoint) {
+        let way = direction(endpoint);
+        self.connections.insert(id, (peer, way));
         let took = self.admission.as_ref().and_then(|admission| {
             self.output.send(json!({
-                "event": "admitted", "peer": peer.to_string(), "direction": direction(endpoint),
+                "event": "admitted", "peer": peer.to_string(), "direction": way,
             }));
             admission.took(peer)
         });
         if let Some(answer) = self.dials.remove(&id) {
-            let addr = endpoint.get_remote_address().clone();
+            let mut addr = endpoint.get_remote_address().clone();
+            if let Some(Protocol::P2p(_)) = addr.iter().last() {
+                addr.pop();
+            }
             let _ = answer.send(Ok(Connected::Now(addr, took)));
         }
+    }
+
+    fn peers(&self) -> Vec<Value> {
+        let mut peers = BTreeMap::new();
+        for (peer, way) in self.connections.values() {
+            let (_, count) = peers.entry(peer).or_insert((*way, 0));
+            *count += 1;
+        }
+        let admitted = self.admission.is_some();
+        let shown = peers.into_iter().map(|(peer, (way, count))| {
+            json!({"peer": peer.to_string(), "direction": way, "admitted": admitted, "connections": count})
+        });
+        shown.collect()
     }
 
     fn closed(
