@@ -51,7 +51,15 @@ class Defect:
         )
 
 
-DEFECTS: tuple[Defect, ...] = ()
+DEFECTS: tuple[Defect, ...] = (
+    Defect(
+        "rust-libp2p ends a stream of QUIC where it should reset it",
+        "rust_quic_reset.py",
+        "rust",
+        "quic-v1",
+        checks=("reset",),
+    ),
+)
 
 
 class Defects:
