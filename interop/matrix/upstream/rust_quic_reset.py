@@ -1,8 +1,8 @@
 """rust-libp2p can't reset a stream of QUIC: one that is dropped is ended, and its reader takes what was broken off for
 whole. Over Yamux it is reset.
 
-This runs interop/rust/src/bin/quic_reset.rs, two rust-libp2p transports in one process, which is built with the Rust peer
-and has none of its code.
+This runs interop/rust/src/bin/quic_reset.rs, two rust-libp2p transports in one process, which is built with the Rust
+peer and has none of its code.
 """
 
 from __future__ import annotations
