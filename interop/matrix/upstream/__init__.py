@@ -52,11 +52,24 @@ class Defect:
 
 
 YAMUX = ("tcp", "ws")
-DEFECTS: tuple[Defect, ...] = tuple(
+DEFECTS: tuple[Defect, ...] = (
+    *(
+        Defect(
+            "py-libp2p reads a stream that was reset as ended properly",
+            "stock_reset.py",
+            "stock",
+            over,
+            checks=("reset",),
+        )
+        for over in YAMUX
+    ),
     Defect(
-        "py-libp2p reads a stream that was reset as ended properly", "stock_reset.py", "stock", over, checks=("reset",)
-    )
-    for over in YAMUX
+        "rust-libp2p ends a stream of QUIC where it should reset it",
+        "rust_quic_reset.py",
+        "rust",
+        "quic-v1",
+        checks=("reset",),
+    ),
 )
 
 
