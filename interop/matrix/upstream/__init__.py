@@ -52,11 +52,24 @@ class Defect:
 
 
 YAMUX = ("tcp", "ws")
-DEFECTS: tuple[Defect, ...] = tuple(
+DEFECTS: tuple[Defect, ...] = (
+    *(
+        Defect(
+            "py-libp2p reads a stream that was reset as ended properly",
+            "stock_reset.py",
+            "stock",
+            over,
+            checks=("reset",),
+        )
+        for over in YAMUX
+    ),
     Defect(
-        "py-libp2p reads a stream that was reset as ended properly", "stock_reset.py", "stock", over, checks=("reset",)
-    )
-    for over in YAMUX
+        "js-libp2p's QUIC reads a stream that was reset as ended properly",
+        "js_quic_reset.py",
+        "js",
+        "quic-v1",
+        checks=("reset",),
+    ),
 )
 
 
