@@ -10,8 +10,7 @@
  * pubsub, the connection monitor's pings, commands) uses newStream(), and what peers open comes by the muxer's event.
  *
  * Where this falls short of the protocol: a peer that refused is dialled again whenever a command or the DHT asks for it,
- * without a backoff; of two connections to a peer both are kept; and over QUIC streams that a peer opens before
- * js-libp2p has made its Connection of a new one are lost, which is the transport's fault.
+ * without a backoff; and of two connections to a peer both are kept.
  */
 
 import { MAX_HELLO, HANDSHAKE_ID, decodeHello, encodeHello } from './handshake.js'

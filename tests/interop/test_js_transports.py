@@ -1,8 +1,7 @@
-"""QUIC between a Python node and the JavaScript peer: connected, echoed, half-closed, admitted and refused, asked. TCP and
-WebSocket with it, under Noise and TLS, are in test_transports.py.
+"""QUIC between a Python node and the JavaScript peer: connected, echoed, half-closed, admitted and refused, asked.
 
-js-libp2p's QUIC doesn't tell its users of a reset (interop/js/upstream/quic_reset.js), so only those by the JavaScript peer
-are tried.
+TCP and WebSocket with it, under Noise and TLS, are in test_transports.py. js-libp2p's QUIC doesn't tell its users of a
+reset (interop/js/upstream/quic_reset.js), so only those by the JavaScript peer are tried.
 """
 
 from __future__ import annotations

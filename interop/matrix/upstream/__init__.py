@@ -70,6 +70,13 @@ DEFECTS: tuple[Defect, ...] = (
         "quic-v1",
         checks=("reset",),
     ),
+    Defect(
+        "js-libp2p's QUIC reads a stream that was reset as ended properly",
+        "js_quic_reset.py",
+        "js",
+        "quic-v1",
+        checks=("reset",),
+    ),
 )
 
 
