@@ -31,8 +31,8 @@ class Other:
 
 
 OTHERS = {
-    "js": Other(Peer.js, plain=("--handshake=false",), shakes=True),
     "go": Other(Peer.go, plain=("--handshake=false",), shakes=True),
+    "js": Other(Peer.js, plain=("--handshake=false",), shakes=True),
     "rust": Other(Peer.rust, plain=("--handshake=false",), shakes=True),
 }
 

@@ -51,7 +51,13 @@ class Defect:
         )
 
 
-DEFECTS: tuple[Defect, ...] = ()
+YAMUX = ("tcp", "ws")
+DEFECTS: tuple[Defect, ...] = tuple(
+    Defect(
+        "py-libp2p reads a stream that was reset as ended properly", "stock_reset.py", "stock", over, checks=("reset",)
+    )
+    for over in YAMUX
+)
 
 
 class Defects:
@@ -76,8 +82,7 @@ class Defects:
 
 def reproduce(defect: Defect) -> bool:
     """Runs the reproduction; whether it has shown the defect."""
-    # alone: nothing of this project is on its path
-    environ = {**os.environ, "PYTHONSAFEPATH": "1"}
+    environ = {**os.environ, "PYTHONSAFEPATH": "1"}  # nothing beside it stands in for what it imports
     try:
         done = subprocess.run(
             [sys.executable, str(HERE / defect.program)],
