@@ -1,7 +1,7 @@
 """Defects of the libraries that peers are made of, each with a program that shows it without any code of this project.
 
-A reproduction is run as `python PATH` or `node PATH`; it ends with status 0 if it has shown the defect, and with 1 if it
-hasn't: then the defect is no excuse any more. What each shows is in README.md.
+A reproduction is run as `python PATH` or `node PATH`; it ends with status 0 if it has shown the defect, and with 1 if
+it hasn't: then the defect is no excuse any more. What each shows is in README.md.
 """
 
 from __future__ import annotations
