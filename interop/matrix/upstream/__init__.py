@@ -1,7 +1,7 @@
 """Defects of the libraries that peers are made of, each with a program that shows it without any code of this project.
 
-A reproduction is run as `python PATH`; it ends with status 0 if it has shown the defect, and with 1 if it hasn't: then
-the defect is no excuse any more. What each shows is in README.md.
+A reproduction is run as `python PATH` or `node PATH`; it ends with status 0 if it has shown the defect, and with 1 if
+it hasn't: then the defect is no excuse any more. What each shows is in README.md.
 """
 
 from __future__ import annotations
@@ -19,12 +19,14 @@ from interop.matrix.cells import Cell
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[2]
+NODE = ROOT / "interop/js/node_modules/.bin/node"
 TIMEOUT = 90.0
 
 
 @dataclass(frozen=True)
 class Defect:
-    """What is wrong, the program that shows it, and the cells that it may spoil: None stands for any."""
+    """What is wrong, the program that shows it, and the cells that it may spoil: None stands for any. `program` is a
+    path from the project's folder."""
 
     what: str
     program: str
@@ -37,7 +39,7 @@ class Defect:
     @property
     def path(self) -> str:
         """Of its reproduction, from the project's folder."""
-        return str((HERE / self.program).relative_to(ROOT))
+        return self.program
 
     def fits(self, cell: Cell) -> bool:
         """Whether it may spoil that cell."""
@@ -51,31 +53,40 @@ class Defect:
         )
 
 
-YAMUX = ("tcp", "ws")
+_HERE, _JS = "interop/matrix/upstream", "interop/js/upstream"
+# what reads, or closes, over Yamux
+_OVER_YAMUX = ("tcp", "ws")
 DEFECTS: tuple[Defect, ...] = (
     *(
         Defect(
             "py-libp2p reads a stream that was reset as ended properly",
-            "stock_reset.py",
+            f"{_HERE}/stock_reset.py",
             "stock",
             over,
             checks=("reset",),
         )
-        for over in YAMUX
+        for over in _OVER_YAMUX
     ),
     Defect(
         "rust-libp2p ends a stream of QUIC where it should reset it",
-        "rust_quic_reset.py",
+        f"{_HERE}/rust_quic_reset.py",
         "rust",
         "quic-v1",
         checks=("reset",),
     ),
     Defect(
-        "js-libp2p's QUIC reads a stream that was reset as ended properly",
-        "js_quic_reset.py",
+        "js-libp2p's QUIC tells of a stream that was reset as if it had ended",
+        f"{_JS}/quic_reset.js",
         "js",
         "quic-v1",
         checks=("reset",),
+    ),
+    Defect(
+        "js-libp2p's WebSocket stays open when it is aborted, so that a refusal is only noticed at the deadline",
+        f"{_JS}/websocket_abort.js",
+        "js",
+        "ws",
+        checks=("other-network", "other-version"),
     ),
 )
 
@@ -102,16 +113,14 @@ class Defects:
 
 def reproduce(defect: Defect) -> bool:
     """Runs the reproduction; whether it has shown the defect."""
+    program = ROOT / defect.program
+    runner = NODE if program.suffix == ".js" else Path(sys.executable)
     environ = {**os.environ, "PYTHONSAFEPATH": "1"}  # nothing beside it stands in for what it imports
+    command = [str(runner), str(program)]
     try:
         done = subprocess.run(
-            [sys.executable, str(HERE / defect.program)],
-            cwd=HERE,
-            env=environ,
-            capture_output=True,
-            timeout=TIMEOUT,
-            check=False,
+            command, cwd=program.parent, env=environ, capture_output=True, timeout=TIMEOUT, check=False
         )
-    except subprocess.TimeoutExpired:
+    except (subprocess.TimeoutExpired, FileNotFoundError):
         return False
     return done.returncode == 0
