@@ -68,6 +68,13 @@ DEFECTS: tuple[Defect, ...] = (
         for over in _OVER_YAMUX
     ),
     Defect(
+        "py-libp2p's streams of QUIC break, or lose bytes, where they are half-closed or read while they are written",
+        f"{_HERE}/stock_quic.py",
+        "stock",
+        "quic-v1",
+        checks=("streams", "half-close", "reset", "transfer"),
+    ),
+    Defect(
         "rust-libp2p ends a stream of QUIC where it should reset it",
         f"{_HERE}/rust_quic_reset.py",
         "rust",
