@@ -99,8 +99,7 @@ SECURITY = (
     ),
     Mutation("connect", "node.upgrade.certificate", 'b"libp2p-tls-handshake:', 'b"libp2p-tls-handshakf:', line=TLS),
     Mutation("connect", "node.upgrade.certificate", 'b"libp2p-tls-handshake:', 'b"libp2p-tls-handshakf:', line=QUIC),
-    Mutation("connect", "node.upgrade.tls", 'NO_MUXER = "libp2p"', 'NO_MUXER = "libp2q"', line=TLS),
-    Mutation("connect", "node.quic.native", 'ALPN = "libp2p"', 'ALPN = "libp2q"', line=QUIC),
+    Mutation("connect", "node.quic.configurations", 'ALPN = "libp2p"', 'ALPN = "libp2q"', line=QUIC),
     Mutation("identify", "node.records", '"libp2p-peer-record"', '"libp2p-peer-recore"'),
     Mutation("identify", "node.records", r'b"\x03\x01"', r'b"\x03\x02"'),
 )
@@ -169,7 +168,6 @@ EXCHANGE = _fields(
     "Alive.nonce GetAddresses.limit Addresses.signed_peer_records",
     line=OURSELVES,
 )
-HEARTBEAT = _fields("heartbeat", "protocols.heartbeat.heartbeat_pb2", "Beat.sequence", line=OURSELVES)
 RENDEZVOUS = (
     *_fields(
         "rendezvous",
@@ -185,7 +183,7 @@ RENDEZVOUS = (
     ),
 )
 MUTATIONS: tuple[Mutation, ...] = (
-    *(*IDS, *SECURITY, *YAMUX, *HANDSHAKE, *MESSAGES, *GOSSIP, *KADEMLIA, *EXCHANGE, *HEARTBEAT, *RENDEZVOUS),
+    *(*IDS, *SECURITY, *YAMUX, *HANDSHAKE, *MESSAGES, *GOSSIP, *KADEMLIA, *EXCHANGE, *RENDEZVOUS),
 )
 
 _GOSSIP, _KAD = "protocols.gossip.rpc_pb2", "protocols.kad.dht_pb2"
@@ -212,6 +210,7 @@ UNNOTICED: dict[tuple[str, str], str] = {
     (_KAD, "Peer.connection"): _TOLD,
     (_KAD, "Record.time_received"): _TOLD,
     ("protocols.exchange.exchange_pb2", "Alive.multiaddrs"): "a pong is one without them: they are hints",
+    ("protocols.heartbeat.heartbeat_pb2", "Beat.sequence"): "a beat comes back as it went: only who made it reads it",
     (_RENDEZVOUS, "Register.ttl"): "the point's own default stands in",
     (_RENDEZVOUS, "RegisterResponse.status"): "0 is what a field that is missing means",
     (_RENDEZVOUS, "RegisterResponse.status_text"): _TOLD,

@@ -16,7 +16,7 @@ from interop.matrix.__main__ import DOCUMENT, main
 from interop.matrix.cells import CHECKS, RESULTS, Cell, Line, Result, cells, lines, not_applicable
 from interop.matrix.checks import CHECKS as FUNCTIONS
 from interop.matrix.run import MissingPeerError, check_built
-from interop.matrix.upstream import DEFECTS, HERE, Defect, reproduce
+from interop.matrix.upstream import DEFECTS, HERE, Defect, Defects, reproduce
 
 ROOT = Path(__file__).parents[2]
 QUICK_TIMEOUT = 60
@@ -75,7 +75,23 @@ def test_each_reproduction_is_there_explained_and_none_of_ours():
 def test_a_reproduction_shows_a_defect_by_its_status(tmp_path, status, shown):
     program = tmp_path / "program.py"
     program.write_text(f"raise SystemExit({status})")
-    assert reproduce(Defect("nothing works", str(program), "stock")) is shown
+    assert reproduce(Defect("nothing works", str(program), "stock", "broken")) is shown
+
+
+@pytest.mark.parametrize(
+    ("direction", "check", "reason", "excused"),
+    [
+        ("out", "streams", "stock: echo failed: ExceptionGroup('…', [StreamReset()])", True),
+        # what was once excused by the cell alone, and is ours, or nobody has shown whose it is
+        ("in", "streams", "no connection within 30 s", False),
+        ("out", "half-close", "vouch: expected a reply to 'echo' within 30 s; its last events: []", False),
+        ("out", "transfer", "vouch: echo failed: ProtocolError('expected 75 at offset 3382016, got 183')", False),
+        ("out", "ping", "stock: ping failed: StreamReset()", False),
+    ],
+)
+def test_a_defect_excuses_only_what_it_makes(direction, check, reason, excused):
+    cell = Cell(Line("stock", "quic-v1", "tls", direction), check)
+    assert (Defects().of(cell, reason) is not None) is excused
 
 
 # the document

@@ -22,9 +22,17 @@ FIELD = re.compile(r"(?:repeated |optional )?[A-Za-z0-9]+ (\w+) = \d+;")
 
 def first_of_each():
     """One of each group, and of what is secured differently."""
-    groups = ("HANDSHAKE", "MESSAGES", "GOSSIP", "KADEMLIA", "EXCHANGE", "HEARTBEAT", "YAMUX")
+    groups = ("HANDSHAKE", "MESSAGES", "GOSSIP", "KADEMLIA", "EXCHANGE", "YAMUX")
     yield from (getattr(mutations, group)[0] for group in groups)
-    ids = ("/ipfs/id/1.0.1", "/ipfs/ping/1.0.1", "/multistream/1.0.1", "Noise_XX", "libp2q", "libp2p-tls-handshakf:")
+    ids = (
+        "/ipfs/id/1.0.1",
+        "/ipfs/ping/1.0.1",
+        "/multistream/1.0.1",
+        "/vouch/heartbeat/1.0.1",
+        "Noise_XX",
+        'ALPN = "libp2q"',
+        "libp2p-tls-handshakf:",
+    )
     for text in ids:
         yield next(mutation for mutation in MUTATIONS if text in mutation.new)
 
