@@ -260,7 +260,7 @@ class Native(QuicConnection):
         self._take(("ended", code, reason))
 
     def _call_core(self, operation: Callable[..., Any], *args: Any) -> Any:
-        """The core is given packet after packet of a datagram, and counts their bytes alone: three times as many may be sent
+        """The core is given a datagram packet by packet, and counts their bytes alone: three times as many may be sent
         before the peer's address is proven. Zeros behind the last packet (aioquic's datagrams) count too, so they are
         given with it.
         """
