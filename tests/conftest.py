@@ -9,7 +9,7 @@ _LONG = 150
 
 
 def pytest_make_parametrize_id(config, val):
-    """A test has the same name in every run, whatever random keys there are: bytes and long texts go by their number."""
+    """A test has the same name in every run, whatever keys there are: bytes and long texts go by their number."""
     if isinstance(val, bytes) and (len(val) > 16 or not val.isascii() or not val.decode("ascii").isprintable()):
         return f"{len(val)} bytes"
     if isinstance(val, str) and len(val) > _LONG:
