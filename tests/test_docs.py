@@ -148,11 +148,16 @@ def test_links_between_pages_lead_somewhere(page):
         assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
+OF_THE_SUITES = {"test_timeout_seconds"}  # a variable of libp2p's own suites, no test
+
+
 @pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
 def test_the_tests_that_a_page_names_are_there(page):
     files = list((ROOT / "tests").rglob("*.py"))
     there = {path.stem for path in files}
     there |= {name for path in files for name in re.findall(r"def (test_\w+)", path.read_text())}
     for name in re.findall(r"\btest_\w+", page.read_text()):
+        if name in OF_THE_SUITES:
+            continue
         # a long name may be cut with an ellipsis
         assert any(one.startswith(name) for one in there), f"{page.name} names {name}, which isn't there"

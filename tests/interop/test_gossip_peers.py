@@ -15,7 +15,7 @@ HEARTBEAT = 0.2
 QUIET = 5 * HEARTBEAT
 LARGE = 900 * 1024
 MIXED = ("go", "rust", "go", "rust", "go", "rust")
-START = {"go": (Peer.go, "--handshake=false"), "rust": (Peer.rust,)}
+START = {"go": (Peer.go, "--handshake=false"), "rust": (Peer.rust, "--handshake=false")}
 
 pytestmark = pytest.mark.interop
 
