@@ -71,6 +71,23 @@ class Config:
     log_format: Literal["text", "json"] = setting("text", "form of the log lines")
     log_level: Literal["debug", "info", "warning", "error"] = setting("info", "least severe lines that are logged")
 
+    # HTTP API
+    api: str = setting("127.0.0.1:4780", "address of the HTTP API and the dashboard, or off", form="HOST:PORT")
+    api_cert: Path | None = setting(  # noqa: RUF009
+        None, "PEM file with the API's certificate, which it needs beyond this machine", shown="none"
+    )
+    api_key: Path | None = setting(None, "PEM file with its key", shown="the same file")  # noqa: RUF009
+    api_hosts: tuple[str, ...] = setting((), "further name by which clients reach the API", form="NAME")
+    api_token: Literal["changes", "always"] = advanced(
+        "changes", "what the API's token is asked for on this machine: what changes something, or all but /health"
+    )
+    ready_peers: int = advanced(1, "peers below which a node with a bootstrap isn't ready")
+    max_api_connections: int = advanced(128, "connections with the API at once; half of them, with one other machine")
+    max_api_listeners: int = advanced(32, "of them, those that listen to events and topics")
+    max_api_body: int = advanced(2 << 20, "bytes of a request's body", shown="2 MiB")
+    max_api_rate: float = advanced(100.0, "requests a second from one address, on average", form="RATE")
+    max_api_queue: int = advanced(2 << 20, "bytes of messages that wait for one listener", shown="2 MiB")
+
     # Admission
     admission: Literal["required", "open"] = setting("required", "whether a peer must pass the handshake to stay")
     client_version: str = advanced(default_client_version, "told to peers; NAME/N.N.N", shown="vouch/ and its version")

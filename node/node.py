@@ -151,6 +151,7 @@ class Node:
             self.peers.protect(peer, "gossip", remember=False)
         self.watch = Watch(self, self.swarm, rules.heartbeat_params(config)) if config.heartbeat == "on" else None
         self.started_at = 0.0
+        self.api_url = ""  # where whoever runs the node serves its HTTP API
         self._life: AbstractAsyncContextManager[None] | None = None
 
     # life

@@ -1,4 +1,4 @@
-"""What can be asked of a running node: typed functions, on which every surface stands (control socket, later HTTP).
+"""What can be asked of a running node: typed functions, on which every surface stands (control socket, HTTP).
 
 Each function takes one struct of parameters and gives one struct of results; `CALLS` is their table. Errors are
 `VouchError`s, with texts for operators. A function's name and structs are its interface: fields are added, never
@@ -14,7 +14,7 @@ import msgspec
 import trio
 from libp2p.peer.id import ID
 
-from node.api import addressbook, dht, gossip, rendezvous
+from node.api import addressbook, dht, gossip, operate, rendezvous, verdicts
 from node.api import peers as peers_api
 from node.api.dht import PeerName
 from node.errors import NotConnectedError, UsageError, VouchError
@@ -53,7 +53,7 @@ class Use(msgspec.Struct):
 
 
 class Status(msgspec.Struct):
-    """How a node is. `uptime` in seconds; `routing_table` holds peer IDs."""
+    """How a node is. `uptime` in seconds; `routing_table` holds peer IDs; `api`: URL of its HTTP API, or ""."""
 
     peer_id: str
     network_id: str
@@ -66,6 +66,7 @@ class Status(msgspec.Struct):
     routing_table: list[str]
     protocols: list[str]
     limits: dict[str, Use]
+    api: str = ""
 
 
 class Peer(msgspec.Struct):
@@ -135,6 +136,7 @@ async def status(node: Node, _params: Nothing) -> Status:
             "max_inbound": Use(limits.inbound, limits.limits.max_inbound),
             "max_half_open": Use(limits.half_open, limits.limits.max_half_open),
         },
+        api=node.api_url,
     )
 
 
@@ -238,12 +240,20 @@ CALLS: dict[str, Call] = {
     "unprotect_peer": Call(peers_api.unprotect_peer, peers_api.PeerTag),
     "publish": Call(gossip.publish, gossip.Publish),
     "gossip": Call(gossip.state, gossip.GossipQuery),
+    "verdict": Call(verdicts.verdict, verdicts.GiveVerdict),
+    "topics": Call(operate.topics, operate.NoParams),
+    "mesh": Call(operate.mesh, operate.TopicName),
+    "loglevel": Call(operate.loglevel, operate.NoParams),
+    "set_loglevel": Call(operate.set_loglevel, operate.SetLevel),
+    "config": Call(operate.config, operate.NoParams),
+    "ready": Call(operate.ready, operate.NoParams),
     "addressbook": Call(addressbook.addressbook, addressbook.AddressBookQuery),
     "addressbook_import": Call(addressbook.addressbook_import, addressbook.ImportFile),
 }
 
 STREAMS: dict[str, Call] = {
     "subscribe": Call(gossip.subscribe, gossip.Subscribe),
+    "events": Call(operate.events, operate.Listen),
 }
 
 
