@@ -8,7 +8,6 @@ Left to the caller: whether folders, keys and addresses exist.
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_type_hints
 
+from node.checks import check_api, check_ip, check_multiaddr
 from node.setting import Setting, SettingError, advanced, expand_home, setting
 
 _NAME = r"[A-Za-z0-9._-]{1,32}"
@@ -264,15 +264,16 @@ class Config:
         _check_heartbeat(self)
         _check_text(self)
         for address in self.listen:
-            _check_multiaddr("listen", address)
+            check_multiaddr("listen", address)
         for address in self.bootstrap:
-            _check_multiaddr("bootstrap", address, with_peer=not address.startswith("/dnsaddr/"))
+            check_multiaddr("bootstrap", address, with_peer=not address.startswith("/dnsaddr/"))
         for server in self.dns_servers:
-            _check_ip("dns_servers", server)
+            check_ip("dns_servers", server)
         for address in self.gossip_direct:
-            _check_multiaddr("gossip_direct", address, with_peer=True)
+            check_multiaddr("gossip_direct", address, with_peer=True)
         for address in self.rendezvous:
-            _check_multiaddr("rendezvous", address, with_peer=True)
+            check_multiaddr("rendezvous", address, with_peer=True)
+        check_api(self.api, self.api_cert, self.api_key)
 
     @property
     def network_id_bytes(self) -> bytes:
@@ -365,27 +366,6 @@ def _check_text(config: Config) -> None:
     if not re.fullmatch(r"(/[!-~]+)?", config.kad_protocol):
         text = f"expected a protocol ID that begins with / and has no spaces, got {config.kad_protocol!r}"
         raise SettingError(text, "kad_protocol")
-
-
-def _check_multiaddr(name: str, address: str, *, with_peer: bool = False) -> None:
-    from multiaddr import Multiaddr  # with what it imports for the first address, 80 ms
-    from multiaddr.exceptions import Error
-
-    expected = "a multiaddr that ends in /p2p/PEERID" if with_peer else "a multiaddr like /ip4/0.0.0.0/tcp/4001"
-    try:
-        # The library takes "", "/" and surrounding white space for addresses.
-        protocols = list(Multiaddr(address).protocols()) if re.fullmatch(r"/\S+", address) else []
-    except (Error, ValueError, LookupError) as error:
-        raise SettingError(f"expected {expected}, got {address!r}", name) from error
-    if not protocols or (with_peer and protocols[-1].name != "p2p"):
-        raise SettingError(f"expected {expected}, got {address!r}", name)
-
-
-def _check_ip(name: str, text: str) -> None:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        raise SettingError(f"expected an IP address, got {text!r}", name) from None
 
 
 def _table() -> dict[str, Setting]:

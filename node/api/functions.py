@@ -17,7 +17,7 @@ from libp2p.peer.id import ID
 from node.api import addressbook, dht, gossip, operate, rendezvous, verdicts
 from node.api import peers as peers_api
 from node.api.dht import PeerName
-from node.errors import NotConnectedError, UsageError, VouchError
+from node.errors import NotConnectedError, NotFoundError, UsageError, VouchError
 from node.names import parse_peer_addr, parse_peer_id
 from node.node import Node
 from protocols import ProtocolError, StreamError
@@ -96,6 +96,18 @@ class Peers(msgspec.Struct):
     peers: list[Peer]
 
 
+class PeerDetail(msgspec.Struct):
+    """What is known of one peer. `connected`: as long as it is; `known`: what the address book has; `protocols` as it
+    told; `banned`: why, if it is.
+    """
+
+    peer: str
+    connected: Peer | None
+    known: addressbook.Known | None
+    protocols: list[str]
+    banned: str | None
+
+
 class Connected(msgspec.Struct):
     """A connection that is there now. `seconds`: what it took; `already`: it was there before."""
 
@@ -169,6 +181,23 @@ async def peers(node: Node, _params: Nothing) -> Peers:
     return Peers(sorted(rows, key=lambda row: row.peer))
 
 
+async def peer(node: Node, params: PeerName) -> PeerDetail:
+    """What is known of one peer. Raises NotFoundError if nothing is."""
+    name = str(parse_peer_id(params.peer))
+    connected = next((row for row in (await peers(node, Nothing())).peers if row.peer == name), None)
+    entry = node.addressbook.get(name)
+    identified, ban = node.identify.known.get(name), node.addressbook.ban_of(peer=name)
+    if connected is None and entry is None and ban is None:
+        raise NotFoundError(f"nothing is known of the peer {name}")
+    return PeerDetail(
+        name,
+        connected,
+        addressbook.shown([entry])[0] if entry else None,
+        sorted(identified.protocols) if identified else [],
+        ban.reason if ban else None,
+    )
+
+
 async def connect(node: Node, params: Address) -> Connected:
     """Connects with a peer."""
     peer_id, _ = parse_peer_addr(params.address)
@@ -220,6 +249,7 @@ class Call(msgspec.Struct):
 CALLS: dict[str, Call] = {
     "status": Call(status, Nothing),
     "peers": Call(peers, Nothing),
+    "peer": Call(peer, PeerName),
     "connect": Call(connect, Address),
     "disconnect": Call(disconnect, PeerName),
     "ping": Call(ping, PingWhom),
@@ -262,12 +292,12 @@ async def invoke(node: Node, name: str, params: Any) -> Any:
     return await _call(CALLS, name, params, node)
 
 
-async def stream(node: Node, name: str, params: Any, tell: gossip.Tell) -> Any:
+async def stream(node: Node, name: str, params: Any, tell: gossip.Tell, **more: Any) -> Any:
     """The same with a function that goes on telling. It is cancelled to end it."""
-    return await _call(STREAMS, name, params, node, tell)
+    return await _call(STREAMS, name, params, node, tell, **more)
 
 
-async def _call(table: dict[str, Call], name: str, params: Any, node: Node, *more: Any) -> Any:
+async def _call(table: dict[str, Call], name: str, params: Any, node: Node, *given: Any, **more: Any) -> Any:
     call = table.get(name)
     if call is None:
         raise UsageError(f"expected one of the calls {', '.join(sorted({**CALLS, **STREAMS}))}, got {name!r}")
@@ -276,6 +306,6 @@ async def _call(table: dict[str, Call], name: str, params: Any, node: Node, *mor
     except msgspec.ValidationError as error:
         raise UsageError(f"{name}: {error}") from None
     try:
-        return await call.function(node, typed, *more)
+        return await call.function(node, typed, *given, **more)
     except (StreamError, ProtocolError) as error:
         raise VouchError(str(error)) from error
