@@ -97,7 +97,7 @@ class Api:
     ) -> None:
         config = node.config
         self.node, self.guard = node, guard
-        self.rates = rates or Rates(config.max_api_rate)
+        self.rates = rates if rates is not None else Rates(config.max_api_rate)
         self.listeners = listeners or Places(config.max_api_listeners, "max_api_listeners")
         self.feed = feed or Feed()
         self.metrics = metrics
