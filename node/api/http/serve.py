@@ -124,6 +124,7 @@ class Server:
             await Connection(self.api, self._hypercorn, stream).run()
         except Exception as error:  # a fault of ours, or of what stands below
             log.error("api_connection_failed", exc_info=error)
+            await trio.aclose_forcefully(plain)
         finally:
             self.connections.leave(host)
 
