@@ -8,6 +8,7 @@ import ssl
 
 import pytest
 import trio
+import trio.testing
 
 from node import Config
 from node.api.http import connection, serve, stream
@@ -263,18 +264,39 @@ async def test_the_end_waits_for_no_listener(node):
         assert node.api_url == ""
 
 
+def authorization(node):
+    return f"Authorization: Bearer {read_token(node.config.data_dir)}\r\n\r\n".encode()
+
+
+async def raw_kept(server, held):
+    """One more connection, once it has been looked at."""
+    held.append(await raw(server))
+    await trio.testing.wait_all_tasks_blocked(0.02)
+    return held[-1]
+
+
 async def test_listeners_and_connections_are_bounded_and_counted(tmp_path):
     async with node_at(tmp_path / "data", max_api_listeners=2, max_api_connections=4) as node, serving(node) as server:
+        held = []
         async with client(server) as asking:
             async with listening(server, "/v1/events"), listening(server, "/v1/events"):
                 answer = await asking.get("/v1/events")
                 assert (answer.status_code, answer.json()["error"]["code"]) == (429, "too_many")
                 assert "max_api_listeners" in answer.json()["error"]["message"]
                 assert server.api.listeners.refused == 1
-                held = [await raw(server) for _ in range(4)]  # one of the four places is the client's that asked
-                await eventually(lambda: server.connections.used == 4)
-                refused = [await rest_until_idle(one) for one in held[-3:]]
-                assert [status(one) for one in refused if one] == [(429, "too_many")] * 3
+                # of the four places two listen, and those that wait for their clients give way to others
+                for _ in range(10):
+                    await raw_kept(server, held)
+                assert server.connections.used == 4
+                assert (await asking.get("/health")).status_code == 200
+                assert server.connections.refused == 0
+                # two whose requests are under way
+                body = b"POST /v1/publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n" + authorization(node)
+                for _ in range(2):
+                    await (await raw_kept(server, held)).send_all(body)
+                await eventually(lambda: all(one.waits_since is None for one in server._open))
+                refused = [await rest_until_idle(await raw_kept(server, held)) for _ in range(3)]
+                assert [status(one) for one in refused] == [(429, "too_many")] * 3
                 for one in held:
                     await one.aclose()
             await eventually(lambda: server.connections.used <= 1)

@@ -24,7 +24,7 @@ import h11
 import msgspec
 import trio
 from hypercorn.config import Config as HypercornConfig
-from hypercorn.events import Closed, Event, RawData
+from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.task_group import TaskGroup
 from hypercorn.trio.tcp_server import TCPServer
@@ -72,10 +72,25 @@ class Connection(TCPServer):
             await app(scope, receive, send)
 
         super().__init__(wrapped, config, WorkerContext(None), {}, stream)  # type: ignore[arg-type]
+        self.waits_since: float | None = trio.current_time()  # for a request; None while there is one
+        self.ended = trio.Event()
+        self._scope = trio.CancelScope()
         self._lingers = False
 
     async def run(self) -> None:
         """Answers requests until the client goes, is idle or breaks the rules."""
+        try:
+            with self._scope:
+                await self._run()
+        finally:
+            self.ended.set()
+
+    async def give_way(self) -> None:
+        """Ends a connection that waits for its client, for the sake of another."""
+        self._scope.cancel()
+        await self.ended.wait()
+
+    async def _run(self) -> None:
         stream: Any = self.stream
         tls = isinstance(stream, trio.SSLStream)
         try:
@@ -119,10 +134,14 @@ class Connection(TCPServer):
         if isinstance(event, Closed):
             # closing over unread bytes would reset the connection under our answer: what comes is read and thrown away
             self._lingers = True
+            self.waits_since = self.waits_since or trio.current_time()
             self._reading.deadline = trio.current_time() + LINGER
             with suppress(AttributeError, trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
                 await self.stream.send_eof()  # type: ignore[attr-defined]  # which TLS doesn't have
             await self.protocol.handle(Closed())
+        elif isinstance(event, Updated):
+            self.waits_since = trio.current_time() if event.idle else None
+            await super().protocol_send(event)
         elif not isinstance(event, RawData):
             await super().protocol_send(event)
         elif not await self._send(event.data):

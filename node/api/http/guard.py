@@ -247,10 +247,15 @@ class Places:
     def used(self) -> int:
         return self._taken.total()
 
+    def full(self, address: str | None = None) -> bool:
+        """Whether there is no place, for an address or at all."""
+        if address is None or self.used >= self.limit:
+            return self.used >= self.limit
+        return not _is_local(address) and self._taken[address] >= max(1, self.limit // 2)
+
     def take(self, address: str) -> Refusal | None:
         """Takes a place, to be given back by `leave`, or tells why there is none."""
-        one = self.limit if _is_local(address) else max(1, self.limit // 2)
-        if self.used < self.limit and self._taken[address] < one:
+        if not self.full(address):
             self._taken[address] += 1
             return None
         self.refused += 1

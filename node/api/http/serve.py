@@ -2,9 +2,10 @@
 
     bind -> listening: a task for each connection (`connection.Connection`) -> cancelled: all of them end
 
-Connections are bounded (`max_api_connections`, and half of them of one other machine). Who comes when there is no place
-is told so (429), by REFUSALS tasks at most; beyond that its connection is closed at once. Nothing that a client does
-ends anything but its own connection.
+Connections are bounded (`max_api_connections`, and half of them of one other machine). When there is no place, the one
+that has waited for its client for longest gives way, so that idle ones lock nobody out. If all are at work, who comes
+is told so (429), by REFUSALS tasks at most, and beyond that its connection is closed at once. Nothing that a client
+does ends anything but connections.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from node.tasks import TaskStatus
 BACKLOG = 128
 REFUSALS = 64
 REFUSAL_TIMEOUT = 2.0
+ROOM_TIMEOUT = 1.0
 # errors of accept() that pass: no descriptors, no memory; and how long to leave it alone then
 FULL = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS)
 PAUSE = 0.1
@@ -66,6 +68,7 @@ class Server:
         )
         self.api = Api(node, guard, metrics=metrics)
         self.connections = Places(config.max_api_connections, "max_api_connections")
+        self._open: dict[Connection, str] = {}  # and whose they are
         self._refusing = 0
         self._hypercorn = hypercorn_config()
 
@@ -100,6 +103,8 @@ class Server:
             listening.close()
 
     async def _take(self, nursery: trio.Nursery, accepted: Any, host: str) -> None:
+        if self.connections.full(host):
+            await self._make_room(host)
         refusal = self.connections.take(host)
         try:
             stream = trio.SocketStream(accepted)
@@ -116,17 +121,37 @@ class Server:
         else:
             await trio.aclose_forcefully(stream)
 
+    async def _make_room(self, host: str) -> None:
+        """The connection that has waited for longest ends; one of the same machine, if that has too many."""
+        waiting = [
+            (one.waits_since, whose, one)
+            for one, whose in self._open.items()
+            if one.waits_since is not None and (whose == host or self.connections.full())
+        ]
+        if waiting:
+            _, whose, one = min(waiting, key=lambda row: row[0])
+            with trio.move_on_after(ROOM_TIMEOUT):
+                await one.give_way()
+                self._leave(one, whose)
+
+    def _leave(self, one: Connection, host: str) -> None:
+        """Gives its place back, once."""
+        if self._open.pop(one, None) is not None:
+            self.connections.leave(host)
+
     async def _serve(self, plain: trio.SocketStream, host: str) -> None:
         stream: trio.abc.Stream = plain
         if self.tls is not None:
             stream = trio.SSLStream(plain, self.tls, server_side=True, https_compatible=True)
+        one = Connection(self.api, self._hypercorn, stream)
+        self._open[one] = host
         try:
-            await Connection(self.api, self._hypercorn, stream).run()
+            await one.run()
         except Exception as error:  # a fault of ours, or of what stands below
             log.error("api_connection_failed", exc_info=error)
             await trio.aclose_forcefully(plain)
         finally:
-            self.connections.leave(host)
+            self._leave(one, host)
 
     async def _refuse(self, stream: trio.SocketStream, refusal: Refusal) -> None:
         """Says why, and reads what comes meanwhile: closing over it would reset the connection under our answer."""
