@@ -231,7 +231,7 @@ def test_every_line_is_json_with_the_same_keys(story):
 
 
 def test_the_text_form_has_a_line_for_each_address_too(story):
-    listening = story.again.lines_with("listening", len(Config.listen))
+    listening = story.again.lines_with("] listening ", len(Config.listen))
     addrs = [line.partition("addr=")[2] for line in listening]
     assert {host_of(addr) for addr in addrs} == dialable_hosts()
     assert all(addr.endswith("/p2p/" + story.first_status["peer_id"]) for addr in addrs)
@@ -315,10 +315,11 @@ def test_signals_end_it_in_order(story, name, number):
 
 
 @pytest.mark.parametrize("name", ["first", "second", "lonely"])
-def test_nothing_is_left_but_key_locks_and_address_book(story, name):
+def test_nothing_is_left_but_key_token_locks_and_address_book(story, name):
     assert {path.name for path in (story.folder / name).iterdir()} == {
         LOCK,
         "node.key",
+        "api.token",
         "addressbook.db",
         "addressbook.lock",
     }
