@@ -104,9 +104,11 @@ class Api:
         self.requests = 0
         self._document = msgspec.json.encode(document())
         self._access: dict[int, Access] = {}
+        self._costs: dict[int, float] = {}
         self._routes: list[BaseRoute] = []
         for route in ROUTES:
-            self._add(route.method, route.path, route.access, self._endpoint(route))
+            made = self._add(route.method, route.path, route.access, self._endpoint(route))
+            self._costs[id(made)] = route.cost
         for path, access, endpoint in (
             ("/health", "open", self._health),
             ("/ready", "read", self._ready),
@@ -120,10 +122,11 @@ class Api:
             self._access[id(mount)] = "open"
             self._routes.append(mount)
 
-    def _add(self, method: str, path: str, access: Access, endpoint: Endpoint) -> None:
+    def _add(self, method: str, path: str, access: Access, endpoint: Endpoint) -> Route:
         route = Route(path, endpoint=_Asgi(endpoint), methods=[method])
         self._access[id(route)] = access
         self._routes.append(route)
+        return route
 
     # requests
 
@@ -151,11 +154,11 @@ class Api:
 
     async def _answer(self, scope: Any, receive: Receive, send: Send) -> None:
         client = scope["client"][0] if scope.get("client") else ""
-        limited = self.rates.take(client, trio.current_time())
+        route, child, allowed = self._match(scope)
+        limited = self.rates.take(client, trio.current_time(), self._costs.get(id(route), 1.0))
         if limited is not None:
             self.guard.count(limited)
             raise RefusedError(limited)
-        route, child, allowed = self._match(scope)
         reads = scope["method"] in ("GET", "HEAD")
         access = self._access[id(route)] if route is not None else "read" if reads else "change"
         refusal = self.guard.check(Asked(_headers(scope), access))

@@ -216,17 +216,18 @@ class Rates:
         self._most = most
         self._at: OrderedDict[str, tuple[float, float]] = OrderedDict()  # what is left, and since when
 
-    def take(self, address: str, now: float) -> Refusal | None:
-        """Takes one request's worth."""
+    def take(self, address: str, now: float, cost: float = 1.0) -> Refusal | None:
+        """Takes one request's worth, or what an expensive one costs."""
         full = max(1.0, self._rate * BURST)
         left, since = self._at.pop(address, (full, now))
         left = min(full, left + max(0.0, now - since) * self._rate)
-        self._at[address] = (left - 1 if left >= 1 else left, now)
+        cost = min(cost, full)
+        self._at[address] = (left - cost if left >= cost else left, now)
         while len(self._at) > self._most:
             self._at.popitem(last=False)
-        if left >= 1:
+        if left >= cost:
             return None
-        wait = max(1, round((1 - left) / self._rate + 0.5))
+        wait = max(1, round((cost - left) / self._rate + 0.5))
         text = f"expected at most {self._rate:g} requests a second (max_api_rate), got more"
         return Refusal(429, "too_many_requests", text, {"Retry-After": str(wait)})
 

@@ -23,7 +23,9 @@ Method = Literal["GET", "POST", "PUT", "DELETE"]
 
 @dataclass(frozen=True)
 class ApiRoute:
-    """One line. `query`: which parameters come there; `stream`: it goes on telling, as server-sent events."""
+    """One line. `query`: which parameters come there; `stream`: it goes on telling, as server-sent events; `cost`: how
+    many requests' worth it takes of `max_api_rate`.
+    """
 
     method: Method
     path: str
@@ -31,6 +33,7 @@ class ApiRoute:
     access: Access
     query: tuple[str, ...] = ()
     stream: bool = False
+    cost: float = 1.0
 
     @property
     def function(self) -> Call:
@@ -93,7 +96,7 @@ ROUTES: tuple[ApiRoute, ...] = (
     ApiRoute("POST", "/v1/peers/{target}/ping", "ping", "change"),
     ApiRoute("PUT", "/v1/peers/{peer}/tags/{tag}", "protect_peer", "change"),
     ApiRoute("DELETE", "/v1/peers/{peer}/tags/{tag}", "unprotect_peer", "change"),
-    ApiRoute("GET", "/v1/addressbook", "addressbook", "read"),
+    ApiRoute("GET", "/v1/addressbook", "addressbook", "read", cost=20),  # ten thousand peers take a while
     ApiRoute("POST", "/v1/addressbook", "add_peer", "change"),
     ApiRoute("DELETE", "/v1/addressbook/{peer}", "remove_peer", "change"),
     ApiRoute("GET", "/v1/bans", "bans", "read"),
