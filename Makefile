@@ -6,7 +6,7 @@ UV_VERSION := 0.13.8
 PEERS ?= go
 ARGS ?=
 
-.PHONY: run setup test bars lint proto peers bench soak check-proto constraints clean
+.PHONY: run setup test bars lint proto peers bench interop soak check-proto constraints clean
 .DEFAULT_GOAL := run
 
 run: setup ## a node, until Ctrl-C; flags: make run ARGS="--network-id harbour"
@@ -60,6 +60,10 @@ bench: $(VENV)/.stamp-bench peers ## the benchmarks; results also in .bench/
 $(VENV)/.stamp-bench: $(VENV)/.stamp ## what only the benchmarks' picture needs
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[bench]'
 	@touch $@
+
+interop: setup ## the matrix with Go, Rust, JavaScript and py-libp2p; writes docs/interop.md
+	$(BIN)/python -m interop.build go,rust,js
+	$(BIN)/python -m interop.matrix $(ARGS)
 
 soak: setup ## random traffic for ten minutes, and whether memory, tasks and bytes are as they should be
 	$(BIN)/python -m interop.soak $(ARGS)

@@ -107,7 +107,7 @@ RECIPES = {
         "rust",
         "cargo",
         HERE / "rust",
-        ("src/*.rs", "Cargo.toml"),
+        ("src/*.rs", "Cargo.toml", "src/bin/*.rs"),
         ("cargo", "build", "--release", "--target-dir", "../.built/rust-target"),
         product=BUILT / "rust-target/release/rust-peer",
     ),

@@ -42,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     gossip.add_argument(
         "--hosts", type=Path, metavar="FILE", help='where the nodes are, {"0": "127.0.0.1:9000", …}, without Shadow'
     )
+    gossip.add_argument("--start", type=float, metavar="SECONDS", help="Unix time that the script counts from")
     args = parser.parse_args(argv)
     try:
         log.configure(form="text", level="debug" if _debug() else "warning", stream=sys.stderr)
@@ -71,7 +72,7 @@ def _program(args: argparse.Namespace) -> Callable[[], Awaitable[None]]:
         case "kad":
             role = kad.Role.read(environ)
             return lambda: kad.run(role)
-    return gossipsub.program(args.params, args.node_id, args.hosts)
+    return gossipsub.program(args.params, node=args.node_id, hosts=args.hosts, start=args.start)
 
 
 def _told(error: Exception, status: int) -> int:

@@ -3,8 +3,8 @@
     python -m interop.contract gossipsub --params params.json
 
 In Shadow, the suite's simulator, a node's number is in its host name (`node7`), it listens on port 9000 of all
-interfaces, and the others are found by their host names. Elsewhere --node-id and --hosts say so. It ends when its
-script does.
+interfaces, and the others are found by their host names. Elsewhere --node-id and --hosts say so, and --start when the
+experiment begins: outside Shadow programs take a while to start. It ends when its script does.
 
 Standard output is one JSON object a line, with `time` and `msg`: "PeerID" at the start, "Received Message" for every
 copy of a message that comes, duplicates too. Messages are unsigned and carry their own ID.
@@ -52,9 +52,13 @@ CONNECT_WITHIN = 20.0
 CONNECT_PAUSE = 0.25
 
 
-def program(params: Path, node: int | None, hosts: Path | None) -> Callable[[], Awaitable[None]]:
-    """What is to be run; its time counts from now. Raises UnsupportedError for arguments that make no sense."""
-    began = time.monotonic()
+def program(
+    params: Path, *, node: int | None = None, hosts: Path | None = None, start: float | None = None
+) -> Callable[[], Awaitable[None]]:
+    """What is to be run; its time counts from `start` (Unix time), or from now. Raises UnsupportedError for arguments
+    that make no sense.
+    """
+    began = time.monotonic() + (0.0 if start is None else start - time.time())
     try:
         number = _number_of(socket.gethostname()) if node is None else node
         places = Places(None if hosts is None else json.loads(hosts.read_bytes()))

@@ -28,7 +28,7 @@ from interop.contract.failing import Failure, UnsupportedError
 from interop.contract.hosts import make_node, own_address
 from interop.contract.redis import Redis
 from interop.contract.variables import NOT_SET, one_of, parse_redis
-from node.errors import NotFoundError
+from node.errors import NotFoundError, VouchError
 from node.node import Node
 
 PROTOCOL = "/ipfs/kad/1.0.0"
@@ -83,7 +83,7 @@ class AnyValue:
 async def run(role: Role) -> None:
     """One role to its end; bootstrap and provider have none. Listens on the address that leads to Redis.
 
-    Raises Failure, and of a querier nothing else: its output says it.
+    Raises Failure, VouchError; a querier has said so on its standard output then.
     """
     async with Redis.connect(role.redis_host, role.redis_port, within=WAIT) as redis:
         node = make_node(
@@ -128,7 +128,7 @@ async def _query(role: Role, redis: Redis, node: Node) -> None:
         value = await _try(lambda: dht.get(role.stored), f"a value under {role.stored.decode()}")
         if EXPECTED not in value:
             raise Failure(f"expected a value with {EXPECTED.decode()!r} in it, got {value[:64]!r}")
-    except Failure as failure:
+    except (Failure, VouchError) as failure:
         print(f"error: {failure}\nstatus: fail", flush=True)
         raise
     print("status: pass", flush=True)

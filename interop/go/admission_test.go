@@ -36,11 +36,22 @@ func newTestNode(t *testing.T, handshake bool) (*node, *json.Decoder) {
 	return n, json.NewDecoder(r)
 }
 
-func wantEvent(t *testing.T, events *json.Decoder, want string) {
+// wantEvent returns the next event, which must be of that name; who is identified
+// when is another matter.
+func wantEvent(t *testing.T, events *json.Decoder, want string) message {
 	t.Helper()
-	var event message
-	if err := events.Decode(&event); err != nil || event["event"] != want {
-		t.Fatalf("got %v, %v; want %s", event, err, want)
+	for {
+		var event message
+		if err := events.Decode(&event); err != nil {
+			t.Fatal(err)
+		}
+		if event["event"] == "identified" && want != "identified" {
+			continue
+		}
+		if event["event"] != want {
+			t.Fatalf("got %v, want %s", event, want)
+		}
+		return event
 	}
 }
 

@@ -70,10 +70,7 @@ func TestGossip(t *testing.T) {
 			}
 
 			sent := one.command(t, "publish t 1000 7")
-			var event message
-			if err := events.Decode(&event); err != nil {
-				t.Fatal(err)
-			}
+			event := wantEvent(t, events, "gossip")
 			for field, want := range map[string]any{
 				"event": "gossip", "topic": "t", "from": one.host.ID().String(), "id": sent["id"],
 				"size": 1000.0, "sha256": sent["sha256"],

@@ -45,18 +45,21 @@ func watchIdentify(h *basichost.BasicHost, emit func(message)) (*identifications
 	go func() {
 		for e := range events.Out() {
 			ids.mu.Lock()
-			switch e := e.(type) {
-			case event.EvtPeerIdentificationCompleted: // asked for or pushed
-				ids.said[e.Conn] = e
-				ids.emit(message{
-					"event": "identified", "peer": e.Peer, "agent": e.AgentVersion, "protocols": sortedProtocols(e.Protocols),
-				})
-			case event.EvtPeerIdentificationFailed:
+			completed, ok := e.(event.EvtPeerIdentificationCompleted) // asked for or pushed
+			if ok {
+				ids.said[completed.Conn] = completed
+			} else if e, ok := e.(event.EvtPeerIdentificationFailed); ok {
 				ids.failed[e.Peer] = e.Reason
 			}
 			close(ids.changed)
 			ids.changed = make(chan struct{})
 			ids.mu.Unlock()
+			if ok { // told when nobody waits for the lock: telling takes as long as the reader does
+				ids.emit(message{
+					"event": "identified", "peer": completed.Peer, "agent": completed.AgentVersion,
+					"protocols": sortedProtocols(completed.Protocols),
+				})
+			}
 		}
 	}()
 	return ids, nil

@@ -4,14 +4,13 @@
  *     connection:open -> its muxer's streams come here, its newStream() waits
  *         outbound: a handshake stream is opened  \
  *         inbound:  one is waited for              > admitted: held streams go on, newStream() opens
- *         DEADLINE, or the connection's end       /  refused: the connection is aborted, and with it all streams
+ *         DEADLINE, or the connection's end       /  refused: all streams are reset, the connection is closed
  *
  * js-libp2p has no place for this, so its Connection is changed, each by itself: what opens streams (identify, the DHT,
  * pubsub, the connection monitor's pings, commands) uses newStream(), and what peers open comes by the muxer's event.
  *
  * Where this falls short of the protocol: a peer that refused is dialled again whenever a command or the DHT asks for it,
- * without a backoff; of two connections to a peer both are kept; and over QUIC streams that a peer opens before
- * js-libp2p has made its Connection of a new one are lost, which is the transport's fault.
+ * without a backoff; and of two connections to a peer both are kept.
  */
 
 import { MAX_HELLO, HANDSHAKE_ID, decodeHello, encodeHello } from './handshake.js'
@@ -20,6 +19,7 @@ import { HeldStream } from './held.js'
 import { Reader, using } from './streams.js'
 
 const DEADLINE = 5000 // milliseconds
+const CLOSE_TIMEOUT = 1000
 const MAX_HELD = 16 // streams
 const MAX_HELD_BYTES = 64 << 10 // on all of them
 
@@ -61,7 +61,7 @@ export class Admission {
     if (connection.direction === 'outbound' || entry.started) {
       const error = new Error('handshake stream by the wrong side, or a second one')
       entry.decide(error)
-      connection.abort(error) // it may have been admitted before
+      await end(connection, error) // it may have been admitted before
       return
     }
     entry.started = true
@@ -145,7 +145,7 @@ class Entry {
       this.#settle.resolve(performance.now() - this.#began)
     } else {
       this.#settle.reject(new Error(`refused: ${error.message}`))
-      this.#connection.abort(error)
+      end(this.#connection, error)
     }
   }
 
@@ -188,6 +188,19 @@ class Entry {
     if (this.#bytes > MAX_HELD_BYTES && !this.admitted) {
       this.decide(new Error(`expected at most ${MAX_HELD_BYTES} bytes before admission, got more`))
     }
+  }
+}
+
+/**
+ * Resets a connection's streams and closes it, with a close that its peer sees: abort() leaves a WebSocket open, as it
+ * passes the code 1006 on, which close() doesn't take (@libp2p/websockets 10.1).
+ */
+async function end (connection, error) {
+  connection.streams.slice().forEach(stream => stream.abort(error))
+  try {
+    await connection.close({ signal: AbortSignal.timeout(CLOSE_TIMEOUT) })
+  } catch {
+    connection.abort(error)
   }
 }
 

@@ -10,7 +10,8 @@
 const MAX_HELD = 256 << 10
 /**
  * Bytes that js-libp2p may hold of a paused stream. It resets one with more, and its default of 4 MiB is less than the
- * window that its Yamux lets a fast peer fill.
+ * window that its Yamux lets a fast peer fill. Over QUIC a pause slows no peer, as the library reads on by itself: a
+ * reader that is further behind than this loses its stream.
  */
 const MAX_WINDOW = 16 << 20
 

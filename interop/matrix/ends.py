@@ -170,10 +170,9 @@ class Pair:
         return self.theirs if self.line.direction == "out" else self.ours
 
     async def connect(self) -> None:
-        """Has the one that dials connect; both are admitted once the other's streams are answered."""
+        """Has the one that dials connect, and waits until our node has admitted the other."""
         await self.dialler.call("connect", self.dialled.addr)
-        if self.line.peer != "stock":
-            await self.ours.event("admitted", peer=self.theirs.peer_id)
+        await self.ours.event("admitted", peer=self.theirs.peer_id)
 
 
 # what checks say in common

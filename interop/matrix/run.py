@@ -30,7 +30,7 @@ from interop.matrix.ends import (
     their_end,
     vouch_process,
 )
-from interop.matrix.upstream import Defects
+from interop.matrix.upstream import NO_CONNECTION, Defects
 from interop.peer import Peer, PeerError
 
 WORKERS = 2  # lines at once
@@ -164,7 +164,7 @@ class _Runner:
 
     async def _failed(self, cell: Cell, reason: str, seconds: float) -> None:
         result = Result(cell, "fail", reason[:MAX_REASON], seconds)
-        defect = self._defects.of(cell)
+        defect = self._defects.of(cell, reason)
         if defect is not None and await self._defects.shows(defect):
             why = f"{defect.what}. Here: {reason}"[:MAX_REASON]
             result = replace(result, result="upstream", reason=why, reproduction=defect.path)
@@ -186,9 +186,9 @@ class _Runner:
                         await SEEDS[check](pair)
                     await pair.connect()
             except (PeerError, CheckError, KeyError) as error:
-                raise _NotConnectedError(f"no connection: {_said(error)}") from error
+                raise _NotConnectedError(f"{NO_CONNECTION}: {_said(error)}") from error
             except trio.TooSlowError:
-                raise _NotConnectedError(f"no connection within {seconds:g} s") from None
+                raise _NotConnectedError(f"{NO_CONNECTION} within {seconds:g} s") from None
             yield pair
 
 

@@ -139,4 +139,4 @@ def network(engine: Engine) -> Iterator[Network]:
                 pytest.fail(f"not healthy: {waiting}\n{network.compose('logs', '--tail=20')}")
         yield network
     finally:
-        network.compose("down", "--volumes", "--remove-orphans", timeout=UP_TIMEOUT, check=False)
+        network.compose("down", "--volumes", "--remove-orphans", "--timeout=1", timeout=UP_TIMEOUT, check=False)

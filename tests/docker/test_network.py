@@ -37,7 +37,7 @@ def test_the_transport_program_of_the_fields_suites_meets_itself(network, needs)
         needs("the local Redis is this machine's, which has none: apt-get install redis-server")
     listener = network.compose("--profile", "contract", "run", "--detach", "transport").split()[-1]
     try:
-        said = network.compose("--profile", "contract", "run", "--rm", "-e", "IS_DIALER=true", "transport")
+        said = network.compose("--profile", "contract", "run", "--rm", "-e", "IS_DIALER=true", "transport", timeout=150)
     finally:
         network.run("docker", "rm", "--force", listener)
     assert "handshake_plus_one_rtt:" in said

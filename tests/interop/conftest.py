@@ -148,5 +148,5 @@ def speaker(request, built):
 
 @pytest.fixture
 def connected(speaker, here):
-    """`async with connected(...) as (local, other, got)`: a node in this process and that peer (`messaging.connected`)."""
+    """`async with connected(...) as (local, other, got)`: a node in this process, and that peer; see messaging."""
     return partial(messaging.connected, messaging.START[speaker], here)

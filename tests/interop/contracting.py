@@ -51,11 +51,13 @@ class Outcome:
         return lines
 
     def figures(self) -> dict[str, dict[str, str]]:
-        """Sections and their fields."""
+        """Sections and their fields; other programs may indent them otherwise."""
         found: dict[str, dict[str, str]] = {}
         section: dict[str, str] = {}
-        for line in self.lines(PERF_LINE + "|" + TRANSPORT_LINE):
-            name, _, value = line.strip().partition(":")
+        for line in self.stdout.splitlines():
+            name, colon, value = line.strip().partition(":")
+            if not colon or name.startswith("#"):
+                continue
             if line.startswith(" "):
                 section[name] = value.strip()
             else:

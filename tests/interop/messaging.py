@@ -26,7 +26,7 @@ START = {"go": Peer.go, "js": Peer.js, "rust": Peer.rust}
 
 @asynccontextmanager
 async def connected(start, here, *flags, **settings):
-    """`async with connected(Peer.go, here, ...) as (local, other, got)`: both serve "interop"; `got` are one-way messages."""
+    """`async with connected(Peer.go, here, ...) as (local, other, got)`: serving "interop"; `got`: one-way messages."""
     into, got = trio.open_memory_channel[Message](16)
     async with here(**settings) as local, start(*flags) as other:
         await local.node.serve(interop(into.send_nowait))

@@ -102,7 +102,7 @@ def test_unified_testing_gets_images_and_entries_once(checkouts):
     }
     export(checkout)
     again = export(checkout)
-    assert not [path for path in again if path.suffix], "the entries are there already"
+    assert not [path for path in again if path.suffix == ".yaml"], "the entries are there already"
     for suite, known in before.items():
         now = yaml.safe_load((checkout / suite / "images.yaml").read_text())
         assert now["implementations"] == [*known["implementations"], entry(suite)]

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from contextlib import asynccontextmanager
 
 import pytest
@@ -19,7 +20,17 @@ import trio
 from interop.contract.script import identity_of
 from interop.lab.network import Lab
 from tests.interop.contracting import environment, finished, no_redis, ours, redis_server, started
-from tests.interop.test_contract import AMOUNTS, QUIC, SECURED, TOPIC, check_perf, check_transport, experiment, over
+from tests.interop.test_contract import (
+    AMOUNTS,
+    QUIC,
+    SECURED,
+    TOPIC,
+    check_perf,
+    check_transport,
+    experiment,
+    over,
+    start_time,
+)
 from tests.lab import lab_or_skip
 
 pytestmark = pytest.mark.interop
@@ -100,13 +111,17 @@ async def test_gossipsub(tmp_path):
     """Two of each, named as Shadow names hosts, each finding the others by name."""
     other = theirs("CONTRACT_GO_GOSSIPSUB")
     params, hosts = tmp_path / "params.json", tmp_path / "hosts"
-    script = experiment()
-    params.write_text(json.dumps(script))
+    params.write_text(json.dumps(experiment()))
     hosts.write_text("127.0.0.1 localhost\n" + "".join(f"10.77.0.{node + 1} node{node}\n" for node in range(4)))
     outcomes = {}
+    wait = start_time()
 
     async def one(node: int, enter: list[str]) -> None:
-        command = ours("gossipsub") if node % 2 else other
+        if node % 2:
+            command = ours("gossipsub", "--start", str(time.time() + wait))
+        else:  # starts at once
+            command = other
+            await trio.sleep(wait)
         named = f'hostname node{node} && mount --bind {hosts} /etc/hosts && exec "$@"'
         apart = [*enter, "unshare", "--uts", "--mount", "sh", "-c", named, "sh"]
         outcomes[node] = await finished([*apart, *command, "--params", str(params)])

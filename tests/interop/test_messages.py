@@ -1,5 +1,5 @@
-"""Signed messages between a Python node and peers in other languages, over real sockets: each sends, asks and answers, and
-Python rejects what they forge.
+"""Signed messages between a Python node and peers in other languages, over real sockets: each sends, asks and answers,
+and Python rejects what they forge.
 
 Theirs are written from docs/wire.md alone (as `interop/go/messages*.go`). All serve the sub-protocol "interop" alike.
 What Python forges is in test_messages_forged.py.

@@ -1,5 +1,5 @@
-"""What a Python node would never send, made by hand and written on a stream to a peer in another language, which rejects
-or drops it with the right word, and works as before.
+"""What a Python node would never send, made by hand and written on a stream to a peer in another language, which
+rejects or drops it with the right word, and works as before.
 """
 
 from __future__ import annotations

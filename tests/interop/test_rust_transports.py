@@ -1,7 +1,7 @@
 """A Python node and the Rust peer over each transport and security: signed messages both ways, and over QUIC also
 streams that are half-closed, reset, and carry a lot.
 
-Streams over TCP and WebSocket are in test_streams.py and test_transports.py; who is admitted over which, in test_rust.py.
+Streams over TCP and WebSocket are in test_streams.py and test_transports.py; admission is in test_rust.py.
 """
 
 from __future__ import annotations

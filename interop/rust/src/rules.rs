@@ -267,11 +267,11 @@ mod tests {
             message: message.clone(),
             signature,
         };
-        let swapped = [
-            with(signed.signature.clone()).encode()[message.len() + 3..].to_vec(),
-            with(Vec::new()).encode(),
-        ]
-        .concat();
+        let signature_alone = Signed {
+            message: Vec::new(),
+            signature: signed.signature.clone(),
+        };
+        let swapped = [signature_alone.encode(), with(Vec::new()).encode()].concat();
         for (frame, expected) in [
             (
                 other.signed(message.clone()).encode(),

@@ -1,0 +1,162 @@
+"""The matrix: its rules, its document, its command; and a quick run of it with the Go peer over TCP."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from interop.matrix import report
+from interop.matrix.__main__ import DOCUMENT, main
+from interop.matrix.cells import CHECKS, RESULTS, Cell, Line, Result, cells, lines, not_applicable
+from interop.matrix.checks import CHECKS as FUNCTIONS
+from interop.matrix.run import MissingPeerError, check_built
+from interop.matrix.upstream import DEFECTS, HERE, Defect, Defects, reproduce
+
+ROOT = Path(__file__).parents[2]
+QUICK_TIMEOUT = 60
+GO = Line("go", "tcp", "noise", "out")
+
+
+# rules
+
+
+def test_the_lines_are_each_peer_over_everything_both_ways():
+    assert len(lines()) == 4 * (2 * 2 + 1) * 2
+    assert len(set(lines())) == len(lines())
+    assert {line.security for line in lines() if line.transport == "quic-v1"} == {"tls"}
+    assert lines(peers=("go",), transports=("quic-v1",), securities=("noise",)) == []
+    assert [line.direction for line in lines(("js",), ("tcp",), ("noise",))] == ["out", "in"]
+
+
+def test_each_line_has_each_check_and_each_check_a_function():
+    for line in lines():
+        assert [cell.check for cell in cells(line)] == list(CHECKS)
+    assert set(CHECKS) <= set(FUNCTIONS)
+    assert [cell.check for cell in cells(GO, ("ping", "connect"))] == ["connect", "ping"]
+
+
+def test_what_is_not_applicable_has_a_reason_and_is_only_what_py_libp2p_lacks():
+    without = [cell for line in lines() for cell in cells(line) if not_applicable(cell)]
+    assert {cell.line.peer for cell in without} == {"stock"}
+    assert {cell.check for cell in without} == {"handshake", "other-network", "other-version", "messages"}
+    assert all(len(not_applicable(cell)) > 20 for cell in without)
+
+
+@pytest.mark.parametrize(
+    ("result", "reason", "reproduction"),
+    [("fail", "", ""), ("na", "", ""), ("upstream", "broken", ""), ("pass", "", "x.py"), ("good", "", "")],
+)
+def test_a_result_without_what_it_needs_is_none(result, reason, reproduction):
+    with pytest.raises(ValueError, match="expected"):
+        Result(Cell(GO, "ping"), result, reason, reproduction=reproduction)
+
+
+# upstream's defects
+
+
+def test_each_reproduction_is_there_explained_and_none_of_ours():
+    for defect in DEFECTS:
+        program = ROOT / defect.program
+        shown = program.name if program.parent == HERE else defect.program
+        assert f"`{shown}`" in (HERE / "README.md").read_text()
+        for name in ("interop", "node", "protocols"):
+            assert f"import {name}" not in program.read_text()
+            assert f"from {name}" not in program.read_text()
+        assert any(defect.fits(cell) for line in lines() for cell in cells(line))
+
+
+@pytest.mark.parametrize(("status", "shown"), [(0, True), (1, False), (2, False)])
+def test_a_reproduction_shows_a_defect_by_its_status(tmp_path, status, shown):
+    program = tmp_path / "program.py"
+    program.write_text(f"raise SystemExit({status})")
+    assert reproduce(Defect("nothing works", str(program), "stock", "broken")) is shown
+
+
+@pytest.mark.parametrize(
+    ("direction", "check", "reason", "excused"),
+    [
+        ("out", "streams", "stock: echo failed: ExceptionGroup('…', [StreamReset()])", True),
+        # what was once excused by the cell alone, and is ours, or nobody has shown whose it is
+        ("in", "streams", "no connection within 30 s", False),
+        ("out", "half-close", "vouch: expected a reply to 'echo' within 30 s; its last events: []", False),
+        ("out", "transfer", "vouch: echo failed: ProtocolError('expected 75 at offset 3382016, got 183')", False),
+        ("out", "ping", "stock: ping failed: StreamReset()", False),
+    ],
+)
+def test_a_defect_excuses_only_what_it_makes(direction, check, reason, excused):
+    cell = Cell(Line("stock", "quic-v1", "tls", direction), check)
+    assert (Defects().of(cell, reason) is not None) is excused
+
+
+# the document
+
+
+def some_results():
+    for line in lines():
+        for cell in cells(line):
+            if reason := not_applicable(cell):
+                yield Result(cell, "na", reason)
+            elif cell.check == "transfer" and line.peer == "stock":
+                yield Result(cell, "upstream", "it | loses the end", 1.5, "interop/matrix/upstream/x.py")
+            else:
+                yield Result(cell, "pass", seconds=0.1)
+
+
+def test_the_document_tells_each_cell():
+    results = list(some_results())
+    text = report.document(results, {"vouch": {"vouch-node": "0.1.0"}}, datetime.date(2020, 2, 29), 61.4)
+    assert report.parse(text) == {(result.cell.line, result.cell.check): result.result for result in results}
+    assert "2020-02-29" in text
+    assert "vouch-node 0.1.0" in text
+    assert r"it \| loses the end (`interop/matrix/upstream/x.py`)" in text
+
+
+def test_the_document_of_the_project_is_of_these_cells():
+    """`make interop` writes it: run that if the matrix has changed."""
+    told = report.parse(DOCUMENT.read_text())
+    assert set(told) == {(line, cell.check) for line in lines() for cell in cells(line)}
+    assert {result for result in told.values() if result not in RESULTS} == set()
+    assert {where for where, result in told.items() if result == "fail"} == set()
+    assert {where for where, result in told.items() if (result == "na") != bool(not_applicable(Cell(*where)))} == set()
+
+
+# the command
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [["--peer", "cobol"], ["--check", "all"], ["--transport", "quic-v1", "--security", "noise"], ["--qui"], ["x"]],
+)
+def test_bad_arguments_end_with_2(flags, capsys):
+    try:
+        status = main(flags)
+    except SystemExit as error:
+        status = error.code
+    assert status == 2
+    assert "expected" in capsys.readouterr().err or flags in (["--qui"], ["x"])
+
+
+def test_a_peer_that_is_not_built_is_told_with_what_to_run(monkeypatch, tmp_path):
+    monkeypatch.setattr("interop.build.BUILT", tmp_path)
+    with pytest.raises(MissingPeerError, match="make peers PEERS=go,rust"):
+        check_built(lines(("go", "rust", "stock")))
+
+
+@pytest.mark.interop
+def test_quick_with_go_over_tcp(built):
+    built("go")
+    command = [sys.executable, "-m", "interop.matrix", "--peer", "go", "--transport", "tcp", "--quick", "--json"]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=QUICK_TIMEOUT, check=False, env={**os.environ}
+    )
+    told = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [row for row in told if row["result"] != "pass"] == [], done.stderr
+    assert len(told) == 4 * len(CHECKS)
+    assert {(row["peer"], row["transport"]) for row in told} == {("go", "tcp")}
+    assert done.returncode == 0
