@@ -147,6 +147,7 @@ async def status(node: Node, _params: Nothing) -> Status:
             "max_connections": Use(limits.total, limits.limits.max_connections),
             "max_inbound": Use(limits.inbound, limits.limits.max_inbound),
             "max_half_open": Use(limits.half_open, limits.limits.max_half_open),
+            **{name: Use(*bound()[:2]) for name, bound in node.api_bounds.items()},
         },
         api=node.api_url,
     )

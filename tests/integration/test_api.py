@@ -54,8 +54,10 @@ def status(answer):
 
 async def test_requests_on_one_connection(server, asking):
     for _ in range(5):
-        assert (await asking.get("/v1/node")).json()["api"] == server.url
-        assert server.connections.used == 1
+        answer = (await asking.get("/v1/node")).json()
+        assert answer["api"] == server.url
+        assert answer["limits"]["max_api_connections"] == {"used": 1, "limit": 128}
+        assert answer["limits"]["max_api_listeners"] == {"used": 0, "limit": 32}
     assert (await asking.get("/health")).json() == {"status": "ok"}
     assert "server" not in (await asking.get("/health")).headers
     await asking.aclose()

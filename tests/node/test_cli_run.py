@@ -240,6 +240,13 @@ def test_the_text_form_has_a_line_for_each_address_too(story):
         assert not line.startswith("{")
 
 
+def test_each_has_an_http_api_of_its_own(story):
+    urls = [getattr(story, name).logged("api_listening")[0]["url"] for name in ("first", "second", "lonely")]
+    assert len(set(urls)) == 3  # the port that nobody asked for gives way
+    assert all(re.fullmatch(r"http://127\.0\.0\.1:[0-9]+/", url) for url in urls)
+    assert len((story.folder / "first" / "api.token").read_text().strip()) == 43
+
+
 # two nodes
 
 

@@ -241,12 +241,16 @@ class Places:
     def __init__(self, limit: int, setting: str) -> None:
         self.limit = limit
         self.refused = 0
-        self._setting = setting
+        self.setting = setting
         self._taken: Counter[str] = Counter()
 
     @property
     def used(self) -> int:
         return self._taken.total()
+
+    def figures(self) -> tuple[int, int, int]:
+        """Used, limit, refused."""
+        return self.used, self.limit, self.refused
 
     def full(self, address: str | None = None) -> bool:
         """Whether there is no place, for an address or at all."""
@@ -260,7 +264,7 @@ class Places:
             self._taken[address] += 1
             return None
         self.refused += 1
-        text = f"expected at most {self.limit} at once ({self._setting}), got one more"
+        text = f"expected at most {self.limit} at once ({self.setting}), got one more"
         return Refusal(429, "too_many", text, {"Retry-After": "5"})
 
     def leave(self, address: str) -> None:

@@ -86,6 +86,8 @@ class Server:
         try:
             async with trio.open_nursery() as nursery:
                 self.node.api_url = self.url
+                for places in (self.connections, self.api.listeners):
+                    self.node.api_bounds[places.setting] = places.figures
                 log.info("api_listening", url=self.url)
                 task_status.started()
                 while True:
@@ -99,6 +101,7 @@ class Server:
                     await self._take(nursery, accepted, host)
         finally:
             self.node.api_url = ""
+            self.node.api_bounds.clear()
             unsubscribe()
             listening.close()
 
