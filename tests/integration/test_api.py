@@ -382,3 +382,14 @@ async def test_a_port_that_is_taken(node, server, tmp_path):
             assert instead.address.port not in (0, server.address.port)
             async with client(instead) as asking:
                 assert (await asking.get("/v1/node")).json()["peer_id"] == second.peer_id
+
+
+@pytest.mark.parametrize("path", ["/v1/events", "/v1/node"])
+async def test_who_asks_for_more_and_goes_leaves_nothing(server, monkeypatch, path):
+    monkeypatch.setattr(stream, "PING", 0.1)
+    for count in (1, 2, 50):
+        async with await raw(server) as connected:
+            await connected.send_all(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode() * count)
+            await connected.receive_some(100)
+        await eventually(lambda: not server.connections.used)
+    assert server.api.listeners.used == 0

@@ -136,8 +136,11 @@ class Connection(TCPServer):
             self._lingers = True
             self.waits_since = self.waits_since or trio.current_time()
             self._reading.deadline = trio.current_time() + LINGER
-            with suppress(AttributeError, trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
-                await self.stream.send_eof()  # type: ignore[attr-defined]  # which TLS doesn't have
+            stream: trio.abc.Stream = self.stream
+            if isinstance(stream, trio.abc.HalfCloseableStream):  # TLS isn't
+                with trio.move_on_after(LINGER), suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                    async with self.send_lock:
+                        await stream.send_eof()
             await self.protocol.handle(Closed())
         elif isinstance(event, Updated):
             self.waits_since = trio.current_time() if event.idle else None
@@ -146,6 +149,7 @@ class Connection(TCPServer):
             await super().protocol_send(event)
         elif not await self._send(event.data):
             await trio.aclose_forcefully(self.stream)
+            self._reading.cancel()  # it may wait for the end of an answer, before it reads the next request
             await self.protocol.handle(Closed())
 
     async def _send(self, data: bytes) -> bool:
