@@ -129,7 +129,7 @@ class QuicStream(IMuxedStream):
             if self.ended:
                 raise MuxedStreamEOF("the peer has ended the stream")
             if self.was_reset or self.reset_by_peer or self.conn.lost:
-                raise MuxedStreamReset("the stream was reset, or its connection is lost")
+                raise MuxedStreamReset(self._why_over())
             if self.abandoned:
                 raise MuxedStreamClosed("the stream is closed")
             if self._changed is None:
@@ -181,9 +181,18 @@ class QuicStream(IMuxedStream):
 
     def _need_open(self) -> None:
         if self.stopped or self.was_reset or self.conn.lost or (self.finished and not self.end_wanted):
-            raise MuxedStreamReset("the stream was reset, the peer reads no more of it, or its connection is lost")
+            raise MuxedStreamReset(self._why_over())
         if self.end_wanted or self._hole:
             raise MuxedStreamClosed("the stream is closed for writing, or a write to it was cut off")
+
+    def _why_over(self) -> str:
+        if self.conn.lost:
+            return f"the connection is lost: {self.conn.reason}"
+        if self.reset_by_peer:
+            return "the peer has reset the stream"
+        if self.stopped:
+            return "the peer reads no more of the stream"
+        return "the stream was reset by this side"
 
     # ends
 

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import inspect
+import ssl
 
+import aioquic.quic.configuration as aioquic
 import pytest
+from aioquic.quic.connection import QuicConnection as AioquicConnection
+from aioquic.quic.events import HandshakeCompleted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from qh3 import tls
@@ -262,3 +266,21 @@ def test_any_flight_of_a_client_ends_in_an_alert_or_waits(messages):
         except (tls.Alert, ValueError, IndexError):
             return  # what these become is up to Native
     assert context.state == tls.State.SERVER_EXPECT_FINISHED
+
+
+def test_a_client_that_fills_its_datagrams_up_behind_their_packets():
+    """aioquic does, and the bytes count all the same: three times of them may be sent before its address is proven."""
+    configuration = aioquic.QuicConfiguration(alpn_protocols=["libp2p"], verify_mode=ssl.CERT_NONE)
+    client = AioquicConnection(configuration=configuration)
+    client.connect(THERE, now=100.0)
+    ((data, _),) = client.datagrams_to_send(now=100.0)
+    assert data.endswith(bytes(200)), "aioquic doesn't do it any more"
+    events = []
+    server = Native.server(CONFIGURATIONS[1], peer_key, events.append, parse_initial(data).destination, None)
+    server.receive(data, len(data), HERE, 100.0)
+    answer = []
+    while (found := server.next_datagram(100.0)) is not None:
+        answer.append(found[0])
+    for datagram in answer:
+        client.receive_datagram(datagram, THERE, now=100.1)
+    assert any(isinstance(event, HandshakeCompleted) for event in iter(client.next_event, None))
