@@ -17,6 +17,7 @@ class StreamOwner(typing.Protocol):
     """What a stream needs of its connection, a `QuicConnection`."""
 
     lost: bool
+    reason: str
 
     def get_remote_address(self) -> tuple[str, int] | None: ...
 
