@@ -8,7 +8,6 @@ Left to the caller: whether folders, keys and addresses exist.
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
 import os
 import re
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_type_hints
 
+from node.checks import check_api, check_ip, check_multiaddr
 from node.setting import Setting, SettingError, advanced, expand_home, setting
 
 _NAME = r"[A-Za-z0-9._-]{1,32}"
@@ -70,6 +70,23 @@ class Config:
     # Logs
     log_format: Literal["text", "json"] = setting("text", "form of the log lines")
     log_level: Literal["debug", "info", "warning", "error"] = setting("info", "least severe lines that are logged")
+
+    # HTTP API
+    api: str = setting("127.0.0.1:4780", "address of the HTTP API and the dashboard, or off", form="HOST:PORT")
+    api_cert: Path | None = setting(  # noqa: RUF009
+        None, "PEM file with the API's certificate, which it needs beyond this machine", shown="none"
+    )
+    api_key: Path | None = setting(None, "PEM file with its key", shown="the same file")  # noqa: RUF009
+    api_hosts: tuple[str, ...] = setting((), "further name by which clients reach the API", form="NAME")
+    api_token: Literal["changes", "always"] = advanced(
+        "changes", "what the API's token is asked for on this machine: what changes something, or all but /health"
+    )
+    ready_peers: int = advanced(1, "peers below which a node with a bootstrap isn't ready")
+    max_api_connections: int = advanced(128, "connections with the API at once; half of them, with one other machine")
+    max_api_listeners: int = advanced(32, "of them, those that listen to events and topics")
+    max_api_body: int = advanced(2 << 20, "bytes of a request's body", shown="2 MiB")
+    max_api_rate: float = advanced(100.0, "requests a second from one address, on average", form="RATE")
+    max_api_queue: int = advanced(2 << 20, "bytes of messages that wait for one listener", shown="2 MiB")
 
     # Admission
     admission: Literal["required", "open"] = setting("required", "whether a peer must pass the handshake to stay")
@@ -247,15 +264,16 @@ class Config:
         _check_heartbeat(self)
         _check_text(self)
         for address in self.listen:
-            _check_multiaddr("listen", address)
+            check_multiaddr("listen", address)
         for address in self.bootstrap:
-            _check_multiaddr("bootstrap", address, with_peer=not address.startswith("/dnsaddr/"))
+            check_multiaddr("bootstrap", address, with_peer=not address.startswith("/dnsaddr/"))
         for server in self.dns_servers:
-            _check_ip("dns_servers", server)
+            check_ip("dns_servers", server)
         for address in self.gossip_direct:
-            _check_multiaddr("gossip_direct", address, with_peer=True)
+            check_multiaddr("gossip_direct", address, with_peer=True)
         for address in self.rendezvous:
-            _check_multiaddr("rendezvous", address, with_peer=True)
+            check_multiaddr("rendezvous", address, with_peer=True)
+        check_api(self.api, self.api_cert, self.api_key)
 
     @property
     def network_id_bytes(self) -> bytes:
@@ -348,27 +366,6 @@ def _check_text(config: Config) -> None:
     if not re.fullmatch(r"(/[!-~]+)?", config.kad_protocol):
         text = f"expected a protocol ID that begins with / and has no spaces, got {config.kad_protocol!r}"
         raise SettingError(text, "kad_protocol")
-
-
-def _check_multiaddr(name: str, address: str, *, with_peer: bool = False) -> None:
-    from multiaddr import Multiaddr  # with what it imports for the first address, 80 ms
-    from multiaddr.exceptions import Error
-
-    expected = "a multiaddr that ends in /p2p/PEERID" if with_peer else "a multiaddr like /ip4/0.0.0.0/tcp/4001"
-    try:
-        # The library takes "", "/" and surrounding white space for addresses.
-        protocols = list(Multiaddr(address).protocols()) if re.fullmatch(r"/\S+", address) else []
-    except (Error, ValueError, LookupError) as error:
-        raise SettingError(f"expected {expected}, got {address!r}", name) from error
-    if not protocols or (with_peer and protocols[-1].name != "p2p"):
-        raise SettingError(f"expected {expected}, got {address!r}", name)
-
-
-def _check_ip(name: str, text: str) -> None:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        raise SettingError(f"expected an IP address, got {text!r}", name) from None
 
 
 def _table() -> dict[str, Setting]:

@@ -4,6 +4,7 @@ data_dir/          mode 0700
   node.key         the identity, mode 0600
   lock             held (flock) by the running node; its process ID is inside
   dht.db           Kademlia's records, mode 0600; and dht.db-wal, dht.db-shm while it runs
+  api.token        what changes over the HTTP API need, mode 0600
   control.sock     the running node's control socket, mode 0600
   addressbook.db   the peers that are known (node/peers/bookfile.py)
 """

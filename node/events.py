@@ -325,3 +325,8 @@ class Events:
 
 
 _KINDS: tuple[type[Event], ...] = get_args(Event)
+
+
+def event_classes() -> tuple[type[Event], ...]:
+    """Every class of events."""
+    return _KINDS

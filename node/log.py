@@ -39,6 +39,35 @@ def get_logger(part: str) -> structlog.stdlib.BoundLogger:
     return logger
 
 
+LEVELS = ("debug", "info", "warning", "error")
+
+
+def levels() -> dict[str, str]:
+    """The level of each part that has one of its own, and under "" the level of all others."""
+    prefix = "vouch."
+    found = {"": logging.getLevelName(logging.getLogger("vouch").level).lower()}
+    for name, logger in sorted(logging.root.manager.loggerDict.items()):
+        if name.startswith(prefix) and isinstance(logger, logging.Logger) and logger.level:
+            found[name.removeprefix(prefix)] = logging.getLevelName(logger.level).lower()
+    return found
+
+
+def parts() -> list[str]:
+    """The parts that log."""
+    return sorted(name.removeprefix("vouch.") for name in logging.root.manager.loggerDict if name.startswith("vouch."))
+
+
+def set_level(part: str, level: str) -> None:
+    """From now on the least severe lines that a part logs; part "": all that have no level of their own; level "": a
+    part goes along with the others again. Raises ValueError for a part or level that there isn't.
+    """
+    if part and part not in parts():
+        raise ValueError(f"expected one of the parts {', '.join(parts())}, got {part[:64]!r}")
+    if level not in LEVELS and not (part and not level):
+        raise ValueError(f"expected one of the levels {', '.join(LEVELS)}, got {level[:64]!r}")
+    logging.getLogger(f"vouch.{part}" if part else "vouch").setLevel(level.upper() or logging.NOTSET)
+
+
 def configure(*, form: str, level: str, stream: TextIO | None = None) -> None:
     """Sends every log line of the process to `stream` (standard output), as `form` "text" or "json"."""
     stream = stream if stream is not None else sys.stdout

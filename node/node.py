@@ -151,6 +151,9 @@ class Node:
             self.peers.protect(peer, "gossip", remember=False)
         self.watch = Watch(self, self.swarm, rules.heartbeat_params(config)) if config.heartbeat == "on" else None
         self.started_at = 0.0
+        # its HTTP API, as told by whoever serves it: where it is; of its bounds, by setting, used, limit and refused
+        self.api_url = ""
+        self.api_bounds: dict[str, Callable[[], tuple[int, int, int]]] = {}
         self._life: AbstractAsyncContextManager[None] | None = None
 
     # life

@@ -1,4 +1,4 @@
-"""What can be asked of a running node: typed functions, on which every surface stands (control socket, later HTTP).
+"""What can be asked of a running node: typed functions, on which every surface stands (control socket, HTTP).
 
 Each function takes one struct of parameters and gives one struct of results; `CALLS` is their table. Errors are
 `VouchError`s, with texts for operators. A function's name and structs are its interface: fields are added, never
@@ -14,10 +14,10 @@ import msgspec
 import trio
 from libp2p.peer.id import ID
 
-from node.api import addressbook, dht, gossip, rendezvous
+from node.api import addressbook, dht, gossip, operate, rendezvous, verdicts
 from node.api import peers as peers_api
 from node.api.dht import PeerName
-from node.errors import NotConnectedError, UsageError, VouchError
+from node.errors import NotConnectedError, NotFoundError, UsageError, VouchError
 from node.names import parse_peer_addr, parse_peer_id
 from node.node import Node
 from protocols import ProtocolError, StreamError
@@ -53,7 +53,7 @@ class Use(msgspec.Struct):
 
 
 class Status(msgspec.Struct):
-    """How a node is. `uptime` in seconds; `routing_table` holds peer IDs."""
+    """How a node is. `uptime` in seconds; `routing_table` holds peer IDs; `api`: URL of its HTTP API, or ""."""
 
     peer_id: str
     network_id: str
@@ -66,6 +66,7 @@ class Status(msgspec.Struct):
     routing_table: list[str]
     protocols: list[str]
     limits: dict[str, Use]
+    api: str = ""
 
 
 class Peer(msgspec.Struct):
@@ -93,6 +94,18 @@ class Peers(msgspec.Struct):
     """The connected peers."""
 
     peers: list[Peer]
+
+
+class PeerDetail(msgspec.Struct):
+    """What is known of one peer. `connected`: as long as it is; `known`: what the address book has; `protocols` as it
+    told; `banned`: why, if it is.
+    """
+
+    peer: str
+    connected: Peer | None
+    known: addressbook.Known | None
+    protocols: list[str]
+    banned: str | None
 
 
 class Connected(msgspec.Struct):
@@ -134,7 +147,9 @@ async def status(node: Node, _params: Nothing) -> Status:
             "max_connections": Use(limits.total, limits.limits.max_connections),
             "max_inbound": Use(limits.inbound, limits.limits.max_inbound),
             "max_half_open": Use(limits.half_open, limits.limits.max_half_open),
+            **{name: Use(*bound()[:2]) for name, bound in node.api_bounds.items()},
         },
+        api=node.api_url,
     )
 
 
@@ -165,6 +180,23 @@ async def peers(node: Node, _params: Nothing) -> Peers:
             )
         )
     return Peers(sorted(rows, key=lambda row: row.peer))
+
+
+async def peer(node: Node, params: PeerName) -> PeerDetail:
+    """What is known of one peer. Raises NotFoundError if nothing is."""
+    name = str(parse_peer_id(params.peer))
+    connected = next((row for row in (await peers(node, Nothing())).peers if row.peer == name), None)
+    entry = node.addressbook.get(name)
+    identified, ban = node.identify.known.get(name), node.addressbook.ban_of(peer=name)
+    if connected is None and entry is None and ban is None:
+        raise NotFoundError(f"nothing is known of the peer {name}")
+    return PeerDetail(
+        name,
+        connected,
+        addressbook.shown([entry])[0] if entry else None,
+        sorted(identified.protocols) if identified else [],
+        ban.reason if ban else None,
+    )
 
 
 async def connect(node: Node, params: Address) -> Connected:
@@ -218,6 +250,7 @@ class Call(msgspec.Struct):
 CALLS: dict[str, Call] = {
     "status": Call(status, Nothing),
     "peers": Call(peers, Nothing),
+    "peer": Call(peer, PeerName),
     "connect": Call(connect, Address),
     "disconnect": Call(disconnect, PeerName),
     "ping": Call(ping, PingWhom),
@@ -238,12 +271,20 @@ CALLS: dict[str, Call] = {
     "unprotect_peer": Call(peers_api.unprotect_peer, peers_api.PeerTag),
     "publish": Call(gossip.publish, gossip.Publish),
     "gossip": Call(gossip.state, gossip.GossipQuery),
+    "verdict": Call(verdicts.verdict, verdicts.GiveVerdict),
+    "topics": Call(operate.topics, operate.NoParams),
+    "mesh": Call(operate.mesh, operate.TopicName),
+    "loglevel": Call(operate.loglevel, operate.NoParams),
+    "set_loglevel": Call(operate.set_loglevel, operate.SetLevel),
+    "config": Call(operate.config, operate.NoParams),
+    "ready": Call(operate.ready, operate.NoParams),
     "addressbook": Call(addressbook.addressbook, addressbook.AddressBookQuery),
     "addressbook_import": Call(addressbook.addressbook_import, addressbook.ImportFile),
 }
 
 STREAMS: dict[str, Call] = {
     "subscribe": Call(gossip.subscribe, gossip.Subscribe),
+    "events": Call(operate.events, operate.Listen),
 }
 
 
@@ -252,12 +293,12 @@ async def invoke(node: Node, name: str, params: Any) -> Any:
     return await _call(CALLS, name, params, node)
 
 
-async def stream(node: Node, name: str, params: Any, tell: gossip.Tell) -> Any:
+async def stream(node: Node, name: str, params: Any, tell: gossip.Tell, **more: Any) -> Any:
     """The same with a function that goes on telling. It is cancelled to end it."""
-    return await _call(STREAMS, name, params, node, tell)
+    return await _call(STREAMS, name, params, node, tell, **more)
 
 
-async def _call(table: dict[str, Call], name: str, params: Any, node: Node, *more: Any) -> Any:
+async def _call(table: dict[str, Call], name: str, params: Any, node: Node, *given: Any, **more: Any) -> Any:
     call = table.get(name)
     if call is None:
         raise UsageError(f"expected one of the calls {', '.join(sorted({**CALLS, **STREAMS}))}, got {name!r}")
@@ -266,6 +307,6 @@ async def _call(table: dict[str, Call], name: str, params: Any, node: Node, *mor
     except msgspec.ValidationError as error:
         raise UsageError(f"{name}: {error}") from None
     try:
-        return await call.function(node, typed, *more)
+        return await call.function(node, typed, *given, **more)
     except (StreamError, ProtocolError) as error:
         raise VouchError(str(error)) from error

@@ -13,12 +13,15 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import trio
 
+from node.api.verdicts import undecided
 from node.errors import UsageError, VouchError
 from node.node import Node
 from protocols.gossip import GossipMessage, PublishError, Subscription
 
 # bytes of payloads that wait for one client
 MAX_WAITING = 8 << 20
+# messages that wait for a client who decides
+MAX_UNDECIDED = 256
 
 Tell = Callable[[msgspec.Struct], Awaitable[None]]
 
@@ -70,10 +73,13 @@ class GossipState(msgspec.Struct):
 
 
 class Subscribe(msgspec.Struct, forbid_unknown_fields=True):
-    """Without `payload` messages come without theirs: for those who count."""
+    """Without `payload` messages come without theirs: for those who count. `decide`: the client gives the verdicts, by
+    `verdict`, and is told of messages before; nobody else may decide on the topic then.
+    """
 
     topic: str
     payload: bool = True
+    decide: bool = False
 
 
 class Subscribed(msgspec.Struct, tag_field="event", tag="subscribed"):
@@ -86,7 +92,9 @@ class Subscribed(msgspec.Struct, tag_field="event", tag="subscribed"):
 
 
 class Received(msgspec.Struct, tag_field="event", tag="message"):
-    """An accepted message; `payload` in base64, `size` its bytes, `timestamp_ms` Unix time of its author's clock."""
+    """An accepted message; `payload` in base64, `size` its bytes, `timestamp_ms` Unix time of its author's clock.
+    `verdict_id`: it isn't accepted yet, and this is what to give its verdict by, within `verdict_within` seconds.
+    """
 
     topic: str
     message_id: str
@@ -97,6 +105,8 @@ class Received(msgspec.Struct, tag_field="event", tag="message"):
     received_ns: int
     size: int
     payload: bytes
+    verdict_id: str | msgspec.UnsetType = msgspec.UNSET
+    verdict_within: float | msgspec.UnsetType = msgspec.UNSET
 
 
 class Missed(msgspec.Struct, tag_field="event", tag="missed"):
@@ -142,11 +152,16 @@ async def state(node: Node, _params: GossipQuery) -> GossipState:
     )
 
 
-async def subscribe(node: Node, params: Subscribe, tell: Tell) -> None:
-    """Tells the messages of a topic until the node stops; the caller cancels it when the client has gone."""
+async def subscribe(node: Node, params: Subscribe, tell: Tell, *, max_waiting: int = MAX_WAITING) -> None:
+    """Tells the messages of a topic until the node stops; the caller cancels it when the client has gone.
+    `max_waiting`: bytes that wait for the client.
+    """
+    if params.decide:
+        await _decide(node, params, tell)
+        return
     with node.topics.listening(params.topic) as (subscription, relays):
         await tell(Subscribed(params.topic, relays))
-        queue = _Queue()
+        queue = _Queue(max_waiting)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_fill, queue, subscription, params.payload)
             while (item := await queue.next()) is not None:
@@ -157,6 +172,26 @@ async def _fill(queue: _Queue, subscription: Subscription, payload: bool) -> Non
     async for message in subscription:
         queue.put(_received(message, payload))
     queue.end()
+
+
+async def _decide(node: Node, params: Subscribe, tell: Tell) -> None:
+    """What waits for this client waits in the router's own queue, which ignores what has no room or no time left."""
+    try:
+        subscription = node.gossip.subscribe(params.topic, limit=MAX_UNDECIDED)
+    except ValueError as error:
+        raise UsageError(f"topic: {error}") from None
+    missed = 0
+    async with subscription:
+        with undecided(node).client() as client:
+            await tell(Subscribed(params.topic, False))
+            async for message in subscription:
+                if subscription.missed > missed:
+                    await tell(Missed(subscription.missed - missed))
+                    missed = subscription.missed
+                item = _received(message, params.payload)
+                item.verdict_id = client.add(message)
+                item.verdict_within = round(max(0.0, message.deadline - trio.current_time()), 3)
+                await tell(item)
 
 
 def _received(message: GossipMessage, payload: bool) -> Received:
@@ -179,7 +214,8 @@ class _Queue:
 
     ENTRY = 512  # bytes of a message beside its payload
 
-    def __init__(self) -> None:
+    def __init__(self, max_bytes: int = MAX_WAITING) -> None:
+        self._max_bytes = max_bytes
         self._items: deque[Received | Missed] = deque()
         self._bytes = 0
         self._ended = False
@@ -187,10 +223,10 @@ class _Queue:
 
     def put(self, item: Received) -> None:
         size = len(item.payload) + self.ENTRY
-        if self._bytes + size <= MAX_WAITING:
+        if self._bytes + size <= self._max_bytes:
             self._items.append(item)
             self._bytes += size
-        elif isinstance(self._items[-1], Missed):
+        elif self._items and isinstance(self._items[-1], Missed):
             self._items[-1].count += 1
         else:
             self._items.append(Missed(1))

@@ -187,7 +187,31 @@ def _build() -> Parser:
         "vouch addressbook import peers.jsonl",
     )
     imported.add_argument("file", metavar="FILE", nargs="?", default="-", help="what was exported; - is standard input")
-    for parser in (status, peers, connect, ping, publish, subscribe, listed, exported, imported, *_add_dht(commands)):
+    token = command(
+        commands, "token", "node.cli.web:token", "print the token of the HTTP API, which changes need", "vouch token"
+    )
+    opened = command(
+        commands,
+        "open",
+        "node.cli.web:open_",
+        "print the URL of the running node's dashboard, with the token in it",
+        "vouch open --browser",
+    )
+    opened.add_argument("--browser", action="store_true", help="open it in the browser of this machine too")
+    web = (token, opened)
+    for parser in (
+        status,
+        peers,
+        connect,
+        ping,
+        publish,
+        subscribe,
+        listed,
+        exported,
+        imported,
+        *web,
+        *_add_dht(commands),
+    ):
         add_json(parser)
         add_settings(parser, REMOTE_SETTINGS)
 

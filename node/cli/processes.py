@@ -57,6 +57,7 @@ class Nodes:
             "--data-dir": str(self._data_dir(number)),
             "--network-id": self._network_id,
             "--log-format": "json",
+            "--api": "off",
             # to each of them, all others come from one IP address
             "--max-half-open-per-ip": str(2 * self._most),
             "--max-connections-per-ip": str(2 * self._most),

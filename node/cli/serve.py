@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import signal
 from collections.abc import AsyncIterator, Callable
-from typing import TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import trio
 
 from node.api import control
 from node.datadir import locked
+from node.hostport import OFF
 from node.identity import key_file_warning, load_or_make_key
 from node.log import configure, get_logger
 from node.node import Node
 from node.registry import installed_protocols
 from node.settings import Loaded
+
+if TYPE_CHECKING:
+    from node.api.http.serve import Server
 
 log = get_logger("run")
 
@@ -36,14 +40,25 @@ def serve(loaded: Loaded, *, on_node: Callable[[Node], None] | None = None, log_
         node = Node(config, identity=identity, protocols=installed_protocols())
         if on_node is not None:
             on_node(node)
-        trio.run(_serve, node)
+        trio.run(_serve, node, _api(node, asked=loaded.sources["api"] != "default"))
 
 
-async def _serve(node: Node) -> None:
+def _api(node: Node, *, asked: bool) -> Server | None:
+    """The node's HTTP API, listening, or None if the settings say so."""
+    if node.config.api == OFF:
+        return None
+    from node.api.http.serve import Server  # a web framework, which a node without it needn't load
+
+    return Server(node, asked=asked)
+
+
+async def _serve(node: Node, api: Server | None) -> None:
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_stop_at, signals, nursery.cancel_scope)
             await nursery.start(control.serve, node)  # first: who reads "started" may ask at once
+            if api is not None:
+                await nursery.start(api.run)
             async with node:
                 await trio.sleep_forever()
 

@@ -76,6 +76,7 @@ class AddressBook:
         self._wake = trio.Event()
         self._hurry = trio.Event()
         self._waiting: list[_Waiter] = []
+        self.error = ""  # why the last write failed; empty after one that didn't
 
     # life
 
@@ -301,9 +302,9 @@ class AddressBook:
             assert file is not None
             try:
                 await self._write(file)
-                failures = 0
+                failures, self.error = 0, ""
             except (OSError, sqlite3.Error) as error:
-                failures += 1
+                failures, self.error = failures + 1, str(error)
                 self._wake.set()
                 self._answer(error)
                 if is_damage(error) and failures == 1:

@@ -39,6 +39,7 @@ from protocols.gossip.topics import AcceptAll, ByFunction, Decider, GossipMessag
 from protocols.messages.errors import MessageDropped, MessageError
 
 VALIDATIONS_AT_ONCE = 64
+_DECIDERS: dict[type, str] = {ByFunction: "function", Subscription: "subscription", AcceptAll: "relay"}
 QUEUE = 1024
 
 
@@ -214,6 +215,16 @@ class Gossip:
         self.engine.configure(
             topic, TopicParams(message_id=message_id, check=self.policy.admit, verdict_timeout=verdict_timeout)
         )
+
+    def decided_by(self, topic: str) -> str:
+        """Who gives the topic's verdicts: "function", "subscription", "relay" (what is well signed is accepted), or
+        "" for nobody.
+        """
+        return _DECIDERS.get(type(self._deciders.get(topic)), "")
+
+    def listeners(self, topic: str) -> int:
+        """How many subscriptions the topic has here."""
+        return len(self._listeners.get(topic, ()))
 
     # topics
 

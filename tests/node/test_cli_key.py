@@ -157,7 +157,7 @@ def test_every_setting_has_a_flag_on_run_and_show():
     values |= {"max_stream_window": "1000000", "max_connection_window": "100000000"}
     values |= {"heartbeat_steady": "2", "mdns_service": "_x._udp.local"}
     values |= dict.fromkeys(("gossip_direct", "rendezvous"), values["bootstrap"])
-    values["dns_servers"] = "192.0.2.1"
+    values |= {"dns_servers": "192.0.2.1", "api": "127.0.0.1:7", "security": "tls"}
     values |= {"low_peers": "7", "target_peers": "30", "high_peers": "70", "subnet_share": "0.5", "source_share": "0.5"}
     for command in (["run"], ["config", "show"]):
         for name, setting in SETTINGS.items():
@@ -167,10 +167,11 @@ def test_every_setting_has_a_flag_on_run_and_show():
 
 
 def _room_for(name: str) -> list[str]:
-    """The flags that the value 7 needs beside it to keep a minimum under its maximum."""
+    """The flags that the value 7 needs beside it: a minimum stays under its maximum, a key has its certificate."""
     return {
         "max_connections": ["--max-inbound", "7"],
         "max_half_open": ["--max-half-open-per-ip", "7"],
+        "api_key": ["--api-cert", "7"],
     }.get(name, [])
 
 

@@ -231,13 +231,20 @@ def test_every_line_is_json_with_the_same_keys(story):
 
 
 def test_the_text_form_has_a_line_for_each_address_too(story):
-    listening = story.again.lines_with("listening", len(Config.listen))
+    listening = story.again.lines_with("] listening ", len(Config.listen))
     addrs = [line.partition("addr=")[2] for line in listening]
     assert {host_of(addr) for addr in addrs} == dialable_hosts()
     assert all(addr.endswith("/p2p/" + story.first_status["peer_id"]) for addr in addrs)
     for event in ("started", "is_bootstrap", "stopping", "stopped"):
         (line,) = [line for line in story.again.lines if f"] {event} " in line]
         assert not line.startswith("{")
+
+
+def test_each_has_an_http_api_of_its_own(story):
+    urls = [getattr(story, name).logged("api_listening")[0]["url"] for name in ("first", "second", "lonely")]
+    assert len(set(urls)) == 3  # the port that nobody asked for gives way
+    assert all(re.fullmatch(r"http://127\.0\.0\.1:[0-9]+/", url) for url in urls)
+    assert len((story.folder / "first" / "api.token").read_text().strip()) == 43
 
 
 # two nodes
@@ -315,10 +322,11 @@ def test_signals_end_it_in_order(story, name, number):
 
 
 @pytest.mark.parametrize("name", ["first", "second", "lonely"])
-def test_nothing_is_left_but_key_locks_and_address_book(story, name):
+def test_nothing_is_left_but_key_token_locks_and_address_book(story, name):
     assert {path.name for path in (story.folder / name).iterdir()} == {
         LOCK,
         "node.key",
+        "api.token",
         "addressbook.db",
         "addressbook.lock",
     }

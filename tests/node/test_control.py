@@ -247,9 +247,10 @@ async def test_unknown_call(node):
     with pytest.raises(UsageError) as error:
         await ask(node, "halt")
     assert str(error.value) == (
-        "expected one of the calls add_peer, addressbook, addressbook_import, ban, bans, connect, dht_find_providers, "
-        "dht_get, dht_provide, dht_put, dht_withdraw, disconnect, discover, find_peer, gossip, peers, ping, "
-        "protect_peer, publish, registrations, remove_peer, status, subscribe, unban, unprotect_peer, got 'halt'"
+        "expected one of the calls add_peer, addressbook, addressbook_import, ban, bans, config, connect, "
+        "dht_find_providers, dht_get, dht_provide, dht_put, dht_withdraw, disconnect, discover, events, find_peer, "
+        "gossip, loglevel, mesh, peer, peers, ping, protect_peer, publish, ready, registrations, remove_peer, "
+        "set_loglevel, status, subscribe, topics, unban, unprotect_peer, verdict, got 'halt'"
     )
 
 
