@@ -21,8 +21,8 @@ $(VENV)/.stamp: pyproject.toml constraints.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-test: setup peers-if-any ## every test
-	$(BIN)/pytest $(ARGS)
+test: setup peers-if-any ## every test, two at a time: make test ARGS="-n 0 tests/node" for one after the other
+	$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
 
 .PHONY: docker-test
 docker-test: setup ## the network of docker-compose.yml on a real engine of its own; needs root, and built peers

@@ -285,7 +285,7 @@ def test_what_is_unread_pins_little_more_than_its_size():
 
 
 async def test_others_run_while_a_handler_takes_empty_frames():
-    """A handler that only receives; the bytes are there: 64 KiB of them are 65,536 frames."""
+    """A handler that only receives; the bytes are there: 64 KiB of them are 65,536 frames. In time of the processor."""
 
     class Raw:
         def receive_nowait(self, n: int) -> bytes:
@@ -297,9 +297,9 @@ async def test_others_run_while_a_handler_takes_empty_frames():
     async def watch() -> None:
         nonlocal longest
         while True:
-            before = time.perf_counter()
+            before = time.thread_time()
             await trio.lowlevel.checkpoint()
-            longest = max(longest, time.perf_counter() - before)
+            longest = max(longest, time.thread_time() - before)
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(watch)
@@ -338,11 +338,11 @@ async def test_others_run_between_empty_noise_messages():
         with trio.move_on_after(5):
             while got < 16000:
                 await trio.sleep(0.2)
-                before = time.perf_counter()
+                before = time.thread_time()
                 messages = await ends[False].receive()
                 for message in messages:
                     muxer.session.receive(message)
-                longest = max(longest, time.perf_counter() - before)
+                longest = max(longest, time.thread_time() - before)
                 most = max(most, len(messages))
                 got += len(messages)
         nursery.cancel_scope.cancel()
