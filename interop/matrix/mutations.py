@@ -178,6 +178,7 @@ GOSSIP = (
         "Message.key Graft.topic IHave.topic Prune.peers Prune.backoff PeerInfo.peer_id PeerInfo.signed_peer_record "
         "IDontWant.message_ids",
     ),
+    Mutation(FIELDS, "protocols.gossip.outbound", '_ID_TAG = b"\\x0a"', '_ID_TAG = b"\\x12"'),
     Mutation(CONTROL, "protocols.gossip.outbound", '_CONTROL_TAG = b"\\x1a"', '_CONTROL_TAG = b"\\x22"'),
     Mutation(CONTROL, "protocols.gossip.outbound", '_IDONTWANT_TAG = b"\\x2a"', '_IDONTWANT_TAG = b"\\x32"'),
 )

@@ -10,6 +10,7 @@ from libp2p.kad_dht.pb import kademlia_pb2
 from libp2p.pubsub.pb import rpc_pb2 as their_gossip
 
 from protocols.gossip import rpc_pb2
+from protocols.gossip.outbound import Outbound
 from protocols.kad import dht_pb2
 from protocols.rendezvous import rendezvous_pb2
 
@@ -98,6 +99,13 @@ def plain(value):
     """Without what two definitions may differ in: text or bytes, one or several."""
     values = value if isinstance(value, list) or hasattr(value, "extend") else [value]
     return [one.encode() if isinstance(one, str) else one if isinstance(one, bytes | int) else None for one in values]
+
+
+def test_what_is_put_together_by_hand():
+    queue = Outbound(1 << 20)
+    queue.put_unwanted([b"one", b"two"])
+    (idontwant,) = their_gossip.RPC.FromString(queue.next()).control.idontwant
+    assert list(idontwant.messageIDs) == [b"one", b"two"]
 
 
 def test_all_messages_are_here():
