@@ -190,7 +190,7 @@ export class Node {
         this.#changed.dispatchEvent(new Event('change'))
         const why = local && error !== undefined ? { error: `${error.name}: ${error.message}` } : {}
         send({ event: 'disconnected', peer: connection.remotePeer.toString(), direction: connection.direction, ...why })
-      })
+      }, { once: true }) // one that is aborted may be told as closed twice
     })
     this.#libp2p.addEventListener('peer:identify', ({ detail }) => {
       const told = Object.fromEntries(Object.entries(detail).filter(([, value]) => value !== undefined))

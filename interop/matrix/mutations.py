@@ -217,7 +217,7 @@ RENDEZVOUS = (
     *_fields(
         FIELDS,
         "protocols.rendezvous.rendezvous_pb2",
-        "RegisterResponse.status RegisterResponse.status_text Discover.limit DiscoverResponse.status "
+        "Register.ttl RegisterResponse.status RegisterResponse.status_text Discover.limit DiscoverResponse.status "
         "DiscoverResponse.status_text",
     ),
     *(
@@ -232,10 +232,6 @@ MUTATIONS: tuple[Mutation, ...] = (
 UNNOTICED: dict[tuple[str, str], str] = {
     ("protocols.exchange.exchange_pb2", "Alive.multiaddrs"): "a pong is one without them: they are hints",
     ("protocols.heartbeat.heartbeat_pb2", "Beat.sequence"): "a beat comes back as it went: only who made it reads it",
-    (
-        "protocols.rendezvous.rendezvous_pb2",
-        "Register.ttl",
-    ): "the point's own default stands in, and no peer asks otherwise",
 }
 
 

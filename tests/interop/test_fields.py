@@ -29,6 +29,7 @@ PAIRS = {
     dht_pb2.Peer: kademlia_pb2.Message.Peer,
     dht_pb2.Record: kademlia_pb2.Record,
     rendezvous_pb2.Message: their_rendezvous.Message,
+    rendezvous_pb2.Register: their_rendezvous.Message.Register,
     rendezvous_pb2.RegisterResponse: their_rendezvous.Message.RegisterResponse,
     rendezvous_pb2.Unregister: their_rendezvous.Message.Unregister,
     rendezvous_pb2.Discover: their_rendezvous.Message.Discover,
@@ -44,13 +45,15 @@ OTHER_NAMES = {
     "Graft.topic": "topicID",
     "Prune.topic": "topicID",
 }
-# their Register names a peer where the specification, and others, have a signed record
-LEFT_OUT = rendezvous_pb2.Register
+# theirs names a peer where the specification, and others, have a signed record
+LEFT_OUT = (rendezvous_pb2.Register, "signed_peer_record")
 
 
 def fields():
     for ours, theirs in PAIRS.items():
         for field in ours.DESCRIPTOR.fields:
+            if (ours, field.name) == LEFT_OUT:
+                continue
             module = ours.DESCRIPTOR.file.name.split("/")[1]
             yield pytest.param(ours, theirs, field.name, id=f"{module}.{ours.DESCRIPTOR.name}.{field.name}")
 
@@ -111,4 +114,4 @@ def test_what_is_put_together_by_hand():
 def test_all_messages_are_here():
     modules = (rpc_pb2, dht_pb2, rendezvous_pb2)
     ours = {name for module in modules for name in module.DESCRIPTOR.message_types_by_name}
-    assert ours == {kind.DESCRIPTOR.name for kind in (*PAIRS, LEFT_OUT)}
+    assert ours == {kind.DESCRIPTOR.name for kind in PAIRS}
