@@ -1,8 +1,8 @@
 """py-libp2p 0.8.1 over QUIC: what a stream's reader hasn't taken yet is dropped beyond 2 MiB, with nothing said of it.
 
-Two of its own hosts in one process: one sends 8 MiB, the other waits a second before it reads. QUIC's flow control would
-hold the sender back, but py-libp2p takes all from it, and drops what its buffer has no room for; an end that comes then
-is dropped too. Status 0: the defect is there, the reader got other bytes than were sent, or never their end.
+Two of its own hosts in one process: one sends 8 MiB, the other waits a second before it reads. QUIC's flow control
+would hold the sender back, but py-libp2p takes all from it, and drops what its buffer has no room for; an end that
+comes then is dropped too. Status 0: the defect is there, the reader got other bytes than were sent, or never their end.
 """
 
 from __future__ import annotations
