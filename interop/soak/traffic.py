@@ -301,14 +301,14 @@ async def cancelled_write(network: Network, peer: str, rng: Random, moved: Moved
     order = Order(rng.getrandbits(64), MAX_PAYLOAD, 5)
     async with network.stream(peer, SINK) as stream:
         await stream.send(order.encode())
-        began = False
+        payload, began = order.payload(), False
         with trio.move_on_after(rng.uniform(0, 0.05)) as scope:
-            payload = order.payload()
             began = not scope.cancel_called
             await stream.send(payload)
         if scope.cancelled_caught:
-            if not began:
-                return  # the stream is whole: nothing was cut off
+            if not began:  # the stream is whole: nothing was cut off
+                await stream.reset()
+                return
             try:
                 await stream.send(b"too late")
             except StreamError:
