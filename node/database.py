@@ -81,7 +81,7 @@ class Database:
             if found != "ok":
                 raise DamagedError(found)
             self._migrate(db)
-        except BaseException:
+        except BaseException:  # cancelled or not, it isn't left open
             _close(db)
             raise
         _sync_folder(self.path.parent)

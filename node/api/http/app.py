@@ -146,7 +146,7 @@ class Api:
 
         try:
             await self._answer(scope, receive, send_on)
-        except Exception as error:
+        except Exception as error:  # whatever it is, the client learns no more of it than `_refusal` says
             refusal = self._refusal(error, scope)
             if begun:
                 raise
@@ -171,7 +171,7 @@ class Api:
             raise RefusedError(_no_route(scope, {"GET", "HEAD"}))
         try:
             await route.handle(scope, receive, send)
-        except Exception as error:
+        except Exception as error:  # all but one kind go on; starlette's classes aren't asked for what isn't theirs
             if getattr(error, "status_code", None) == 404:  # of the static files
                 raise RefusedError(_no_route(scope, set())) from None
             raise
@@ -259,7 +259,7 @@ class Api:
                 nursery.start_soon(ping)
                 try:
                     await functions.stream(self.node, route.call, params, tell, max_waiting=rest)
-                except Exception as error:
+                except Exception as error:  # kept until the nursery has ended, which would wrap it in a group
                     failure: Exception | None = error
                 else:
                     failure = None
