@@ -1,6 +1,6 @@
-"""A Python node and a js-libp2p peer over real sockets: admission, identify and its push, ping, perf, whoever dials.
+"""A Python node and a js-libp2p peer over real sockets: identify and its push, ping, perf, whoever dials.
 
-The JavaScript peer is `interop/js`, a process of its own. Messages, Kademlia and gossip with it are in the tests of
+The JavaScript peer is `interop/js`, a process of its own. Admission, messages, Kademlia and gossip with it are in the tests of
 those, which it shares with the other peers; its commands for streams of bytes are tried against its like too.
 """
 
@@ -11,10 +11,10 @@ from functools import partial
 import pytest
 
 from interop.peer import Peer, PeerError
-from node.errors import BackoffError, RefusedError
-from node.events import Admitted, Disconnected, Identified, Refused
+from node.events import Disconnected, Identified
 from protocols import Protocol
 from protocols.perf import PERF, measure, serve_one
+from tests.interop.admission import join
 
 pytestmark = [pytest.mark.interop, pytest.mark.usefixtures("js", "no_traceback")]
 
@@ -30,117 +30,7 @@ def js(built):
     built("js")
 
 
-async def join(dialler, local, js, version=""):
-    """Connects the two; `version` is told in the handshake, if there is one."""
-    if dialler == "python":
-        await local.node.connect(js.addr)
-    else:
-        assert (await js.call("connect", local.addr))["total_ms"] > 0
-    admitted = await local.event(Admitted, peer=js.peer_id)
-    assert admitted.client_version == version
-    assert admitted.direction == ("outbound" if dialler == "python" else "inbound")
-
-
-async def fail_to_join(dialler, local, js):
-    """Connects the two, which is expected to end in a refusal by either."""
-    if dialler == "python":
-        with pytest.raises(RefusedError):
-            await local.node.connect(js.addr)
-    else:
-        reply = await js.call("connect", local.addr, check=False)
-        assert (reply["ok"], reply["stage"]) == (False, "admission")
-
-
-async def assert_strangers(local, js, eventually):
-    """Neither is connected with the other any more, and neither has learnt anything of the other."""
-    await js.event("disconnected", peer=local.peer_id)
-    await eventually(lambda: local.node.swarm.limits.total == 0, "no connection is left on the Python side")
-    assert local.node.connected_peers() == []
-    assert js.peer_id not in local.node.identify.known
-    # the handshake's own ID is noted with the stream
-    assert set((await js.call("protocols", local.peer_id))["protocols"]) <= {"/vouch/handshake/1.0.0"}
-    assert (await js.call("peers"))["peers"] == []
-    assert not js.seen("identified")
-
-
 # admission
-
-
-@both_ways
-async def test_admitted(here, dialler):
-    async with here() as local, Peer.js() as js:
-        await join(dialler, local, js, JS_VERSION)
-        told = await js.event("admitted", peer=local.peer_id)
-        assert told["direction"] == ("inbound" if dialler == "python" else "outbound")
-        assert [peer["admitted"] for peer in (await js.call("peers"))["peers"]] == [True]
-        assert len((await js.call("ping", local.peer_id, "2"))["rtt_us"]) == 2
-        assert len(await local.node.ping(js.peer_id, 2)) == 2
-        assert not local.seen(Refused)
-
-
-@both_ways
-async def test_another_network_is_refused(here, eventually, dialler):
-    async with here(network_id="harbour") as local, Peer.js("--network-id", "open-sea") as js:
-        await fail_to_join(dialler, local, js)
-        refused = await local.event(Refused, peer=js.peer_id)
-        # a recipient that refuses says nothing, so a refused initiator can't know why
-        assert refused.reason in ({"no_hello", "closed_by_peer"} if dialler == "python" else {"network_id"})
-        reason = (await js.event("refused", peer=local.peer_id))["reason"]
-        assert dialler == "js" or "network ID mismatch" in reason
-        await assert_strangers(local, js, eventually)
-        assert not local.seen(Admitted)
-        assert not js.seen("admitted")
-        if dialler == "python":
-            with pytest.raises(BackoffError):
-                await local.node.connect(js.addr)
-
-
-@both_ways
-async def test_too_old_a_js_peer_is_refused(here, eventually, dialler):
-    async with here(min_versions={"js-interop": "1.0.1"}) as local, Peer.js() as js:
-        await fail_to_join(dialler, local, js)
-        assert (await local.event(Refused, peer=js.peer_id)).reason == "client_version"
-        if dialler == "python":
-            # as recipient it admits first: the initiator's verdict comes after its own
-            await js.event("admitted", peer=local.peer_id)
-        await js.event("disconnected", peer=local.peer_id)
-        await eventually(lambda: local.node.swarm.limits.total == 0, "no connection is left on the Python side")
-        assert not local.seen(Admitted)
-
-
-@both_ways
-async def test_js_refuses_too_old_a_node(here, dialler):
-    async with here(client_version="vouch/0.1.9") as local, Peer.js("--min-version", "vouch=0.1.10") as js:
-        await fail_to_join(dialler, local, js)
-        assert "version" in (await js.event("refused", peer=local.peer_id))["reason"]
-        if dialler == "js":
-            # the recipient admits first, and loses the connection then
-            await local.event(Admitted, peer=js.peer_id)
-            await local.event(Disconnected, peer=js.peer_id)
-        assert not js.seen("admitted")
-        assert local.node.connected_peers() == []
-
-
-@both_ways
-async def test_without_handshake_is_refused(here, eventually, dialler):
-    async with here(handshake_timeout=0.5) as local, plain() as js:
-        if dialler == "python":
-            await fail_to_join(dialler, local, js)
-        else:
-            await js.call("connect", local.addr)
-        refused = await local.event(Refused, peer=js.peer_id)
-        assert refused.reason == ("no_handshake" if dialler == "python" else "deadline")
-        await assert_strangers(local, js, eventually)
-
-
-@both_ways
-async def test_handshake_decides_in_open_mode_too(here, dialler):
-    async with here(admission="open") as local, Peer.js() as js, Peer.js("--network-id", "open-sea") as stranger:
-        await join(dialler, local, js, JS_VERSION)
-        await fail_to_join(dialler, local, stranger)
-        await local.event(Refused, peer=stranger.peer_id)
-        await stranger.event("disconnected", peer=local.peer_id)
-        assert not local.seen(Admitted, peer=stranger.peer_id)
 
 
 # identify, ping, perf

@@ -1,6 +1,6 @@
-"""A Python node and the Rust peer over real sockets: admission, identify and its push, ping, perf, whoever dials.
+"""A Python node and the Rust peer over real sockets: identify and its push, ping, perf, whoever dials.
 
-The Rust peer is `interop/rust`, a process of its own. Messages, Kademlia, gossip, transports and streams of plain bytes
+The Rust peer is `interop/rust`, a process of its own. Admission, messages, Kademlia, gossip, transports and streams of plain bytes
 with it are in the tests of those, which it shares with the other peers.
 """
 
@@ -12,20 +12,15 @@ import pytest
 
 from interop.peer import Peer
 from interop.rawbytes import echo_pattern
-from node.errors import BackoffError, RefusedError
-from node.events import Admitted, Disconnected, Identified, Refused
+from node.events import Disconnected, Identified
 from protocols import Protocol, StreamError
 from protocols.perf import PERF, measure, serve_one
+from tests.interop.admission import join
 
 pytestmark = [pytest.mark.interop, pytest.mark.usefixtures("rust", "no_traceback")]
 
 RUST_VERSION = "rust-interop/1.0.0"
 SERVED = {"/ipfs/ping/1.0.0", "/ipfs/id/1.0.0", "/perf/1.0.0", "/vouch/bytes/1.0.0", "/vouch/reset/1.0.0"}
-TRANSPORTS = {
-    "tcp": "/ip4/127.0.0.1/tcp/0",
-    "ws": "/ip4/127.0.0.1/tcp/0/ws",
-    "quic": "/ip4/127.0.0.1/udp/0/quic-v1",
-}
 MULTISTREAM_HEADER = 20  # bytes: all that may be said before admission
 AMOUNT = 20 << 20
 
@@ -38,123 +33,7 @@ def rust(built):
     built("rust")
 
 
-@pytest.fixture(params=TRANSPORTS)
-def listen(request):
-    return TRANSPORTS[request.param]
-
-
-async def join(dialler, local, rust, version=""):
-    """Connects the two; the node's event `Admitted`. `version` is told in the handshake, if there is one."""
-    if dialler == "python":
-        await local.node.connect(rust.addr)
-    else:
-        assert (await rust.call("connect", local.addr))["total_ms"] > 0
-    admitted = await local.event(Admitted, peer=rust.peer_id)
-    assert admitted.client_version == version
-    return admitted
-
-
-async def fail_to_join(dialler, local, rust):
-    """Connects the two, which is expected to end in a refusal by either."""
-    if dialler == "python":
-        with pytest.raises(RefusedError):
-            await local.node.connect(rust.addr)
-    else:
-        reply = await rust.call("connect", local.addr, check=False)
-        assert (reply["ok"], reply["stage"]) == (False, "admission"), reply
-
-
-async def assert_strangers(local, rust, eventually):
-    """Neither is connected with the other any more, and neither has learnt anything of the other."""
-    await rust.event("disconnected", peer=local.peer_id)
-    await eventually(lambda: local.node.swarm.limits.total == 0, "no connection is left on the Python side")
-    assert local.node.connected_peers() == []
-    assert rust.peer_id not in local.node.identify.known
-    assert (await rust.call("peers"))["peers"] == []
-    assert not rust.seen("identified")
-
-
 # admission
-
-
-@both_ways
-async def test_admitted(here, listen, dialler):
-    async with here(listen=(listen,), dht="off") as local, Peer.rust("--listen", listen) as rust:
-        admitted = await join(dialler, local, rust, RUST_VERSION)
-        assert admitted.direction == ("outbound" if dialler == "python" else "inbound")
-        told = await rust.event("admitted", peer=local.peer_id)
-        assert told["direction"] == ("inbound" if dialler == "python" else "outbound")
-        assert [peer["admitted"] for peer in (await rust.call("peers"))["peers"]] == [True]
-        assert len((await rust.call("ping", local.peer_id, "2"))["rtt_us"]) == 2
-        assert len(await local.node.ping(rust.peer_id, 2)) == 2
-        await echo_pattern(local.node, rust.peer_id, 1 << 20, streams=4)
-        assert not local.seen(Refused)
-
-
-@both_ways
-async def test_another_network_is_refused(here, eventually, listen, dialler):
-    stranger = Peer.rust("--listen", listen, "--network-id", "open-sea")
-    async with here(listen=(listen,), network_id="harbour", dht="off") as local, stranger as rust:
-        await fail_to_join(dialler, local, rust)
-        refused = await local.event(Refused, peer=rust.peer_id)
-        # a recipient that refuses says nothing, so a refused initiator can't know why
-        assert refused.reason in ({"no_hello", "closed_by_peer"} if dialler == "python" else {"network_id"})
-        reason = (await rust.event("refused", peer=local.peer_id))["reason"]
-        assert dialler == "rust" or "network ID mismatch" in reason
-        await assert_strangers(local, rust, eventually)
-        assert not local.seen(Admitted)
-        assert not rust.seen("admitted")
-        if dialler == "python":
-            with pytest.raises(BackoffError):
-                await local.node.connect(rust.addr)
-
-
-@both_ways
-async def test_too_old_a_rust_peer_is_refused(here, eventually, dialler):
-    async with here(min_versions={"rust-interop": "1.0.1"}) as local, Peer.rust() as rust:
-        await fail_to_join(dialler, local, rust)
-        assert (await local.event(Refused, peer=rust.peer_id)).reason == "client_version"
-        await rust.event("disconnected", peer=local.peer_id)
-        await eventually(lambda: local.node.swarm.limits.total == 0, "no connection is left on the Python side")
-        assert not local.seen(Admitted)
-        # as recipient it admits first: the initiator's verdict comes after its own
-        assert len(rust.seen("admitted")) == (1 if dialler == "python" else 0)
-
-
-@both_ways
-async def test_rust_refuses_too_old_a_node(here, dialler):
-    async with here(client_version="vouch/0.1.9") as local, Peer.rust("--min-version", "vouch=0.1.10") as rust:
-        await fail_to_join(dialler, local, rust)
-        assert "version" in (await rust.event("refused", peer=local.peer_id))["reason"]
-        if dialler == "rust":
-            # the recipient admits first, and loses the connection then
-            await local.event(Admitted, peer=rust.peer_id)
-            await local.event(Disconnected, peer=rust.peer_id)
-        assert not rust.seen("admitted")
-        assert local.node.connected_peers() == []
-
-
-@both_ways
-async def test_without_handshake_is_refused(here, eventually, dialler):
-    async with here(handshake_timeout=0.5) as local, plain() as rust:
-        if dialler == "python":
-            await fail_to_join(dialler, local, rust)
-        else:
-            await rust.call("connect", local.addr)
-        refused = await local.event(Refused, peer=rust.peer_id)
-        assert refused.reason == ("no_handshake" if dialler == "python" else "deadline")
-        await assert_strangers(local, rust, eventually)
-
-
-@both_ways
-async def test_handshake_decides_in_open_mode_too(here, dialler):
-    async with here(admission="open") as local, Peer.rust() as rust, Peer.rust("--network-id", "open-sea") as stranger:
-        await join(dialler, local, rust, RUST_VERSION)
-        await fail_to_join(dialler, local, stranger)
-        await local.event(Refused, peer=stranger.peer_id)
-        await stranger.event("disconnected", peer=local.peer_id)
-        assert not local.seen(Admitted, peer=stranger.peer_id)
-        assert not stranger.seen("admitted")
 
 
 @pytest.mark.parametrize("protocol", ["/ipfs/ping/1.0.0", "/ipfs/id/1.0.0", "/nobody/answers/this"])
