@@ -1,7 +1,7 @@
 """A Python node and a js-libp2p peer over real sockets: identify and its push, ping, perf, whoever dials.
 
-The JavaScript peer is `interop/js`, a process of its own. Admission, messages, Kademlia and gossip with it are in the tests of
-those, which it shares with the other peers; its commands for streams of bytes are tried against its like too.
+The JavaScript peer is `interop/js`, a process of its own. Admission, messages, Kademlia and gossip with it are in the
+tests of those, which it shares with the other peers; its commands for streams of bytes are tried against its like too.
 """
 
 from __future__ import annotations

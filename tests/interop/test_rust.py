@@ -1,7 +1,7 @@
 """A Python node and the Rust peer over real sockets: identify and its push, ping, perf, whoever dials.
 
-The Rust peer is `interop/rust`, a process of its own. Admission, messages, Kademlia, gossip, transports and streams of plain bytes
-with it are in the tests of those, which it shares with the other peers.
+The Rust peer is `interop/rust`, a process of its own. Admission, messages, Kademlia, gossip, transports and streams of
+plain bytes with it are in the tests of those, which it shares with the other peers.
 """
 
 from __future__ import annotations
