@@ -28,6 +28,7 @@ from multiaddr import Multiaddr
 from node.config import Config
 from node.discovery.interfaces import Interface, addrs_on, interfaces, near
 from node.discovery.source import Feed
+from node.hostport import as_multiaddr
 from node.log import get_logger
 from protocols.mdns.engine import Engine, Params
 from protocols.mdns.wire import MAX_PACKET, Found
@@ -204,7 +205,7 @@ async def _send(sock: trio.socket.SocketType, packet: bytes, group: tuple[str | 
         await sock.sendto(packet, group)
     except OSError as error:
         # no route yet, an address that isn't ready: the next packet goes out soon, and a link that has gone is noticed
-        log.debug("mdns_not_sent", error=error.strerror or str(error), to=group[0])
+        log.debug("mdns_not_sent", error=error.strerror or str(error), addr=as_multiaddr(str(group[0])))
 
 
 def _group(interface: Interface, version: int) -> tuple[str | int, ...]:
