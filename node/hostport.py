@@ -1,4 +1,4 @@
-"""`HOST:PORT`, where the HTTP API is, and whether that is this machine alone; hosts as multiaddrs. Rules without I/O."""
+"""`HOST:PORT`, where the HTTP API is, and whether that is this machine alone; multiaddrs. Rules without I/O."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, MutableMapping
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any, TextIO
 
 import structlog
@@ -80,10 +80,7 @@ def levels() -> dict[str, str]:
     """The level of each part that has one of its own, and under "" the level of all others."""
     found = {"": _name(logging.getLogger("vouch").getEffectiveLevel())}
     for part in parts():
-        if part == LIBRARIES:
-            level = _libraries_level
-        else:
-            level = _name(logging.getLogger(_PREFIX + part).level)
+        level = _libraries_level if part == LIBRARIES else _name(logging.getLogger(_PREFIX + part).level)
         if level:
             found[part] = level
     return found
@@ -116,8 +113,8 @@ def configure(
 ) -> None:
     """Sends every log line of the process to `stream` (standard output), as `form` "text" or "json".
 
-    `levels` are those of single parts, any others are forgotten; `repeat_window` in seconds, `max_queue` in bytes. Raises
-    ValueError for a part or level that there isn't.
+    `levels` are those of single parts, any others are forgotten; `repeat_window` in seconds, `max_queue` in bytes.
+    Raises ValueError for a part or level that there isn't.
     """
     global _libraries_level
     handler = Handler(stream if stream is not None else sys.stdout, form, repeat_window, max_queue)
@@ -242,7 +239,7 @@ class Handler(logging.Handler):
 
     def _own(self, fields: Mapping[str, Any]) -> str:
         """A line that no record stands behind."""
-        stamp = datetime.now(timezone.utc).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        stamp = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         return self._render(None, "", {"timestamp": stamp, **fields})
 
     def _marker(self, missing: int) -> bytes:

@@ -25,7 +25,8 @@ MAX_DEPTH = 4
 HIDDEN = "(hidden)"
 
 _SECRET_WORDS = frozenset(
-    "token tokens secret secrets password passwords passphrase authorization cookie cookies private key keys seed psk".split()
+    {"token", "tokens", "secret", "secrets", "password", "passwords", "passphrase", "authorization"}
+    | {"cookie", "cookies", "private", "key", "keys", "seed", "psk"}
 )
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 _IN_TEXT = re.compile(
