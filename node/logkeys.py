@@ -44,6 +44,7 @@ KEYS = MappingProxyType(
         "addr": "an address: a multiaddr; of a stranger who has no peer ID yet, an IP address, with a port where known",
         "addrs": "several of them",
         "agent": "the program that a peer says it is",
+        "bans": "how many bans",
         "call": "a function of the API",
         "client_version": "the client that a peer told in its handshake; empty without one",
         "code": "an error's number on the wire",
@@ -90,7 +91,6 @@ KEYS = MappingProxyType(
         "count": "how many lines a line stands for",
         "what": "the event that was repeated",
         "exception": "the traceback of a fault",
-        "part": "a part of the node, as in `log_levels`",
     }
 )
 

@@ -24,6 +24,8 @@ from typing import Any
 from node.logkeys import MEASURES, STATES, STRANGERS
 
 LIMIT = 512
+# of a field in the line that tells of repeats: more than a peer ID and an address have
+MAX_TEXT = 128
 _NOT_SUMMED = frozenset({"event", "exception"})
 
 
@@ -102,6 +104,11 @@ def host_of(addr: str) -> str:
     return "/".join(addr.split("/")[:3]) if addr.startswith("/") else addr
 
 
+def _in_brief(value: Any) -> Any:
+    """The first line has it all; here it is there to find that."""
+    return f"{value[:MAX_TEXT]}…" if isinstance(value, str) and len(value) > MAX_TEXT else value
+
+
 def _summaries(rows: list[_Watched]) -> list[dict[str, Any]]:
     return [
         {
@@ -109,7 +116,7 @@ def _summaries(rows: list[_Watched]) -> list[dict[str, Any]]:
             "what": row.fields.get("event", ""),
             "count": row.count,
             "seconds": round(row.last - row.started, 1),
-            **{name: value for name, value in row.fields.items() if name not in _NOT_SUMMED},
+            **{name: _in_brief(value) for name, value in row.fields.items() if name not in _NOT_SUMMED},
         }
         for row in rows
         if row.count
