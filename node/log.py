@@ -9,7 +9,7 @@ already bounded and without secrets (`node.logline`).
 `configure` is for the command line: where the lines go, in which form; lines that repeat are counted (`node.repeats`),
 and a thread writes (`node.logwriter`), so that the node doesn't wait for who reads its log.
 py-libp2p logs what strangers do at error level and with tracebacks; its loggers, the part "libp2p", are heard only
-where they or all are at debug, or a level was set for them.
+where a level was set for them.
 """
 
 from __future__ import annotations
@@ -88,7 +88,8 @@ def levels() -> dict[str, str]:
 
 def set_level(part: str, level: str) -> None:
     """From now on the least severe lines that a part logs; part "": all that have no level of their own; level "": a
-    part goes along with the others again. Raises ValueError for a part or level that there isn't.
+    part goes along with the others again, and "libp2p" is silent. Raises ValueError for a part or level that there
+    isn't.
     """
     global _libraries_level
     if part and part not in parts():
@@ -276,18 +277,14 @@ def _name(level: int) -> str:
     return logging.getLevelName(level).lower() if level else ""
 
 
-def _heard() -> str:
-    """The level of the libraries, "" if they aren't heard."""
-    if _libraries_level:
-        return _libraries_level
-    return "debug" if logging.getLogger("vouch").level == logging.DEBUG else ""
-
-
 def _hear_libraries() -> None:
     for name in _LIBRARIES:
-        logging.getLogger(name).setLevel(_heard().upper() or logging.CRITICAL)
+        logger = logging.getLogger(name)
+        logger.setLevel(_libraries_level.upper() or logging.CRITICAL)
+        # py-libp2p switches it off when it is imported without LIBP2P_DEBUG
+        logger.propagate = logger.propagate or bool(_libraries_level)
 
 
 def _from_us(record: logging.LogRecord) -> bool:
     # some of py-libp2p's modules log to the root logger itself, so the name doesn't tell them apart
-    return record.name != "root" or bool(_heard())
+    return record.name != "root" or bool(_libraries_level)

@@ -116,6 +116,15 @@ STATES = frozenset(
     }
 )
 
-# strangers cause these as fast as they like, with a new key, port and text each time: an address is told apart by its
-# host, and by nothing else that they choose
-STRANGERS = frozenset({"refused", "connection_refused", "upgrade_failed"})
+# strangers cause these as fast as they like, with a new key, port and text each time: they are told apart by host and
+# `reason`; warnings and errors also by `error` and traceback, for those speak of the node
+STRANGERS = frozenset(
+    {
+        "refused",
+        "connection_refused",
+        "upgrade_failed",
+        "connection_failed",
+        "quic_stranger_failed",
+        "quic_connection_failed",
+    }
+)

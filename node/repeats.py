@@ -94,7 +94,10 @@ class Repeats:
 def told_apart(fields: Mapping[str, Any]) -> dict[str, Any]:
     """The fields that two lines must share to be the same."""
     if fields.get("event") in STRANGERS and fields.get("direction", "inbound") == "inbound":
-        kept = {name: fields[name] for name in ("event", "level", "logger", "direction", "reason") if name in fields}
+        names = ["event", "level", "logger", "direction", "reason"]
+        if fields.get("level") in ("warning", "error"):
+            names += ["error", "exception"]
+        kept = {name: fields[name] for name in names if name in fields}
         return kept | {"addr": host_of(str(fields.get("addr", "")))}
     return {name: value for name, value in fields.items() if name not in MEASURES and not name.startswith("_")}
 
