@@ -102,6 +102,13 @@ def told_apart(fields: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in fields.items() if name not in MEASURES and not name.startswith("_")}
 
 
+def worth_a_warning(failures: int) -> bool:
+    """Whether an attempt that fails for the `failures`-th time in a row is told at level warning, or at debug. The
+    first five are, then whenever their number has doubled, so that what is down for days costs a few lines.
+    """
+    return failures <= 5 or failures.bit_count() == 1
+
+
 def host_of(addr: str) -> str:
     """A multiaddr's first part, like /ip4/192.0.2.1; anything else is its own host."""
     return "/".join(addr.split("/")[:3]) if addr.startswith("/") else addr

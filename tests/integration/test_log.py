@@ -45,6 +45,7 @@ def test_a_log_at_debug_has_no_secrets_and_keeps_its_form(form, tmp_path):
         Running(*FLAGS, "--data-dir", other, "--log-levels", "api=debug", "--log-levels", "run=error") as peer,
     ):
         node.lines_with("started")
+        peer.lines_with("started")
         with client_of(data) as client, client_of(other) as another:
             connected = another.call("connect", address=client.call("status")["addrs"][0])
             client.call("ping", target=another.call("status")["peer_id"], count=2)

@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.repeats import Repeats, told_apart
+from node.repeats import Repeats, told_apart, worth_a_warning
 
 WINDOW = 10.0
 
@@ -105,3 +105,7 @@ def test_nothing_is_lost_and_no_errors_with_different_texts_are_one(calls, limit
 def test_texts_that_differ_are_told_apart(fields, one, other):
     first, second = told_apart(line(**{**fields, "error": one})), told_apart(line(**{**fields, "error": other}))
     assert (first == second) == (one == other)
+
+
+def test_what_fails_for_long_is_a_warning_now_and_then():
+    assert [failures for failures in range(1, 100) if worth_a_warning(failures)] == [1, 2, 3, 4, 5, 8, 16, 32, 64]
