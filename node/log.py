@@ -153,7 +153,7 @@ class Handler(logging.Handler):
     def __init__(self, stream: TextIO, form: str, repeat_window: float, max_queue: int) -> None:
         super().__init__()
         self.stream = stream
-        self._rules = threading.Lock()  # of `_repeats`, which the thread asks too
+        self._rules = threading.RLock()  # of `_repeats`, which the thread asks too; a finalizer may log within
         self._repeats = Repeats(repeat_window)
         self._limit = max_queue
         self._lines = 0
