@@ -22,6 +22,9 @@ _NAME = r"[A-Za-z0-9._-]{1,32}"
 _VERSION = r"(?:0|[1-9][0-9]*)\.(?:0|[1-9][0-9]*)\.(?:0|[1-9][0-9]*)"
 
 
+LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
 def node_version() -> str:
     """The version of the installed distribution, or 0.0.0 in a checkout that isn't installed."""
     from importlib.metadata import PackageNotFoundError, version  # 40 ms, which `vouch --help` needn't spend
@@ -70,6 +73,11 @@ class Config:
     # Logs
     log_format: Literal["text", "json"] = setting("text", "form of the log lines")
     log_level: Literal["debug", "info", "warning", "error"] = setting("info", "least severe lines that are logged")
+    log_levels: Mapping[str, str] = setting(
+        dict, "the same for one part of the node; the parts: docs/logs.md", shown="none", form="PART=LEVEL"
+    )
+    log_repeat_window: float = advanced(10.0, "seconds in which a log line that says the same again is only counted")
+    max_log_queue: int = advanced(1 << 20, "bytes of log lines that wait for a slow reader", shown="1 MiB")
 
     # HTTP API
     api: str = setting("127.0.0.1:4780", "address of the HTTP API and the dashboard, or off", form="HOST:PORT")
@@ -352,6 +360,10 @@ def _check_text(config: Config) -> None:
     for name, version in config.min_versions.items():
         if not re.fullmatch(_NAME, name) or not re.fullmatch(_VERSION, version):
             raise SettingError(f"expected NAME=N.N.N, got {f'{name}={version}'!r}", "min_versions")
+    for part, level in config.log_levels.items():
+        if not re.fullmatch(_NAME, part) or level not in LOG_LEVELS:
+            text = f"expected PART=LEVEL with one of the levels {', '.join(LOG_LEVELS)}, got {f'{part}={level}'!r}"
+            raise SettingError(text, "log_levels")
     names = config.security_order
     if not set(names) <= {"noise", "tls"} or len(set(names)) < len(names):
         raise SettingError(f"expected noise, tls, or both with a comma, got {config.security!r}", "security")

@@ -145,7 +145,7 @@ class NodeGossip:
             try:
                 self._named.send_nowait(info)
             except trio.WouldBlock:
-                log.debug("peer_exchange_full", via=via)
+                log.debug("peer_exchange_full", peer=via)
 
     async def _first_direct(self) -> None:
         await trio.sleep(self.router.params.direct_connect_initial_delay)

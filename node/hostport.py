@@ -1,4 +1,4 @@
-"""`HOST:PORT`, where the HTTP API is, and whether that is this machine alone. Rules without I/O."""
+"""`HOST:PORT`, where the HTTP API is, and whether that is this machine alone; multiaddrs. Rules without I/O."""
 
 from __future__ import annotations
 
@@ -48,3 +48,10 @@ def parse_address(text: str) -> Address | None:
     if not colon or not (port.isascii() and port.isdigit()) or len(port) > 5 or int(port) > MAX_PORT:
         raise ValueError(f'expected "off" or HOST:PORT such as 127.0.0.1:4780 or [::1]:4780, got {text!r}')
     return Address(str(ip), int(port))
+
+
+def as_multiaddr(host: str, port: int = 0, over: str = "udp") -> str:
+    """The address of a stranger of whom no more is known, as logs show it; without a port, of its host alone."""
+    host = host.partition("%")[0]
+    known = f"/{'ip6' if ':' in host else 'ip4'}/{host}"
+    return f"{known}/{over}/{port}" if port else known

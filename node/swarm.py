@@ -28,6 +28,7 @@ from node.config import Config
 from node.connection import CLOSED_BY_PEER, CLOSED_BY_US, Connection
 from node.errors import BannedError, DialError, LimitError, NotConnectedError, RefusedError, UsageError, VouchError
 from node.events import Admitted, Connected, Disconnected, Event, Events, Refused
+from node.hostport import as_multiaddr
 from node.log import get_logger
 from node.peers.limits import ConnectionLimiter, Lease, Limits
 from node.peers.single import surplus
@@ -156,7 +157,7 @@ class Swarm(LibP2PSwarm):
             self._check_ban(None, host)
             lease = self.limits.accept(host)
         except (LimitError, BannedError) as error:
-            log.debug("connection_refused", host=host, error=str(error))
+            log.debug("connection_refused", addr=as_multiaddr(host), error=str(error))
             await _close_quietly(read_write_closer)
             return
         connection: Connection | None = None
@@ -170,7 +171,7 @@ class Swarm(LibP2PSwarm):
                     await connection.close("deadline")
                 await connection.ended.wait()
         except Exception as error:  # a stranger's bytes in third-party code; they end this connection and nothing else
-            log.debug("upgrade_failed", host=host, error=repr(error))
+            log.debug("upgrade_failed", addr=as_multiaddr(host), error=repr(error))
         finally:
             if connection is None:
                 lease.release()

@@ -10,6 +10,7 @@ import trio
 
 from node.api import control
 from node.datadir import locked
+from node.errors import UsageError
 from node.hostport import OFF
 from node.identity import key_file_warning, load_or_make_key
 from node.log import configure, get_logger
@@ -27,7 +28,18 @@ def serve(loaded: Loaded, *, on_node: Callable[[Node], None] | None = None, log_
     """Runs the node of these settings until SIGINT or SIGTERM. `on_node` is given it before it starts; the log goes to
     `log_to`, or standard output."""
     config = loaded.config
-    configure(form=config.log_format, level=config.log_level, stream=log_to)
+    protocols = installed_protocols()  # first: they may be parts of the log
+    try:
+        configure(
+            form=config.log_format,
+            level=config.log_level,
+            stream=log_to,
+            levels=config.log_levels,
+            repeat_window=config.log_repeat_window,
+            max_queue=config.max_log_queue,
+        )
+    except ValueError as error:
+        raise UsageError(f"log_levels: {error}") from None
     for warning in loaded.warnings:
         log.warning("setting_ignored", detail=warning)
     with locked(config.data_dir):
@@ -37,7 +49,7 @@ def serve(loaded: Loaded, *, on_node: Callable[[Node], None] | None = None, log_
         readable = key_file_warning(config.key_path)
         if readable is not None:
             log.warning("key_file", detail=readable)
-        node = Node(config, identity=identity, protocols=installed_protocols())
+        node = Node(config, identity=identity, protocols=protocols)
         if on_node is not None:
             on_node(node)
         trio.run(_serve, node, _api(node, asked=loaded.sources["api"] != "default"))

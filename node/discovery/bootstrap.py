@@ -24,6 +24,7 @@ from node.discovery.source import Feed
 from node.errors import UsageError
 from node.log import get_logger
 from node.peers.backoff import Backoff
+from node.repeats import worth_a_warning
 from node.swarm import Swarm
 
 RENEW = 3600.0
@@ -63,15 +64,19 @@ class Bootstrap:
             await trio.sleep_forever()
 
     async def _follow(self, name: str, feed: Feed) -> None:
+        failures = 0  # in a row
         while True:
             try:
                 addrs = await resolve(name, self.resolver)
             except ResolveError as error:
                 wait = self._backoff.failed(name, trio.current_time())
-                log.warning("bootstrap_unresolved", name=name, error=str(error), retry_in=round(wait, 1))
+                failures += 1
+                tell = log.warning if worth_a_warning(failures) else log.debug
+                tell("bootstrap_unresolved", name=name, error=str(error), retry_in=round(wait, 1))
             else:
                 wait = RENEW
                 self._backoff.succeeded(name)
+                failures = 0
                 peers = _by_peer(addr for addr in addrs if "/p2p/" in addr and self.swarm.can_dial(Multiaddr(addr)))
                 if not peers:
                     log.warning("bootstrap_unusable", name=name, addrs=addrs, detail="none can be dialled by this node")

@@ -19,6 +19,7 @@ import random
 import socket
 import struct
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
@@ -28,7 +29,9 @@ from multiaddr import Multiaddr
 from node.config import Config
 from node.discovery.interfaces import Interface, addrs_on, interfaces, near
 from node.discovery.source import Feed
+from node.hostport import as_multiaddr
 from node.log import get_logger
+from node.repeats import worth_a_warning
 from protocols.mdns.engine import Engine, Params
 from protocols.mdns.wire import MAX_PACKET, Found
 
@@ -93,6 +96,7 @@ class Mdns:
         self._look = look
         self._rng = rng or random.Random()
         self._failed: dict[Key, float] = {}
+        self._failures: Counter[Key] = Counter()  # in a row
 
     async def run(self, feed: Feed) -> None:
         """Runs until cancelled; says goodbye then."""
@@ -127,6 +131,8 @@ class Mdns:
             link.engine.check_addrs(now)
             link.tell()
         self._failed = {key: until for key, until in self._failed.items() if until > now}
+        for key in [key for key in self._failures if key[0] not in there]:
+            del self._failures[key]
         for interface in there.values():
             for version in GROUPS:
                 key = interface.name, interface.index, version
@@ -151,11 +157,14 @@ class Mdns:
         about = {"interface": link.interface.name, "version": link.version}
         try:
             with link.scope, open_socket(link.interface, link.version) as sock:
+                self._failures.pop(key, None)
                 log.info("mdns_link", service=self.service, **about)
                 await self._serve(link, sock, feed)
         except OSError as error:
             # an interface that can't multicast, that has gone meanwhile, or whose port somebody keeps to themselves
-            log.warning("mdns_link_failed", error=error.strerror or str(error), retry_in=RETRY, **about)
+            self._failures[key] += 1
+            tell = log.warning if worth_a_warning(self._failures[key]) else log.debug
+            tell("mdns_link_failed", error=error.strerror or str(error), retry_in=RETRY, **about)
             self._failed[key] = trio.current_time() + RETRY
         finally:
             del self.links[key]
@@ -204,7 +213,7 @@ async def _send(sock: trio.socket.SocketType, packet: bytes, group: tuple[str | 
         await sock.sendto(packet, group)
     except OSError as error:
         # no route yet, an address that isn't ready: the next packet goes out soon, and a link that has gone is noticed
-        log.debug("mdns_not_sent", error=error.strerror or str(error), to=group[0])
+        log.debug("mdns_not_sent", error=error.strerror or str(error), addr=as_multiaddr(str(group[0])))
 
 
 def _group(interface: Interface, version: int) -> tuple[str | int, ...]:

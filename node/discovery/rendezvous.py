@@ -119,7 +119,7 @@ class Rendezvous:
                 await self._ask(at, asking, wanted, feed)
             except (VouchError, Refused, StreamError, ProtocolError) as error:
                 asking.failed(trio.current_time())
-                log.info("not_discovered", point=at.peer, error=str(error))
+                log.info("not_discovered", peer=at.peer, error=str(error))
 
     def _here(self) -> list[_At]:
         if self._at is None:  # made when the clock runs
@@ -151,7 +151,7 @@ class Rendezvous:
             except (VouchError, Refused, StreamError, ProtocolError) as error:
                 refused = error if isinstance(error, Refused) else None
                 wait = at.upkeep.failed(trio.current_time(), refused)
-                log.warning("not_registered", point=at.peer, error=str(error), retry_in=round(wait, 1))
+                log.warning("not_registered", peer=at.peer, error=str(error), retry_in=round(wait, 1))
             else:
                 if addrs != tuple(self._host.listen_addrs):
                     at.upkeep.changed(trio.current_time())
@@ -181,7 +181,7 @@ class Rendezvous:
         first = at.upkeep.expires_at < trio.current_time()
         at.upkeep.registered(taken, ttl, trio.current_time())
         tell = log.info if first else log.debug
-        tell("registered", point=at.peer, namespace=self.namespace, ttl=ttl, forms=[str(form) for form in taken])
+        tell("registered", peer=at.peer, namespace=self.namespace, ttl=ttl, forms=[str(form) for form in taken])
 
     def _record(self, form: Form) -> bytes:
         if form is Form.STANDARD:
@@ -217,7 +217,7 @@ class Rendezvous:
             asking.found(count, answer.cookie, trio.current_time())
             if told >= wanted or count < PAGE:
                 break
-        log.debug("discovered", point=at.peer, peers=told)
+        log.debug("discovered", peer=at.peer, peers=told)
 
     async def _tell(self, point: str, records: Sequence[bytes], feed: Feed) -> int:
         told = 0

@@ -10,6 +10,7 @@ What is decided is `node.peers.pool`'s; here it gets its events, its time and it
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -43,6 +44,7 @@ from node.peers.faults import Faults
 from node.peers.feed import run_source
 from node.peers.pool import Back, Drop, Low, Pool, Probe
 from node.peers.standing import subnet
+from node.repeats import worth_a_warning
 from node.rules import pool_targets
 from node.swarm import Swarm
 from node.tasks import TaskStatus
@@ -99,6 +101,7 @@ class Peers:
         self._protected: dict[str, dict[str, bool]] = {}  # tags, and whether they outlive the node
         self._asked: dict[str, int] = {}
         self._bootstraps: set[str] = set()
+        self._failures: Counter[str] = Counter()  # in a row, of those whom an operator has named
         self._changed = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._banning = Banning(swarm, book, spared=lambda peer: peer in self._protected or peer in self._static)
@@ -174,11 +177,15 @@ class Peers:
             now = trio.current_time()
             wait = pool.failed(now, dial.peer, answered=_answered(error))
             wait = max(wait, self.dialer.refused.remaining(dial.peer, now))
-            if dial.peer in self._bootstraps:
-                log.warning("bootstrap_unreachable", peer=dial.peer, error=str(error), retry_in=round(wait, 1))
-            elif dial.why == "static":
-                log.warning("static_peer_unreachable", peer=dial.peer, error=str(error), retry_in=round(wait, 1))
+            if dial.peer in self._bootstraps or dial.why == "static":
+                self._failures[dial.peer] += 1
+                tell = log.warning if worth_a_warning(self._failures[dial.peer]) else log.debug
+                if dial.peer in self._bootstraps:
+                    tell("bootstrap_unreachable", peer=dial.peer, error=str(error), retry_in=round(wait, 1))
+                else:
+                    tell("static_peer_unreachable", peer=dial.peer, error=str(error), retry_in=round(wait, 1))
         else:
+            self._failures.pop(dial.peer, None)
             drop = pool.done(trio.current_time(), dial.peer)
             if drop is not None:
                 await trio.sleep(FEELER_STAY)

@@ -15,6 +15,7 @@ from typing import Any
 
 import trio
 
+from node.hostport import as_multiaddr
 from node.log import get_logger
 
 # of what a peer may send ahead much comes at once
@@ -131,7 +132,7 @@ class Datagrams:
                     self.max_run = 1  # this device doesn't do it
                 # else it may be that way's: too narrow for the size
                 return all(self.send([data], addr, local) for data in run)
-            log.debug("datagram_lost", addr=str(addr), error=error.strerror)
+            log.debug("datagram_lost", addr=as_multiaddr(*addr[:2]), error=error.strerror)
         return True
 
 

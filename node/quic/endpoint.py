@@ -24,6 +24,7 @@ from typing import Any
 import trio
 from libp2p.peer.id import ID
 
+from node.hostport import as_multiaddr
 from node.log import get_logger
 from node.peers.limits import ip_group
 from node.quic.configurations import Configurations
@@ -152,7 +153,7 @@ class Endpoint:
         except BaseException as error:
             if not isinstance(error, Exception) and not is_panic(error):
                 raise
-            log.error("quic_connection_failed", peer=str(conn.addr), exc_info=error)
+            log.error("quic_connection_failed", addr=as_multiaddr(*conn.addr[:2]), exc_info=error)
             conn.fail(error)
 
     def _deliver(
@@ -172,7 +173,7 @@ class Endpoint:
             try:
                 self._meet(first, addr, local, touched)
             except Exception as error:  # a stranger's bytes, and nobody's connection yet
-                log.error("quic_stranger_failed", addr=str(addr), exc_info=error)
+                log.error("quic_stranger_failed", addr=as_multiaddr(*addr[:2]), exc_info=error)
                 return
             conn = self._by_cid.get(cid)
             if conn is None or not data:
@@ -362,7 +363,7 @@ class Endpoint:
         try:
             answer = refusal(self.configurations, first, addr, original, retried, trio.current_time())
         except QuicError as error:
-            log.debug("refusal_failed", addr=str(addr), error=str(error))
+            log.debug("refusal_failed", addr=as_multiaddr(*addr[:2]), error=str(error))
             return
         if answer is not None and not self._kept:
             self.socket.send([answer], addr, local)

@@ -18,6 +18,7 @@ from libp2p.connection_types import ConnectionType
 from libp2p.peer.id import ID
 from multiaddr import Multiaddr
 
+from node.hostport import as_multiaddr
 from node.log import get_logger
 from node.quic.datagrams import Local
 from node.quic.guard import QuicError
@@ -286,7 +287,7 @@ class Link(IMuxedConn):
         elif kind == "peer_closed":
             reason = event[4][:MAX_REASON].decode("utf8", "replace")
             if not event[1]:
-                log.debug("peer_complains", peer=str(self.addr), code=event[2], reason=reason)
+                log.debug("peer_complains", addr=as_multiaddr(*self.addr[:2]), code=event[2], reason=reason)
             self._lose(f"the peer closed the connection: {reason or event[2]}")
         elif kind == "protocol_error":
             self.fault = str(event[3])
@@ -306,7 +307,7 @@ class Link(IMuxedConn):
 
     def _fail(self, error: QuicError) -> None:
         """qh3 itself can't go on: nothing can be told to the peer."""
-        log.debug("quic_failed", peer=str(self.addr), error=str(error))
+        log.debug("quic_failed", addr=as_multiaddr(*self.addr[:2]), error=str(error))
         self._lose(str(error))
         self.owner.forget(self)
 

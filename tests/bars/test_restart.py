@@ -90,6 +90,7 @@ class Running:
             "dht": "off",
             "gossip": "off",
             "log-format": "json",
+            "log-repeat-window": 0.001,
         } | ({"bootstrap": bootstrap} if bootstrap else {})
         self._args = [text for name, value in flags.items() for text in (f"--{name}", str(value))]
         self.lives = 0

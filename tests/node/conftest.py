@@ -6,6 +6,8 @@ import logging
 
 import pytest
 
+from node.log import Handler
+
 
 @pytest.fixture(autouse=True)
 def _logging():
@@ -14,6 +16,9 @@ def _logging():
     handlers, level = root.handlers[:], root.level
     levels = {name: logging.getLogger(name).level for name in ("vouch", "libp2p", "aioquic", "noise")}
     yield
+    for handler in root.handlers:
+        if handler not in handlers and isinstance(handler, Handler):
+            handler.close()
     root.handlers[:] = handlers
     root.setLevel(level)
     for name, before in levels.items():

@@ -156,6 +156,7 @@ def story(tmp_path_factory):
             Running(
                 *("--data-dir", folder / "lonely", *json_lines, "--listen", LOOPBACK),
                 *("--bootstrap", dead, "--bootstrap-retry-min", "0.2", "--bootstrap-retry-max", "60"),
+                *("--log-repeat-window", "0.001"),
             ) as lonely,
         ):
             first.logged("is_bootstrap")
