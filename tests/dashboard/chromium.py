@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator
@@ -75,9 +76,10 @@ class Page:
             self.requests.append(params["request"]["url"])
 
     async def open(self, url: str) -> None:
-        """Goes there; what is there then is the test's to wait for."""
+        """Goes there, and waits until the page is loaded; what it shows then is the test's to wait for."""
         answer = await self.send("Page.navigate", url=url)
         assert "errorText" not in answer, answer
+        await self.until("location.protocol !== 'about:' && document.readyState === 'complete'")
 
     async def run(self, code: str) -> Any:
         """What an expression of JavaScript, or its promise, gives."""
@@ -224,6 +226,7 @@ async def chromium(program: str) -> AsyncIterator[Browser]:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            start_new_session=True,
             env={**os.environ, "HOME": profile, "XDG_CONFIG_HOME": profile, "XDG_CACHE_HOME": profile},
         )
         os.close(to_child)
@@ -236,5 +239,5 @@ async def chromium(program: str) -> AsyncIterator[Browser]:
                     yield browser
                     nursery.cancel_scope.cancel()
         finally:
-            process.kill()
+            os.killpg(process.pid, signal.SIGKILL)  # with its helpers, which are its session's
             process.wait()
