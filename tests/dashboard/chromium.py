@@ -150,6 +150,8 @@ class Page:
 
     async def screenshot(self, file: Path, *, whole: bool = True) -> None:
         """A PNG of the page, or of what is in the window."""
+        if whole:
+            await self.run("scrollTo(0, 0)")
         answer = await self.send("Page.captureScreenshot", format="png", captureBeyondViewport=whole)
         if whole:
             size = (await self.send("Page.getLayoutMetrics"))["cssContentSize"]

@@ -4,23 +4,39 @@
 import { byId, draw, plain, say, short } from "./dom.js";
 import { Layout, MOST } from "./layout.js";
 
-const WIDTH = 640;
-const HEIGHT = 400;
-const LENGTH = { mesh: 80, topic: 125, peer: 160 };
+const LENGTH = { mesh: 0.52, topic: 0.76, peer: 0.96 }; // of what there is between the middle and the rim
+const RIM = 34;
 const LABELS = 24; // with more peers names only get in each other's way
 
 export class Graph {
   constructor(choose) {
     this.svg = byId("graph");
-    this.layout = new Layout(WIDTH, HEIGHT);
+    this.layout = new Layout(640, 400);
     this.links = draw("g", { class: "links" });
     this.dots = draw("g", { class: "dots" });
-    this.more = draw("text", { class: "more", x: WIDTH - 10, y: HEIGHT - 10, "text-anchor": "end" });
+    this.more = draw("text", { class: "more", x: 10, y: 18 });
     this.svg.append(this.links, this.dots, this.more);
     this.shown = new Map();
     this.choose = choose;
     this.frame = 0;
     this.calm = matchMedia("(prefers-reduced-motion: reduce)");
+    this.nodes = [];
+    new ResizeObserver(() => this.resize()).observe(this.svg);
+  }
+
+  resize() {
+    const [width, height] = [this.svg.clientWidth, this.svg.clientHeight];
+    if (!width || !height || (width === this.layout.width && height === this.layout.height)) return;
+    this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    Object.assign(this.layout, { width, height });
+    this.arrange();
+  }
+
+  arrange() {
+    const reach = this.layout.height / 2 - RIM;
+    const wanted = this.nodes.map((node) => ({ id: node.id, length: reach * (LENGTH[node.kind] ?? 0) }));
+    if (this.layout.set(wanted)) this.move();
+    else this.place();
   }
 
   /** `peers` as /v1/peers tells them; `members`: of the chosen topic, as /v1/topics/…/mesh does. */
@@ -43,15 +59,15 @@ export class Graph {
     const count = (kind) => rows.filter((row) => row.kind === kind).length;
     const of = topic ? `, topic ${plain(topic, 60)}: ${count("mesh")} in the mesh, ${count("topic")} more subscribe` : "";
     this.svg.setAttribute("aria-label", `This node and ${peers.length} connected peers${of}`);
-    if (this.layout.set(nodes.map((node) => ({ id: node.id, length: LENGTH[node.kind] ?? 0 })))) this.move();
-    else this.place();
+    this.nodes = nodes;
+    this.arrange();
   }
 
   put(node, count) {
     let parts = this.shown.get(node.id);
     if (!parts) {
       const title = draw("title");
-      const label = draw("text", { y: node.kind === "own" ? 30 : 20, "text-anchor": "middle" });
+      const label = draw("text", { y: 28, "text-anchor": "middle" });
       const dot = draw("g", {}, title, draw("circle", { r: node.kind === "own" ? 13 : 7 }), label);
       const line = node.kind === "own" ? null : draw("line");
       if (line) {
@@ -87,10 +103,16 @@ export class Graph {
   place() {
     for (const [id, { x, y }] of this.layout.nodes) {
       const parts = this.shown.get(id);
-      const [atX, atY] = [(WIDTH / 2 + x).toFixed(1), (HEIGHT / 2 + y).toFixed(1)];
+      const [midX, midY] = [this.layout.width / 2, this.layout.height / 2];
+      const [atX, atY] = [(midX + x).toFixed(1), (midY + y).toFixed(1)];
       parts.dot.setAttribute("transform", `translate(${atX} ${atY})`);
       if (!parts.line) continue;
-      const ends = { x1: WIDTH / 2, y1: HEIGHT / 2, x2: atX, y2: atY };
+      const away = Math.hypot(x, y) || 1; // the name stands behind its dot, away from the line
+      const side = x / away;
+      const anchor = side > 0.4 ? "start" : side < -0.4 ? "end" : "middle";
+      const label = { x: (side * 13).toFixed(1), y: ((y / away) * 15 + 3.5).toFixed(1), "text-anchor": anchor };
+      for (const [name, value] of Object.entries(label)) parts.label.setAttribute(name, value);
+      const ends = { x1: midX, y1: midY, x2: atX, y2: atY };
       for (const [name, value] of Object.entries(ends)) parts.line.setAttribute(name, value);
     }
   }

@@ -42,7 +42,7 @@ export class Layout {
     }
     const nodes = [...this.nodes.values()];
     const stretch = this.width / this.height; // the picture is wider than high: so are its rings
-    const push = 2600 / Math.max(1, nodes.length / 24);
+    const push = 0.06 * this.height * this.height / Math.max(2, nodes.length / 12); // a crowd has less room each
     for (const node of nodes) node.dx = node.dy = 0;
     for (let i = 0; i < nodes.length; i += 1) {
       for (let j = i + 1; j < nodes.length; j += 1) {
@@ -63,7 +63,7 @@ export class Layout {
       node.dx += (x / away) * pull * stretch;
       node.dy += (node.y / away) * pull;
       const most = 24 * this.heat;
-      node.x = within(node.x + clip(node.dx * this.heat, most), this.width / 2 - 26);
+      node.x = within(node.x + clip(node.dx * this.heat, most), this.width / 2 - 48);
       node.y = within(node.y + clip(node.dy * this.heat, most), this.height / 2 - 26);
     }
     this.heat *= COOLING;
