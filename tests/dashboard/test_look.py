@@ -210,7 +210,8 @@ async def test_what_is_kept_is_bounded(full, pictures):
       };
     })()""")
     print(f"200 nodes: shown in {found['shown']:.1f} ms, {found['step']:.2f} ms a step")
-    await full.screenshot(pictures / "crowd.png")
+    await full.run("document.querySelector('#graph').scrollIntoView({block: 'center'})")
+    await full.screenshot(pictures / "crowd.png", whole=False)
     assert found["dots"] == 200
     assert found["more"] == "and 251 more"
     assert found["rows"] == 300

@@ -56,6 +56,7 @@ export class Graph {
       this.shown.delete(id);
     }
     for (const node of nodes) this.put(node, nodes.length);
+    this.dots.append(this.shown.get(own).dot); // above all others
     const count = (kind) => rows.filter((row) => row.kind === kind).length;
     const of = topic ? `, topic ${plain(topic, 60)}: ${count("mesh")} in the mesh, ${count("topic")} more subscribe` : "";
     this.svg.setAttribute("aria-label", `This node and ${peers.length} connected peers${of}`);
