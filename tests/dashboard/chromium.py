@@ -157,8 +157,7 @@ class Page:
             size = (await self.send("Page.getLayoutMetrics"))["cssContentSize"]
             clip = {"x": 0, "y": 0, "width": size["width"], "height": min(size["height"], 8000), "scale": 1}
             answer = await self.send("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(base64.b64decode(answer["data"]))
+        await trio.Path(file).write_bytes(base64.b64decode(answer["data"]))
 
 
 class Browser:

@@ -85,6 +85,11 @@ async def opened(browser, server, fragment=""):
         assert places == {urlsplit(server.url)[:2]}
 
 
+def with_token(node) -> str:
+    """What `vouch open` puts behind the address."""
+    return f"#token={read_token(node.config.data_dir)}"
+
+
 @pytest.fixture
 async def page(node, browser):
     async with serving(node) as server, opened(browser, server) as found:
@@ -93,9 +98,8 @@ async def page(node, browser):
 
 @pytest.fixture
 async def page_with_token(node, browser):
-    async with serving(node) as server:
-        async with opened(browser, server, f"#token={read_token(node.config.data_dir)}") as found:
-            yield found
+    async with serving(node) as server, opened(browser, server, with_token(node)) as found:
+        yield found
 
 
 # peers come and go

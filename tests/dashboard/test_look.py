@@ -10,9 +10,8 @@ import json
 import pytest
 import trio
 
-from node.api.http.token import read_token
 from tests.apiserver import serving
-from tests.dashboard.test_dashboard import ROWS, TOPIC, crowd, node, opened  # noqa: F401  node is a fixture
+from tests.dashboard.test_dashboard import ROWS, TOPIC, crowd, node, opened, with_token  # noqa: F401  node is a fixture
 
 PHONE = {"width": 360, "height": 740}
 
@@ -57,22 +56,24 @@ FOCUS = """(() => {
 
 @pytest.fixture
 async def full(node, browser):  # noqa: F811
-    """A page with seven peers, of which three aren't in the topic, a flaky one, messages and events."""
-    async with serving(node) as server, crowd(node, 7) as peers:
-        async with opened(browser, server, f"#token={read_token(node.config.data_dir)}") as page:
-            await page.run(f"document.querySelector('#publish-topic').value = {json.dumps(TOPIC)}")
-            await page.click("#listen")
-            await page.until(f"{ROWS} === 7")
-            await page.until("document.querySelectorAll('#graph .dot.k-mesh').length > 3")
-            for number in range(8):
-                await peers[number % 7].gossip.publish(TOPIC, f"block {1000 + number}".encode())
-                await trio.sleep(0.3)
-            await page.until("document.querySelectorAll('#messages li').length === 8")
-            await peers[6].disconnect(node.peer_id)
-            await page.until(f"{ROWS} === 6")
-            page.peers = peers
-            yield page
-            await page.click("#listen")
+    """A page with messages, events, and six peers that stayed of seven."""
+    async with (
+        serving(node) as server,
+        crowd(node, 7) as peers,
+        opened(browser, server, with_token(node)) as page,
+    ):
+        await page.run(f"document.querySelector('#publish-topic').value = {json.dumps(TOPIC)}")
+        await page.click("#listen")
+        await page.until(f"{ROWS} === 7")
+        await page.until("document.querySelectorAll('#graph .dot.k-mesh').length > 3")
+        for number in range(8):
+            await peers[number % 7].gossip.publish(TOPIC, f"block {1000 + number}".encode())
+            await trio.sleep(0.3)
+        await page.until("document.querySelectorAll('#messages li').length === 8")
+        await peers[6].disconnect(node.peer_id)
+        await page.until(f"{ROWS} === 6")
+        yield page
+        await page.click("#listen")
 
 
 async def test_pictures_widths_and_contrast(full, pictures):
@@ -89,7 +90,8 @@ async def test_pictures_widths_and_contrast(full, pictures):
         assert found["poor"] == [], name
     cut = await full.run(
         "[...document.querySelectorAll('.card *')].filter((e) => e.checkVisibility() && !e.closest('.unseen')"
-        " && e.getBoundingClientRect().right > innerWidth + 1 && !e.closest('svg, .log')).map((e) => e.outerHTML.slice(0, 80))"
+        " && e.getBoundingClientRect().right > innerWidth + 1 && !e.closest('svg, .log'))"
+        ".map((e) => e.outerHTML.slice(0, 80))"
     )
     assert cut == []
 
@@ -156,7 +158,16 @@ async def test_every_control_has_a_name_and_the_table_its_roles_on_a_phone(full)
         shown = [one for one in nodes if not one["ignored"]]
         roles = [one["role"]["value"] for one in shown]
         for one in shown:
-            if one["role"]["value"] in ("button", "textbox", "searchbox", "combobox", "image", "table", "log", "region"):
+            if one["role"]["value"] in (
+                "button",
+                "textbox",
+                "searchbox",
+                "combobox",
+                "image",
+                "table",
+                "log",
+                "region",
+            ):
                 assert one["name"]["value"].strip(), one
         assert {"banner", "main", "region", "log", "status", "table", "rowheader", "cell"} <= set(roles)
         assert roles.count("rowheader") >= 6
@@ -181,12 +192,15 @@ async def test_without_motion_the_mesh_stands_at_once(full):
 
 async def test_what_is_kept_is_bounded(full, pictures):
     found = await full.run("""(async () => {
-      const [{ Graph }, { EventList }, { Plots, KEPT }, { Peers }] = await Promise.all(
+      const [{ Graph }, { EventList }, { Plots }, { Peers }] = await Promise.all(
         ['graph', 'events', 'plots', 'peers'].map((name) => import(`./${name}.js`)));
       document.querySelector('#graph').replaceChildren();
       const graph = new Graph(() => {});
-      const peer = (n) => ({ peer: `12D3KooW${'x'.repeat(36)}${String(n).padStart(8, '0')}`, agent: `a/${n}`, flaky: n % 9 === 0,
-        direction: 'inbound', addr: '/ip4/1.2.3.4/udp/1/quic-v1', rtt: n / 1e4, score: n, streams: 1, connected_for: n, tags: [] });
+      const peer = (n) => ({
+        peer: `12D3KooW${'x'.repeat(36)}${String(n).padStart(8, '0')}`, agent: `a/${n}`, flaky: n % 9 === 0,
+        direction: 'inbound', addr: '/ip4/192.0.2.1/udp/1/quic-v1', rtt: n / 1e4, score: n, streams: 1,
+        connected_for: n, tags: [],
+      });
       const list = Array.from({ length: 450 }, (_, n) => peer(n));
       const started = performance.now();
       graph.show('me', list, list.slice(0, 60).map((one, n) => ({ peer: one.peer, in_mesh: n < 12 })), 'blocks');
@@ -200,13 +214,17 @@ async def test_what_is_kept_is_bounded(full, pictures):
       const events = new EventList();
       for (let n = 0; n < 2000; n += 1) events.add({ event: 'admitted', time: n, fields: { peer: 'p' + n } });
       const plots = new Plots(document.createElement('div'));
-      for (let n = 0; n < 1000; n += 1) plots.add(n * 2, { cpu_ns: n, bytes_received: n * 9, bytes_sent: n, delivered: n, duplicates: 0, delays: [0.1] });
+      for (let n = 0; n < 1000; n += 1) {
+        plots.add(n * 2, {
+          cpu_ns: n, bytes_received: n * 9, bytes_sent: n, delivered: n, duplicates: 0, delays: [0.1],
+        });
+      }
       await new Promise((resolve) => setTimeout(resolve, 1500));
       return {
         dots: document.querySelectorAll('#graph .dot').length, more: document.querySelector('#graph .more').textContent,
         rows: document.querySelectorAll('#peers tbody tr').length, kept: events.kept.length,
-        listed: document.querySelectorAll('#events li').length, samples: plots.plots.map((plot) => plot.samples.length), most: KEPT,
-        shown, step, still: graph.layout.heat,
+        listed: document.querySelectorAll('#events li').length,
+        samples: plots.plots.map((plot) => plot.samples.length), shown, step, still: graph.layout.heat,
       };
     })()""")
     print(f"200 nodes: shown in {found['shown']:.1f} ms, {found['step']:.2f} ms a step")
@@ -231,7 +249,8 @@ async def test_the_rules_of_plots_and_texts(full):
       const nodes = [...layout.nodes.values()];
       return {
         ceilings: [ceiling(0, 2), ceiling(3, 2), ceiling(70, 2), ceiling(3000, 512), ceiling(0.013, 0.01)],
-        texts: [plain('a\\u0000b\\u202ec'), plain('x'.repeat(300)).length, bytes(0), bytes(1536), span(59), span(3700), milliseconds(0.0123)],
+        texts: [plain('a\\u0000b\\u202ec'), plain('x'.repeat(300)).length, bytes(0), bytes(1536), span(59),
+          span(3700), milliseconds(0.0123)],
         ways: ['/ip4/1.2.3.4/tcp/1', '/ip4/1.2.3.4/udp/1/quic-v1', '/ip4/1.2.3.4/tcp/1/tls/ws', '/x'].map(transport),
         steps, inside: nodes.every((n) => Math.abs(n.x) <= 300 && Math.abs(n.y) <= 200),
         apart: Math.min(...nodes.flatMap((a, i) => nodes.slice(i + 1).map((b) => Math.hypot(a.x - b.x, a.y - b.y)))),

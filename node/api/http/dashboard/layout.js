@@ -4,6 +4,8 @@
 export const MOST = 200;
 const COOLING = 0.97;
 const STILL = 0.02;
+const SIDE = 52; // room for names
+const TOP = 26;
 
 /** Where a newcomer starts: by its name, so that the same peers lie the same way each time. */
 function place(id, reach) {
@@ -41,7 +43,7 @@ export class Layout {
       return false;
     }
     const nodes = [...this.nodes.values()];
-    const stretch = this.width / this.height; // the picture is wider than high: so are its rings
+    const stretch = (this.width / 2 - SIDE) / (this.height / 2 - TOP); // the picture is wider than high: so are its rings
     const push = 0.06 * this.height * this.height / Math.max(2, nodes.length / 12); // a crowd has less room each
     for (const node of nodes) node.dx = node.dy = 0;
     for (let i = 0; i < nodes.length; i += 1) {
@@ -63,8 +65,8 @@ export class Layout {
       node.dx += (x / away) * pull * stretch;
       node.dy += (node.y / away) * pull;
       const most = 24 * this.heat;
-      node.x = within(node.x + clip(node.dx * this.heat, most), this.width / 2 - 48);
-      node.y = within(node.y + clip(node.dy * this.heat, most), this.height / 2 - 26);
+      node.x = within(node.x + clip(node.dx * this.heat, most), this.width / 2 - SIDE);
+      node.y = within(node.y + clip(node.dy * this.heat, most), this.height / 2 - TOP);
     }
     this.heat *= COOLING;
     return true;

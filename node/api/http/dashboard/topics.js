@@ -51,7 +51,7 @@ export class Topics {
     this.table.hidden = !topics.length;
     this.empty.hidden = topics.length > 0;
     if (!byId("publish-topic").value && topics.length && document.activeElement !== byId("publish-topic")) byId("publish-topic").value = topics[0].topic;
-    this.pending = pending;
+    say(byId("topics-pending"), pending ? `${pending} await a verdict` : "");
   }
 
   async publish() {
