@@ -10,10 +10,11 @@ from urllib.parse import urlsplit
 import pytest
 import trio
 
+from node import Config, Identity, Node
 from node.api.http.token import read_token
 from node.events import Disconnected, Identified, PeerLost
 from tests.apiserver import NETWORK, node_at, serving
-from tests.nodes import Recorder, running
+from tests.nodes import DEFAULTS, Recorder, running
 
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>\u202egnol"
 TOPIC = "blocks"
@@ -260,17 +261,21 @@ async def test_a_message_is_published_and_others_are_seen(page_with_token, node)
 # the node restarts
 
 
-async def test_it_comes_back_with_the_node_and_says_so(tmp_path, browser):
+@pytest.mark.parametrize("away", [0.0, 6.0], ids=["at once", "up for longer than before"])
+async def test_it_comes_back_with_the_node_and_says_so(tmp_path, browser, away):
+    identity, settings = Identity.generate(), DEFAULTS | {"network_id": NETWORK, "data_dir": tmp_path}
     async with browser.page() as page:
-        async with node_at(tmp_path) as node, serving(node) as server:
+        async with Node(Config(api="127.0.0.1:0", **settings), identity=identity) as node, serving(node) as server:
             await page.open(server.url)
             await page.until(LIVE)
             port = server.address.port
-            await trio.sleep(2.2)  # it has been up for longer than it will be
+            await trio.sleep(2.2)
         await page.until("document.querySelector('#link').dataset.state === 'lost'")
         assert "trying again" in await page.text("#link")
-        async with node_at(tmp_path, api=f"127.0.0.1:{port}") as node, serving(node):
-            took = await page.until(f"{LIVE} && {holds('#peer-id', node.peer_id)}")
-            await page.until(holds("#events", "node_restarted"))
-            assert "restarted" in await page.text("#link")
+        async with Node(Config(api=f"127.0.0.1:{port}", **settings), identity=identity) as node:
+            await trio.sleep(away)
+            async with serving(node):
+                took = await page.until(LIVE)
+                await page.until(holds("#events", "node_restarted"))
+                assert "restarted" in await page.text("#link")
         print(f"back after {took:.2f} s")

@@ -74,7 +74,7 @@ async function round() {
     ask("/v1/topics"),
   ]);
   const at = now();
-  if (node && (status.peer_id !== node.status.peer_id || status.uptime + 1 < node.status.uptime)) {
+  if (node && restartedSince(node, status, at)) {
     own("node_restarted", { peer: status.peer_id === node.status.peer_id ? "" : status.peer_id });
     restarted = true;
   }
@@ -87,6 +87,12 @@ async function round() {
   choices(joined.topics);
   const members = chosen.value ? (await ask(`/v1/topics/${encodeURIComponent(chosen.value)}/mesh`)).peers : [];
   graph.show(status.peer_id, list.peers, members, chosen.value);
+}
+
+/** Whether that is another start of the node; one that was long away may by now be up for longer than before. */
+function restartedSince(before, status, at) {
+  if (status.peer_id !== before.status.peer_id || status.uptime < before.status.uptime) return true;
+  return !live && status.uptime - before.status.uptime < (at - before.at) / 1000 - 2;
 }
 
 function choices(joined) {
