@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from itertools import islice
 
 import msgspec
 import trio
@@ -22,6 +23,8 @@ from protocols.gossip import GossipMessage, PublishError, Subscription
 MAX_WAITING = 8 << 20
 # messages that wait for a client who decides
 MAX_UNDECIDED = 256
+# delays that a state tells, of those that are kept
+MAX_DELAYS = 100
 
 Tell = Callable[[msgspec.Struct], Awaitable[None]]
 
@@ -60,7 +63,8 @@ class TopicState(msgspec.Struct):
 
 class GossipState(msgspec.Struct):
     """The node's gossip since its start. `duplicates`: copies of what was there already; `verdicts`, by kind;
-    `cpu_ns`, of the whole process.
+    `cpu_ns`, of the whole process; `delays`: seconds from publication to delivery of the last MAX_DELAYS messages that
+    told their time, by their authors' clocks, oldest first.
     """
 
     topics: list[TopicState]
@@ -70,6 +74,8 @@ class GossipState(msgspec.Struct):
     verdicts: dict[str, int]
     bytes_received: int
     cpu_ns: int
+    bytes_sent: int = 0
+    delays: list[float] = []
 
 
 class Subscribe(msgspec.Struct, forbid_unknown_fields=True):
@@ -149,6 +155,8 @@ async def state(node: Node, _params: GossipQuery) -> GossipState:
         verdicts={verdict.value: count for verdict, count in stats.verdicts.items()},
         bytes_received=stats.bytes_received,
         cpu_ns=time.process_time_ns(),
+        bytes_sent=gossip.peers.bytes_sent if hasattr(gossip, "peers") else 0,  # py-libp2p's router doesn't count
+        delays=[round(delay, 6) for delay in islice(reversed(stats.delays), MAX_DELAYS)][::-1],
     )
 
 

@@ -103,6 +103,11 @@ class Peers:
         for link in self._links.values():
             link.move_if_leaving()
 
+    @property
+    def bytes_sent(self) -> int:
+        """Bytes that have gone out, on links that have ended and on those that are there."""
+        return self._stats.bytes_sent + sum(link.bytes_sent for link in self._links.values())
+
     def flush_soon(self) -> None:
         """What `send` has put into the queues goes out a turn later."""
         if self._touched:

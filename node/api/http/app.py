@@ -117,6 +117,8 @@ class Api:
             ("/openapi.json", "read", self._openapi),
         ):
             self._add("GET", path, access, endpoint)  # type: ignore[arg-type]
+        # what isn't one of these is no file of the page, and needs the token where everything else does
+        self._files = {"/", *(f"/{file.relative_to(dashboard)}" for file in dashboard.rglob("*") if file.is_file())}
         if dashboard.is_dir():
             mount = Mount("/", app=StaticFiles(directory=dashboard, html=True))
             self._access[id(mount)] = "open"
@@ -180,6 +182,8 @@ class Api:
         """The route, what it found in the path, and without one the methods that there would be."""
         allowed: set[str] = set()
         for route in self._routes:
+            if isinstance(route, Mount) and scope["path"] not in self._files:
+                continue
             match, child = route.matches(scope)
             if match is Match.FULL and not (isinstance(route, Mount) and allowed):
                 return route, child, allowed
