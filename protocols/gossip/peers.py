@@ -103,6 +103,10 @@ class Peers:
         for link in self._links.values():
             link.move_if_leaving()
 
+    def links(self) -> list[Link]:
+        """The links that there are now."""
+        return list(self._links.values())
+
     def flush_soon(self) -> None:
         """What `send` has put into the queues goes out a turn later."""
         if self._touched:

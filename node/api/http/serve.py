@@ -101,7 +101,8 @@ class Server:
                     await self._take(nursery, accepted, host)
         finally:
             self.node.api_url = ""
-            self.node.api_bounds.clear()
+            for places in (self.connections, self.api.listeners):
+                self.node.api_bounds.pop(places.setting, None)
             unsubscribe()
             listening.close()
 
