@@ -1,7 +1,7 @@
-"""What the swarm counts as it works: streams and bytes by protocol, connections, handshakes. Plain numbers, for metrics.
+"""What the swarm counts as it works, for metrics: streams and bytes by protocol, connections, handshakes.
 
-A `Flow` is one protocol's; every stream has one, and adds to it for each buffer that it takes or gives. Strangers can't
-make flows: those of streams that they open are of protocols that this node answers.
+A `Flow` is one protocol's; every stream has one, and adds to it for each buffer that it takes or gives. Strangers make
+no flows: those of streams that they open are of protocols that this node answers.
 """
 
 from __future__ import annotations

@@ -51,7 +51,8 @@ class Slot:
 
 
 class Registry:
-    """Protocols by ID. `refused` and `failed` count by protocol, `unknown` proposals that we don't answer, for metrics."""
+    """Protocols by ID. For metrics, `refused` and `failed` count by protocol, and `unknown` the proposals that we don't
+    answer."""
 
     def __init__(self, protocols: Iterable[Protocol] = ()) -> None:
         self._protocols: dict[str, Protocol] = {}

@@ -46,9 +46,7 @@ class ConnStream(INetStream):
 
     metric_send_channel = None
 
-    def __init__(
-        self, muxed: IMuxedStream, streams: set[ConnStream], owner: Owner, flow: Flow | None = None
-    ) -> None:
+    def __init__(self, muxed: IMuxedStream, streams: set[ConnStream], owner: Owner, flow: Flow | None = None) -> None:
         self.flow = flow or Flow(NEGOTIATION)
         self.muxed_stream = muxed
         self._owner = owner

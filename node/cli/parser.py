@@ -124,6 +124,13 @@ def _build() -> Parser:
     peers = command(
         commands, "peers", "node.cli.remote:peers", "list the running node's peers", "vouch peers --data-dir ./harbour"
     )
+    command(
+        commands,
+        "metrics",
+        "node.cli.remote:metrics",
+        "print the running node's metrics, as Prometheus gets them (docs/metrics.md)",
+        "vouch metrics --json",
+    )
     connect = command(
         commands,
         "connect",

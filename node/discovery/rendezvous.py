@@ -10,6 +10,7 @@ admission it registers with both forms of its record (node.envelopes), so that p
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from typing import NoReturn
 

@@ -233,7 +233,6 @@ class Registrations:
                 over.append(row)
         return over
 
-    @property
     def most(self) -> tuple[int, int]:
         """The registrations of the peer that has most, and of the namespace that has most."""
         peers: Counter[str] = Counter()
@@ -241,6 +240,7 @@ class Registrations:
             peers[peer] += count
         return max(peers.values(), default=0), max(map(len, self._by_namespace.values()), default=0)
 
+    @property
     def next_expiry(self) -> float | None:
         """When `expire` is worth calling again, at the earliest."""
         return self._ends[0][0] if self._ends else None

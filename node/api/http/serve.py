@@ -18,11 +18,12 @@ from typing import Any
 
 import trio
 
-from node.api.http.app import Api, MetricsSource
+from node.api.http.app import Api
 from node.api.http.connection import Connection, error_body, hypercorn_config
 from node.api.http.guard import Guard, Places, Refusal
 from node.api.http.token import load_or_make_token, token_path
 from node.config import Config
+from node.counting import MetricsSource
 from node.errors import UsageError
 from node.hostport import Address, parse_address
 from node.log import get_logger
