@@ -124,7 +124,7 @@ def _build() -> Parser:
     peers = command(
         commands, "peers", "node.cli.remote:peers", "list the running node's peers", "vouch peers --data-dir ./harbour"
     )
-    command(
+    metrics = command(
         commands,
         "metrics",
         "node.cli.remote:metrics",
@@ -209,6 +209,7 @@ def _build() -> Parser:
     for parser in (
         status,
         peers,
+        metrics,
         connect,
         ping,
         publish,

@@ -302,7 +302,7 @@ def _versions() -> tuple[str, str, str]:
     return node_version(), platform.python_version(), libp2p
 
 
-def _each(name: str, values: Mapping[Any, int] | Mapping[str, Histogram]) -> Iterator[Reading]:
+def _each(name: str, values: Mapping[Any, Any]) -> Iterator[Reading]:
     """A reading for each of the values; keys are a label's value, or a tuple of several."""
     for labels, value in list(values.items()):
         yield Reading(name, (labels,) if isinstance(labels, str) else labels, value)
