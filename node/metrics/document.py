@@ -1,4 +1,4 @@
-"""docs/metrics.md, made from the catalogue: `python -m node.metrics.document > docs/metrics.md`, or `make metrics-doc`."""
+"""docs/metrics.md, made from the catalogue: `make metrics-doc`, or this module run as a program, into that file."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ INTRODUCTION = f"""\
 # Metrics
 
 A running node tells its numbers at `http://127.0.0.1:4780/metrics`, in Prometheus' text format; `vouch metrics` prints
-the same, `vouch metrics --json` and `/v1/metrics` give it to programs. [docker/prometheus.yml](../docker/prometheus.yml)
-scrapes the nodes of `docker-compose.yml`, with alert rules
-([docker/prometheus-rules.yml](../docker/prometheus-rules.yml)) and dashboards
-([docker/grafana](../docker/grafana)):
+the same, `vouch metrics --json` and `/v1/metrics` give it to programs.
+[docker/prometheus.yml](../docker/prometheus.yml) scrapes the nodes of `docker-compose.yml`, with alert rules
+([docker/prometheus-rules.yml](../docker/prometheus-rules.yml)) and dashboards ([docker/grafana](../docker/grafana)):
 
     docker compose --profile monitoring up --build --detach      # Grafana: http://127.0.0.1:3000
 

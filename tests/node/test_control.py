@@ -130,6 +130,7 @@ async def test_status_of_a_node_alone(node):
         "max_connections": {"used": 0, "limit": 256},
         "max_inbound": {"used": 0, "limit": 192},
         "max_half_open": {"used": 0, "limit": 32},
+        "max_control_clients": {"used": 1, "limit": 16},
     }
     assert await ask(node, "peers") == {"peers": []}
 
