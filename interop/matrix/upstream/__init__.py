@@ -109,6 +109,15 @@ DEFECTS: tuple[Defect, ...] = (
         "ws",
         checks=("other-network", "other-version"),
     ),
+    Defect(
+        "js-libp2p aborts a WebSocket that TLS pauses while its own sending waits, and its peer doesn't see it",
+        f"{_JS}/websocket_paused.js",
+        "js",
+        r"js peer ended the connection: StreamBufferError: .* read status is paused",
+        "ws",
+        "tls",
+        checks=("transfer",),
+    ),
 )
 
 
