@@ -163,15 +163,17 @@ class Swarm(LibP2PSwarm):
             await _close_quietly(read_write_closer)
             return
         connection: Connection | None = None
-        began, outcome = trio.current_time(), "upgrade_timeout"
+        began, outcome = trio.current_time(), "given_up"
         try:
-            with trio.move_on_after(self.config.upgrade_timeout):
+            with trio.move_on_after(self.config.upgrade_timeout) as scope:
                 muxed = await self._upgrade_inbound(read_write_closer)
                 transport = transport_of(str(maddr))
                 connection = await self._start(muxed, "inbound", _remote_addr(muxed, maddr), lease, transport)
                 await connection.decided.wait()
                 if connection.admitted.is_set():
                     self.counts.seconds["inbound"].observe(trio.current_time() - began)
+            if connection is None and scope.cancelled_caught:
+                outcome = "upgrade_timeout"
             if connection is not None:
                 if not connection.decided.is_set():
                     await connection.close("deadline")

@@ -103,6 +103,7 @@ class Collector:
         yield from _each("vouch_connections_ended_total", swarm.counts.ended)
         yield from _each("vouch_handshakes_total", swarm.counts.verdicts)
         yield from _each("vouch_handshake_seconds", swarm.counts.seconds)
+        yield Reading("vouch_connections_banned_total", (), swarm.limits.refused["banned"])
         yield from _each("vouch_dials_total", dialer.outcomes)
         yield Reading("vouch_dial_seconds", (), dialer.seconds)
         yield from _each("vouch_dial_addresses_total", swarm.counts.dialled)

@@ -251,7 +251,8 @@ async def test_unknown_call(node):
         "expected one of the calls add_peer, addressbook, addressbook_import, ban, bans, config, connect, "
         "dht_find_providers, dht_get, dht_provide, dht_put, dht_withdraw, disconnect, discover, events, find_peer, "
         "gossip, loglevel, mesh, metrics, metrics_snapshot, peer, peers, ping, protect_peer, publish, ready, "
-        "registrations, remove_peer, set_loglevel, status, subscribe, topics, unban, unprotect_peer, verdict, got 'halt'"
+        "registrations, remove_peer, set_loglevel, status, subscribe, topics, unban, unprotect_peer, "
+        "verdict, got 'halt'"
     )
 
 
