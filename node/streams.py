@@ -66,7 +66,8 @@ class ConnStream(INetStream):
         if self._fast is None:
             return b""
         data = self._fast.read_nowait(max_bytes)
-        self.flow.received += len(data)
+        if data:
+            self.flow.received += len(data)
         return data
 
     async def receive_some(self, max_bytes: int, timeout: float | None = None) -> bytes:

@@ -172,7 +172,7 @@ class Swarm(LibP2PSwarm):
                 await connection.decided.wait()
                 if connection.admitted.is_set():
                     self.counts.seconds["inbound"].observe(trio.current_time() - began)
-            if connection is None and scope.cancelled_caught:
+            if scope.cancelled_caught:
                 outcome = "upgrade_timeout"
             if connection is not None:
                 if not connection.decided.is_set():

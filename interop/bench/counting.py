@@ -27,7 +27,8 @@ from node.identity import Identity
 from node.metrics import Metrics
 from node.node import Node
 from node.streams import ConnStream
-from protocols.histogram import Histogram
+from protocols.gossip.stats import KEPT, Stats
+from protocols.histogram import Gathered
 
 SCRAPE_EVERY = 5.0
 TIMES = 200_000
@@ -81,9 +82,22 @@ def cost_of_bytes() -> float:
 
 
 def cost_of_histogram() -> float:
-    """Seconds for one `observe`, with the call."""
-    histogram = Histogram()
-    return _each(lambda: histogram.observe(0.003)) - _each(lambda: None)
+    """Seconds for one value that is gathered, and folded with KEPT others."""
+    histogram = Gathered()
+
+    def fold() -> None:
+        for number in range(KEPT):
+            histogram.add(number % 97 / 100)
+        histogram.fold()
+
+    def nothing() -> None:
+        for number in range(KEPT):
+            number % 97 / 100
+
+    times = max(1, TIMES // KEPT)
+    return (min(timeit.repeat(fold, number=times, repeat=5)) - min(timeit.repeat(nothing, number=times, repeat=5))) / (
+        times * KEPT
+    )
 
 
 def _each(work: Callable[[], object]) -> float:
@@ -97,14 +111,16 @@ def counting(calls: Counter[str]) -> None:
         inner = getattr(owner, name)
 
         def counted(*args: Any, **more: Any) -> Any:
-            calls[what] += 1
-            return inner(*args, **more)
+            result = inner(*args, **more)
+            calls[what] += result != b""  # where nothing has come, nothing is counted
+            return result
 
         setattr(owner, name, counted)
 
     for name in COUNTED:
         wrap(ConnStream, name, "bytes")
-    wrap(Histogram, "observe", "histogram")
+    wrap(Stats, "delivered", "histogram")
+    wrap(Stats, "decided", "histogram")
 
 
 async def run(rate: float, seconds: float) -> None:

@@ -216,6 +216,7 @@ _POOL = {
 def _gossip(gossip: Gossip) -> Iterator[Reading]:
     engine, stats, links = gossip.engine, gossip.stats, gossip.peers.links()
     peers = engine.connected()
+    stats.fold()
     yield Reading("vouch_gossip_peers", (), len(peers))
     yield from _each("vouch_gossip_mesh_peers", _few({name: len(engine.mesh(name)) for name in engine.topics}))
     yield from _each("vouch_gossip_subscribers", _few({name: len(engine.peers(name)) for name in engine.topics}))

@@ -7,7 +7,7 @@ from collections import Counter, deque
 
 from protocols.gossip.link import Link
 from protocols.gossip.messages import Verdict
-from protocols.histogram import Histogram
+from protocols.histogram import Gathered, Histogram
 
 # durations that are kept, the last ones
 KEPT = 4096
@@ -36,25 +36,32 @@ class Stats:
         self.lost: Counter[str] = Counter()  # in full queues, on links that have ended
         self.delays: deque[float] = deque(maxlen=KEPT)
         self.verdict_times: deque[float] = deque(maxlen=KEPT)
-        self.delay_seconds = Histogram()
-        self.verdict_seconds = Histogram()
+        self.delay_seconds = Gathered()  # read after `fold`
+        self.verdict_seconds = Gathered()
         self.heartbeat_seconds = Histogram()
 
     def delivered(self, timestamp_ms: int | None) -> None:
         """A message was handed to whoever decides."""
         self.delivered_messages += 1
+        if self.delivered_messages % KEPT == 0:
+            self.fold()
         if timestamp_ms is not None:
             delay = time.time() - timestamp_ms / 1000
             self.delays.append(delay)
-            self.delay_seconds.observe(delay)
+            self.delay_seconds.add(delay)
 
     def decided(self, verdict: Verdict, seconds: float, reason: str) -> None:
         """A verdict that counted came so long after the delivery."""
         self.verdicts[verdict] += 1
         self.verdict_times.append(seconds)
-        self.verdict_seconds.observe(seconds)
+        self.verdict_seconds.add(seconds)
         if verdict is Verdict.REJECT and (len(self.reasons) < 256 or reason in self.reasons):
             self.reasons[reason] += 1
+
+    def fold(self) -> None:
+        """Counts what waits in the histograms."""
+        self.delay_seconds.fold()
+        self.verdict_seconds.fold()
 
     def link_ended(self, link: Link) -> None:
         """Adds up what a link has done."""

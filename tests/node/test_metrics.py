@@ -25,7 +25,7 @@ from node.metrics.document import QUERIES, page
 from node.metrics.lag import Lag
 from protocols import NotSupported, Protocol
 from protocols.gossip import GossipParams
-from protocols.histogram import Histogram
+from protocols.histogram import Gathered, Histogram
 from protocols.messages import SubProtocol
 from tests.nodes import echo_protocol, eventually, running
 
@@ -213,6 +213,26 @@ def test_a_histogram_counts_each_value_once_and_where_it_belongs(values):
     assert histogram.sum == pytest.approx(sum(values))
     assert histogram.counts[0] == sum(one <= 0.1 for one in values)
     assert histogram.counts[3] == sum(one > 10.0 for one in values)
+
+
+@given(st.lists(st.lists(st.one_of(st.floats(-10, 100), st.sampled_from([0.1, 1.0, 10.0])))))
+def test_what_is_gathered_is_counted_as_if_it_were_observed(batches):
+    plain, gathered = Histogram((0.1, 1.0, 10.0)), Gathered((0.1, 1.0, 10.0))
+    for batch in batches:
+        for one in batch:
+            plain.observe(one)
+            gathered.add(one)
+        gathered.fold()
+    assert gathered.counts == plain.counts
+    assert gathered.sum == pytest.approx(plain.sum)
+
+
+async def test_labels_are_escaped():
+    topic = 'a "topic"\\ of\ntwo lines'
+    async with running(gossip_signing="strict") as node:
+        node.gossip.relay(topic)
+        (sample,) = families(Metrics(node))["vouch_gossip_mesh_peers"].samples
+        assert sample.labels == {"topic": topic}
 
 
 def test_a_histogram_wants_bounds_that_ascend():
