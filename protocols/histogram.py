@@ -39,17 +39,17 @@ class Gathered(Histogram):
     is counted by `fold`, which its owner calls before anybody reads, and often enough that little waits.
     """
 
-    __slots__ = ("_waiting", "add")
+    __slots__ = ("add", "waiting")
 
     def __init__(self, bounds: Sequence[float] = SECONDS) -> None:
         super().__init__(bounds)
-        self._waiting: list[float] = []
-        self.add = self._waiting.append
+        self.waiting: list[float] = []
+        self.add = self.waiting.append
 
     def fold(self) -> None:
         """Counts what was added."""
-        values = sorted(self._waiting)
-        self._waiting.clear()
+        values = sorted(self.waiting)
+        self.waiting.clear()
         before = 0
         for index, bound in enumerate(self.bounds):
             upto = bisect_right(values, bound)

@@ -144,7 +144,8 @@ class Collector:
         yield from _each("vouch_messages_total", counted)
         yield from _each("vouch_messages_rejected_total", rejected)
         outcomes: Counter[tuple[str, str]] = Counter()
-        for (name, outcome), count in messages.tally.outcomes.items():
+        messages.tally.fold()
+        for (name, outcome), count in messages.tally.outcomes().items():
             outcomes[name if name in names else OTHER, outcome] += count
         yield from _each("vouch_requests_total", outcomes)
         yield from _each("vouch_request_seconds", _few_histograms(messages.tally.asked))

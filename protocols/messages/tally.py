@@ -7,7 +7,7 @@ from collections import Counter
 import trio
 
 from protocols.base import NotSupported, ProtocolError, StreamError, StreamTimeout
-from protocols.histogram import Histogram
+from protocols.histogram import Gathered
 from protocols.messages.errors import RemoteError
 
 _OUTCOMES: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
@@ -19,30 +19,50 @@ _OUTCOMES: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
 )
 
 
+# values that wait to be counted, at most, of each histogram
+WAITING = 4096
+
+
 class Tally:
-    """By sub-protocol. `outcomes` of our requests: answered, error, timeout, not_supported, lost, given_up, failed;
-    `asked` seconds that they took, `served` seconds that handlers took for the requests of peers."""
+    """By sub-protocol. `failures` of our requests: error, timeout, not_supported, lost, given_up, failed; `asked`, seconds
+    that all of them took, and `served`, seconds that handlers took for those of peers, are read after `fold`."""
 
     def __init__(self) -> None:
-        self.outcomes: Counter[tuple[str, str]] = Counter()
-        self.asked: dict[str, Histogram] = {}
-        self.served: dict[str, Histogram] = {}
+        self.failures: Counter[tuple[str, str]] = Counter()
+        self.asked: dict[str, Gathered] = {}
+        self.served: dict[str, Gathered] = {}
 
     def ended(self, name: str, seconds: float, error: BaseException | None) -> None:
         """A request of ours has ended, with an answer or an error."""
-        self.outcomes[name, "answered" if error is None else _outcome(error)] += 1
-        _of(self.asked, name).observe(seconds)
+        if error is not None:
+            self.failures[name, _outcome(error)] += 1
+        _add(self.asked, name, seconds)
 
     def handled(self, name: str, seconds: float) -> None:
         """A request of a peer's has been answered."""
-        _of(self.served, name).observe(seconds)
+        _add(self.served, name, seconds)
+
+    def fold(self) -> None:
+        """Counts what waits in the histograms."""
+        for histogram in (*self.asked.values(), *self.served.values()):
+            histogram.fold()
+
+    def outcomes(self) -> Counter[tuple[str, str]]:
+        """What became of our requests: `failures`, and all others as answered. After `fold`."""
+        outcomes = Counter({(name, "answered"): histogram.count for name, histogram in self.asked.items()})
+        for (name, outcome), count in self.failures.items():
+            outcomes[name, outcome] += count
+            outcomes[name, "answered"] -= count
+        return outcomes
 
 
-def _of(histograms: dict[str, Histogram], name: str) -> Histogram:
-    found = histograms.get(name)
-    if found is None:
-        found = histograms[name] = Histogram()
-    return found
+def _add(histograms: dict[str, Gathered], name: str, value: float) -> None:
+    histogram = histograms.get(name)
+    if histogram is None:
+        histogram = histograms[name] = Gathered()
+    histogram.waiting.append(value)
+    if len(histogram.waiting) >= WAITING:
+        histogram.fold()
 
 
 def _outcome(error: BaseException) -> str:
