@@ -24,8 +24,8 @@ WAITING = 4096
 
 
 class Tally:
-    """By sub-protocol. `failures` of our requests: error, timeout, not_supported, lost, given_up, failed; `asked`, seconds
-    that all of them took, and `served`, seconds that handlers took for those of peers, are read after `fold`."""
+    """By sub-protocol. `failures` of our requests: error, timeout, not_supported, lost, given_up, failed. `asked`: the
+    seconds of all of them, `served`: those that handlers took for requests of peers; both are read after `fold`."""
 
     def __init__(self) -> None:
         self.failures: Counter[tuple[str, str]] = Counter()
