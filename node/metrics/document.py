@@ -21,10 +21,10 @@ the same, `vouch metrics --json` and `/v1/metrics` give it to programs.
 A program that embeds a node makes them itself, before the node starts:
 
 ```python
-from node import Config, Node
+from node import Config, Identity, Node
 from node.metrics import Metrics
 
-node = Node(Config(listen=("/ip4/127.0.0.1/tcp/0",), addressbook="memory", dht_store="memory"))
+node = Node(Config(), identity=Identity.generate())
 metrics = Metrics(node)
 print(metrics.text().decode().splitlines()[0])
 ```
