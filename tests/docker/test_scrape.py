@@ -44,7 +44,7 @@ async def test_a_node_is_found_and_tells_its_metrics(tmp_path, scrape):
         assert answer.status_code == 200
         assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
         assert "\nvouch_uptime_seconds " in answer.text
-        assert 'vouch_bound_used{bound="max_control_clients"} 1.0' in answer.text
+        assert 'vouch_bound_used{bound="max_control_clients"} 1\n' in answer.text
         nursery.cancel_scope.cancel()
     assert (await get(f"{scrape}/metrics?node=node1")).status_code == 503
 
