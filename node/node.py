@@ -22,6 +22,7 @@ from node import host as hosts
 from node import rules
 from node.config import Config
 from node.connection import Connection
+from node.counting import MetricsSource
 from node.discovery.bootstrap import Bootstrap
 from node.discovery.dht import Dht
 from node.discovery.dnsaddr import is_named, resolve
@@ -144,8 +145,8 @@ class Node:
         self.bootstrap = Bootstrap(self.swarm, config)
         self.peers = Peers(self.swarm, self.dialer, self.addressbook, config, score=self._score)
         dht = self.dht.source if self.dht is not None else None
-        mdns = self._mdns(config) if config.mdns == "on" else None
-        sources = (self.bootstrap, self.exchange, dht, self.rendezvous, mdns)
+        self.mdns = self._mdns(config) if config.mdns == "on" else None
+        sources = (self.bootstrap, self.exchange, dht, self.rendezvous, self.mdns)
         self.peers.sources += [source for source in sources if source is not None]
         for peer in self._gossip.direct if self._gossip is not None else ():
             self.peers.protect(peer, "gossip", remember=False)
@@ -154,6 +155,7 @@ class Node:
         # its HTTP API, as told by whoever serves it: where it is; of its bounds, by setting, used, limit and refused
         self.api_url = ""
         self.api_bounds: dict[str, Callable[[], tuple[int, int, int]]] = {}
+        self.metrics: MetricsSource | None = None  # who counts, as told by whoever does: `node.metrics.Metrics`
         self._life: AbstractAsyncContextManager[None] | None = None
 
     # life

@@ -274,6 +274,8 @@ CALLS: dict[str, Call] = {
     "verdict": Call(verdicts.verdict, verdicts.GiveVerdict),
     "topics": Call(operate.topics, operate.NoParams),
     "mesh": Call(operate.mesh, operate.TopicName),
+    "metrics": Call(operate.metrics, operate.NoParams),
+    "metrics_snapshot": Call(operate.metrics_snapshot, operate.NoParams),
     "loglevel": Call(operate.loglevel, operate.NoParams),
     "set_loglevel": Call(operate.set_loglevel, operate.SetLevel),
     "config": Call(operate.config, operate.NoParams),

@@ -124,6 +124,13 @@ def _build() -> Parser:
     peers = command(
         commands, "peers", "node.cli.remote:peers", "list the running node's peers", "vouch peers --data-dir ./harbour"
     )
+    metrics = command(
+        commands,
+        "metrics",
+        "node.cli.remote:metrics",
+        "print the running node's metrics, as Prometheus gets them (docs/metrics.md)",
+        "vouch metrics --json",
+    )
     connect = command(
         commands,
         "connect",
@@ -202,6 +209,7 @@ def _build() -> Parser:
     for parser in (
         status,
         peers,
+        metrics,
         connect,
         ping,
         publish,

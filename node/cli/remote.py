@@ -1,4 +1,4 @@
-"""Commands that ask the running node: `status`, `peers`, `connect`, `ping`.
+"""Commands that ask the running node: `status`, `peers`, `metrics`, `connect`, `ping`.
 
 `connect` and `ping` can do without one: if none runs with that data directory, a short-lived node of the same network
 is started, which listens nowhere, asks, and ends. `status` and `peers` are about a node that runs, and say so.
@@ -39,6 +39,16 @@ def status(args: argparse.Namespace) -> int:
     ]
     for name, value in rows:
         print(f"{name:16} {value}")
+    return 0
+
+
+def metrics(args: argparse.Namespace) -> int:
+    """Prints the running node's metrics: in Prometheus' text format, or as JSON."""
+    with Client(settings_from(args).config.control_socket) as client:
+        if args.json:
+            _print_json(client.call("metrics_snapshot"))
+        else:
+            print(client.call("metrics")["text"], end="")
     return 0
 
 
