@@ -30,17 +30,20 @@ class NoNodeError(VouchError):
 class Client:
     """A connection to a running node's control socket."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises NoNodeError if nobody answers there."""
+    def __init__(self, path: Path, *, timeout: float = TIMEOUT) -> None:
+        """Raises NoNodeError if nobody answers there, VouchError if nobody takes the connection within `timeout` s."""
         self.path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.settimeout(TIMEOUT)
+        self._socket.settimeout(timeout)
         self._next = 0
         try:
             if not path.parent.is_dir():
                 raise FileNotFoundError
             with socket_address(path) as address:
                 self._socket.connect(address)
+        except TimeoutError:  # its backlog is full: a node that hangs
+            self._socket.close()
+            raise VouchError(f"the node didn't take the connection within {timeout:g} s") from None
         except OSError:
             self._socket.close()
             raise NoNodeError(
