@@ -31,7 +31,7 @@ class Client:
     """A connection to a running node's control socket."""
 
     def __init__(self, path: Path, *, timeout: float = TIMEOUT) -> None:
-        """Raises NoNodeError if nobody answers there, VouchError if nobody takes the connection within `timeout` s."""
+        """Raises NoNodeError if nobody listens there, VouchError if a node doesn't take the connection."""
         self.path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(timeout)
@@ -41,9 +41,9 @@ class Client:
                 raise FileNotFoundError
             with socket_address(path) as address:
                 self._socket.connect(address)
-        except TimeoutError:  # its backlog is full: a node that hangs
+        except (TimeoutError, BlockingIOError):  # its backlog is full
             self._socket.close()
-            raise VouchError(f"the node didn't take the connection within {timeout:g} s") from None
+            raise VouchError("the node takes no connection: it hangs, or too many clients wait for it") from None
         except OSError:
             self._socket.close()
             raise NoNodeError(

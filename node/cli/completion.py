@@ -20,7 +20,7 @@ def completion(args: argparse.Namespace) -> int:
     return 0
 
 
-def _complete_files(parser: argparse.ArgumentParser, file: dict[str, str]) -> None:
+def _complete_files(parser: argparse.ArgumentParser, file: object) -> None:
     """Arguments that are files are completed as such."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
