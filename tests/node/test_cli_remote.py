@@ -323,7 +323,9 @@ def test_health_of_a_node_that_hangs(vouch, tmp_path):
         deaf.bind(str(tmp_path / "control.sock"))
         deaf.listen(0)
         one_error(vouch("health", "--timeout", "0.1", "--data-dir", tmp_path), "the node didn't answer .*")
-        one_error(vouch("health", "--timeout", "0.1", "--data-dir", tmp_path), "the node takes no connection: it hangs, .*")
+        one_error(
+            vouch("health", "--timeout", "0.1", "--data-dir", tmp_path), "the node takes no connection: it hangs, .*"
+        )
 
 
 def test_health_imports_nothing_slow(tmp_path):
