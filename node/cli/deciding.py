@@ -98,14 +98,14 @@ class Program:
             )
         except OSError as error:
             return Decision("ignore", f"{self._argv[0]}: {error.strerror}")
-        try:
-            with process:
+        with process:
+            try:
                 process.communicate(base64.b64decode(item["payload"]), timeout=within)
-        except subprocess.TimeoutExpired:
-            return Decision("ignore", f"no end within {within:.1f} s")
-        finally:
-            with suppress(ProcessLookupError, PermissionError):  # and whatever it started
-                os.killpg(process.pid, signal.SIGKILL)
+            except subprocess.TimeoutExpired:
+                return Decision("ignore", f"no end within {within:.1f} s")
+            finally:
+                with suppress(ProcessLookupError, PermissionError):  # and whatever it started
+                    os.killpg(process.pid, signal.SIGKILL)
         status = process.returncode
         verdict = "accept" if status == 0 else "reject" if status == EX_DATAERR else "ignore"
         return Decision(verdict, f"exit status {status}")
@@ -177,7 +177,7 @@ class Deciding:
     def close(self) -> None:
         """Waits for those at work."""
         if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool.shutdown(wait=True)
             if self._failed is not None:
                 raise self._failed
 
