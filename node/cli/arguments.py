@@ -1,6 +1,6 @@
 """What the command line is made of: argparse with our errors, the flags for settings, and checked numbers.
 
-Which commands there are is `node.cli.parser`.
+Which commands there are is `node.cli.commands`.
 """
 
 from __future__ import annotations

@@ -153,7 +153,7 @@ def bootstrap(address: str, error: str, seconds: float) -> Finding:
         return Finding(name, "ok", f"admitted us after {seconds * 1000:.0f} ms")
     low = error.lower()
     if "network" in low and "another" in low:
-        todo = "network_id must be the same on both sides"
+        todo = "network_id must be the same on both sides, and min_versions let both in"
     elif "version" in low:
         todo = "one side is too old for the other (min_versions)"
     elif "banned" in low:
