@@ -14,8 +14,9 @@ Flags, commands, replies and events are those of the Go peer (interop/go/main.go
     --kad-refresh=off           ours: it doesn't look around in Kademlia by itself, so that it is known who knows whom
     --heartbeat SECONDS         of gossipsub
 
-Ours has more commands: `local KEY` (the value that it keeps, for others or its own), `score PEER`, `heartbeat PEER`,
-`exchange PEER`, `renew [flags]` (another node, with those flags, in place of this one: nothing is remembered).
+Ours has more commands: `local KEY` (the value that it keeps, for others or its own), `local-providers MULTIHASH` (whom
+it knows without asking), `score PEER`, `heartbeat PEER`, `exchange PEER`, `renew [flags]` (another node, with those
+flags, in place of this one: nothing is remembered).
 
 The node never reads the environment variable INTEROP_MUTATE; this program does (`mutate.py`).
 """

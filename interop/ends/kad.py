@@ -6,6 +6,8 @@ import base64
 import time
 from collections.abc import Sequence
 
+from libp2p.peer.id import ID
+
 from interop.bench.ends.lines import Command
 from interop.peer import Message
 from node.names import parse_peer_id
@@ -36,6 +38,7 @@ class KadCommands:
             "put": self.put,
             "get": self.get,
             "local": self.local,
+            "local-providers": self.local_providers,
             "provide": self.provide,
             "find-providers": self.find_providers,
             "find-peer": self.find_peer,
@@ -52,6 +55,10 @@ class KadCommands:
     async def local(self, key: str) -> Message:
         kept = self._dht.kad.records.value(record_key(key), time.time())
         return {"value": base64.b64encode(kept.value).decode() if kept is not None else None}
+
+    async def local_providers(self, key: str) -> Message:
+        kept = self._dht.kad.records.providers(bytes.fromhex(key), time.time())
+        return {"peers": [str(ID(provider.peer)) for provider in kept]}
 
     async def provide(self, key: str) -> Message:
         return {"stored": await self._dht.provide(bytes.fromhex(key))}

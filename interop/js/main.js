@@ -5,7 +5,8 @@
  * It prints one JSON object a line: first {"event":"listening",…}, then one {"reply":COMMAND,"ok":…} for each command,
  * in order, and events (admitted, refused, disconnected, identified, perf, message, rejected, gossip) as they happen. Logs
  * go to standard error. It ends with its input. The commands and events are those of the Go peer, which documents them
- * (interop/go/main.go); besides, identified {"peer","protocols"} comes each time a peer has said who it is, by itself too.
+ * (interop/go/main.go); besides, identified {"peer","protocols"} comes each time a peer has said who it is, by itself too,
+ * and disconnected has an "error" where this host has ended the connection for one.
  */
 
 import { parseArgs } from 'node:util'

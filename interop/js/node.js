@@ -185,17 +185,18 @@ export class Node {
           console.error(`identify of ${connection.remotePeer}: ${error.message}`)
         })
       })
+      connection.addEventListener('close', ({ error, local }) => {
+        this.#identified.delete(connection.id)
+        this.#changed.dispatchEvent(new Event('change'))
+        const why = local && error !== undefined ? { error: `${error.name}: ${error.message}` } : {}
+        send({ event: 'disconnected', peer: connection.remotePeer.toString(), direction: connection.direction, ...why })
+      }, { once: true }) // one that is aborted may be told as closed twice
     })
     this.#libp2p.addEventListener('peer:identify', ({ detail }) => {
       const told = Object.fromEntries(Object.entries(detail).filter(([, value]) => value !== undefined))
       this.#identified.set(detail.connection.id, { ...this.#identified.get(detail.connection.id), ...told })
       this.#changed.dispatchEvent(new Event('change'))
       send({ event: 'identified', peer: detail.peerId.toString(), protocols: detail.protocols.toSorted() })
-    })
-    this.#libp2p.addEventListener('connection:close', ({ detail }) => {
-      this.#identified.delete(detail.id)
-      this.#changed.dispatchEvent(new Event('change'))
-      send({ event: 'disconnected', peer: detail.remotePeer.toString(), direction: detail.direction })
     })
   }
 }

@@ -4,7 +4,8 @@ Each change is made in our end of a pair as if the source had been changed (`int
 peer that speaks the protocol, or, where none does, our own node unchanged. A check that fails unchanged too shows
 nothing, so that each is run unchanged first, within the same time.
 
-What the matrix doesn't notice is in `UNNOTICED`, with the reason. `tests/interop/test_mutations.py` holds that each
+What no check sees is left to a test of the project, run in a process whose project is changed (`interop.ends.mutated`).
+What nothing can notice is in `UNNOTICED`, with the reason. `tests/interop/test_mutations.py` holds that each
 field of each .proto and each protocol ID is in one of the two.
 """
 
@@ -12,27 +13,43 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
+import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import trio
 
-from interop.matrix.cells import Line, Result
-from interop.matrix.run import Plan, run
+from interop.ends.mutate import VARIABLE
+from interop.matrix.cells import Cell, Line, Result
+from interop.matrix.run import MAX_REASON, Plan, run
 
 PATIENCE = 10.0  # seconds for a connection, and as many for a check on it
+TEST_TIMEOUT = 150.0
+ROOT = Path(__file__).parents[2]
 
 OUT, IN = Line("go", "tcp", "noise", "out"), Line("go", "tcp", "noise", "in")
 TLS = Line("go", "tcp", "tls", "out")
 QUIC = Line("go", "quic-v1", "tls", "out")
 RUST = Line("rust", "tcp", "noise", "out")
+RUST_TLS = Line("rust", "tcp", "tls", "out")
 OURSELVES = Line("python", "tcp", "noise", "out")
+# tests, by their names in pytest
+FIELDS = "tests/interop/test_fields.py"
+CONTROL = "tests/interop/test_gossip.py::test_each_control_message_both_ways[go]"
+PARTS = "tests/interop/test_messages.py::test_answers_in_parts"
+DNSADDR = "tests/interop/test_dnsaddr.py::test_both_resolve_to_the_same"
 
 
 @dataclass(frozen=True)
 class Mutation:
-    """One change: `old` becomes `new` in a module's text, or a protobuf field gets another number."""
+    """One change: `old` becomes `new` in a module's text, or a protobuf field gets another number. `check` is one of
+    the matrix on that line, or a test, whose peers are its own.
+    """
 
     check: str
     module: str
@@ -82,6 +99,9 @@ IDS = (
     Mutation("connect", "node.upgrade.multistream", 'HEADER = "/multistream/1.0.0"', 'HEADER = "/multistream/1.0.1"'),
     Mutation("gossip-accept", "node.upgrade.multistream", 'NOT_AVAILABLE = "na"', 'NOT_AVAILABLE = "nb"', line=IN),
     Mutation("connect", "node.upgrade.tls", '"/tls/1.0.0"', '"/tls/1.0.1"', line=TLS),
+    # of those that tell their muxer in the handshake nobody needs it; Rust doesn't
+    Mutation("connect", "node.upgrade.tls", 'NO_MUXER = "libp2p"', 'NO_MUXER = "libp2q"', line=RUST_TLS),
+    Mutation(DNSADDR, "node.discovery.dnsaddr", '_PREFIX = "dnsaddr="', '_PREFIX = "dnsadds="'),
 )
 SECURITY = (
     Mutation(
@@ -133,6 +153,7 @@ MESSAGES = (
         "Message.request_id Message.timestamp_ms Message.payload Message.recipient SignedMessage.message "
         "SignedMessage.signature PublicKey.type PublicKey.data",
     ),
+    *_fields(PARTS, "protocols.messages.messages_pb2", "Message.more"),
 )
 HANDSHAKE = _fields("connect", "protocols.handshake.handshake_pb2", "Hello.client_version Hello.network_id")
 GOSSIP = (
@@ -142,9 +163,24 @@ GOSSIP = (
     *_fields(
         "gossip-accept",
         "protocols.gossip.rpc_pb2",
-        "Rpc.subscriptions Rpc.publish Rpc.control Subscription.subscribe Subscription.topic Message.from Message.data "
-        "Message.seqno Message.topic Message.signature Control.graft Graft.topic",
+        "Rpc.subscriptions Rpc.publish Subscription.subscribe Subscription.topic Message.from Message.data "
+        "Message.seqno Message.topic Message.signature",
     ),
+    *_fields(
+        CONTROL,
+        "protocols.gossip.rpc_pb2",
+        "Rpc.control Control.graft Control.prune Control.ihave Control.iwant Control.idontwant Prune.topic "
+        "IHave.message_ids IWant.message_ids",
+    ),
+    *_fields(
+        FIELDS,
+        "protocols.gossip.rpc_pb2",
+        "Message.key Graft.topic IHave.topic Prune.peers Prune.backoff PeerInfo.peer_id PeerInfo.signed_peer_record "
+        "IDontWant.message_ids",
+    ),
+    Mutation(FIELDS, "protocols.gossip.outbound", '_ID_TAG = b"\\x0a"', '_ID_TAG = b"\\x12"'),
+    Mutation(CONTROL, "protocols.gossip.outbound", '_CONTROL_TAG = b"\\x1a"', '_CONTROL_TAG = b"\\x22"'),
+    Mutation(CONTROL, "protocols.gossip.outbound", '_IDONTWANT_TAG = b"\\x2a"', '_IDONTWANT_TAG = b"\\x32"'),
 )
 KADEMLIA = (
     *_fields(
@@ -155,6 +191,7 @@ KADEMLIA = (
     ),
     *_fields("kad-peers", "protocols.kad.dht_pb2", "Message.closer_peers Peer.id Peer.addrs"),
     *_fields("kad-providers", "protocols.kad.dht_pb2", "Message.provider_peers"),
+    *_fields(FIELDS, "protocols.kad.dht_pb2", "Message.cluster_level Peer.connection Record.time_received"),
     Mutation("kad-values", "protocols.kad.wire", "    PUT_VALUE = 0", "    PUT_VALUE = 9"),
     Mutation("kad-values", "protocols.kad.wire", "    GET_VALUE = 1", "    GET_VALUE = 9"),
     Mutation("kad-providers", "protocols.kad.wire", "    ADD_PROVIDER = 2", "    ADD_PROVIDER = 9"),
@@ -177,6 +214,12 @@ RENDEZVOUS = (
         "Discover.ns Discover.cookie DiscoverResponse.registrations DiscoverResponse.cookie",
         line=RUST,
     ),
+    *_fields(
+        FIELDS,
+        "protocols.rendezvous.rendezvous_pb2",
+        "Register.ttl RegisterResponse.status RegisterResponse.status_text Discover.limit DiscoverResponse.status "
+        "DiscoverResponse.status_text",
+    ),
     *(
         Mutation("rendezvous", "protocols.rendezvous.wire", f"_{a}, _{b}", f"_{b}, _{a}", line=RUST)
         for a, b in itertools.pairwise(("REGISTER", "REGISTER_RESPONSE", "UNREGISTER", "DISCOVER", "DISCOVER_RESPONSE"))
@@ -186,48 +229,38 @@ MUTATIONS: tuple[Mutation, ...] = (
     *(*IDS, *SECURITY, *YAMUX, *HANDSHAKE, *MESSAGES, *GOSSIP, *KADEMLIA, *EXCHANGE, *RENDEZVOUS),
 )
 
-_GOSSIP, _KAD = "protocols.gossip.rpc_pb2", "protocols.kad.dht_pb2"
-_RENDEZVOUS = "protocols.rendezvous.rendezvous_pb2"
-_CONTROL = (
-    "two nodes and a third are all in each other's mesh; tests/interop/test_gossip.py counts these with Go and Rust"
-)
-_TOLD = "for people and logs: nothing is decided by it"
 UNNOTICED: dict[tuple[str, str], str] = {
-    ("protocols.messages.messages_pb2", "Message.more"): "answers in parts: tests/interop/test_messages.py has Go's",
-    (_GOSSIP, "Message.key"): "keys of authors whose ID doesn't hold them; ours are Ed25519, which does",
-    **dict.fromkeys(
-        [
-            *((_GOSSIP, f"Control.{name}") for name in ("ihave", "iwant", "prune", "idontwant")),
-            *((_GOSSIP, f"IHave.{name}") for name in ("topic", "message_ids")),
-            (_GOSSIP, "IWant.message_ids"),
-            (_GOSSIP, "IDontWant.message_ids"),
-            *((_GOSSIP, f"Prune.{name}") for name in ("topic", "peers", "backoff")),
-            *((_GOSSIP, f"PeerInfo.{name}") for name in ("peer_id", "signed_peer_record")),
-        ],
-        _CONTROL,
-    ),
-    (_KAD, "Message.cluster_level"): "of old implementations; nobody reads it",
-    (_KAD, "Peer.connection"): _TOLD,
-    (_KAD, "Record.time_received"): _TOLD,
     ("protocols.exchange.exchange_pb2", "Alive.multiaddrs"): "a pong is one without them: they are hints",
     ("protocols.heartbeat.heartbeat_pb2", "Beat.sequence"): "a beat comes back as it went: only who made it reads it",
-    (_RENDEZVOUS, "Register.ttl"): "the point's own default stands in",
-    (_RENDEZVOUS, "RegisterResponse.status"): "0 is what a field that is missing means",
-    (_RENDEZVOUS, "RegisterResponse.status_text"): _TOLD,
-    (_RENDEZVOUS, "Discover.limit"): "a point has one of its own",
-    (_RENDEZVOUS, "DiscoverResponse.status"): "0 is what a field that is missing means",
-    (_RENDEZVOUS, "DiscoverResponse.status_text"): _TOLD,
 }
 
 
 async def run_one(mutation: Mutation | None, line: Line, check: str) -> Result:
-    """The check on that line, with our end changed."""
+    """The check on that line, with our end changed; or the test."""
+    if "::" in check or check.endswith(".py"):
+        return await trio.to_thread.run_sync(partial(_run_test, mutation, Cell(line, check)))
     results: list[Result] = []
     change = mutation.change if mutation is not None else ""
     plan = Plan([line], [check], quick=True, workers=1, mutation=change, patience=PATIENCE)
     await run(plan, results.append)
     (result,) = results
     return result
+
+
+def _run_test(mutation: Mutation | None, cell: Cell) -> Result:
+    environ = {**os.environ, "INTEROP": "require", VARIABLE: mutation.change if mutation is not None else ""}
+    command = [sys.executable, "-m", "pytest", "-x", "-p", "interop.ends.mutated", "-p", "no:cacheprovider", cell.check]
+    started = time.monotonic()
+    done = subprocess.run(
+        command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=TEST_TIMEOUT, check=False
+    )
+    seconds = time.monotonic() - started
+    if done.returncode == 0:
+        return Result(cell, "pass", seconds=seconds)
+    if done.returncode != 1:  # of pytest: tests failed
+        raise ValueError(f"expected {cell.check} to be run, got:\n{done.stdout}{done.stderr}")
+    (summary, *_) = [line for line in done.stdout.splitlines() if line.startswith("FAILED")]
+    return Result(cell, "fail", summary[:MAX_REASON], seconds)
 
 
 async def run_all(as_json: bool, mutations: Sequence[Mutation] = MUTATIONS, workers: int = 2) -> bool:
@@ -250,7 +283,7 @@ async def run_all(as_json: bool, mutations: Sequence[Mutation] = MUTATIONS, work
 
     def tell(mutation: Mutation | None, result: Result, right: bool) -> None:
         name = mutation.name if mutation is not None else "unchanged"
-        check = f"{result.cell.line}: {result.cell.check}"
+        check = result.cell.check if "/" in result.cell.check else f"{result.cell.line}: {result.cell.check}"
         if as_json:
             fields = {"mutation": name, "check": check, "result": result.result, "right": right}
             print(json.dumps(fields | {"reason": result.reason, "seconds": round(result.seconds, 3)}), flush=True)

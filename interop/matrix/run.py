@@ -154,10 +154,11 @@ class _Runner:
             with trio.fail_after(seconds):
                 await CHECKS[cell.check](pair)
         except (CheckError, PeerError, ValueError, KeyError) as error:
-            await self._failed(cell, _said(error), trio.current_time() - started)
+            await self._failed(cell, _said(error) + ended_by(pair.theirs, pair.ours), trio.current_time() - started)
             return False
         except trio.TooSlowError:
-            await self._failed(cell, f"expected it to end within {seconds:g} s", seconds)
+            reason = f"expected it to end within {seconds:g} s" + ended_by(pair.theirs, pair.ours)
+            await self._failed(cell, reason, seconds)
             return False
         self._tell(Result(cell, "pass", seconds=trio.current_time() - started))
         return True
@@ -190,6 +191,12 @@ class _Runner:
             except trio.TooSlowError:
                 raise _NotConnectedError(f"{NO_CONNECTION} within {seconds:g} s") from None
             yield pair
+
+
+def ended_by(theirs: Peer, ours: Peer) -> str:
+    """What a failure's reason has besides where their end has told that it ended the connection for an error."""
+    errors = [told["error"] for told in theirs.seen("disconnected", peer=ours.peer_id) if "error" in told]
+    return f"; {theirs.name} ended the connection: {errors[-1]}" if errors else ""
 
 
 def _said(error: Exception) -> str:

@@ -160,7 +160,7 @@ class Link(IMuxedConn):
         try:
             if native is not None and not self.lost and self._established:
                 with trio.move_on_after(FLUSH_TIMEOUT):
-                    while not self.lost and native.unsent():
+                    while not self.lost and (native.unsent() or native.ends_wait):
                         self.flush_soon()
                         await trio.sleep(FLUSH_TIMEOUT / 20)
         finally:

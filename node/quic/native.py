@@ -9,7 +9,8 @@ version has changed what is relied on):
 - limits and transport parameters are ours: qh3 has fixed numbers of streams, and parameters that make it look like a
   browser;
 - events are taken one by one, so that no credit is given for what isn't taken (`paused`), and datagrams go out in runs;
-- a path that has become narrow is noticed: qh3 finds out how much one carries, and stays with that.
+- a path that has become narrow is noticed: qh3 finds out how much one carries, and stays with that;
+- a stream's end that goes by itself waits for its data's acknowledgement: qh3 would lose it (`node.quic.ends`).
 
 Whatever qh3 raises comes out as a QuicError (`node.quic.guard`): a stranger's bytes go through it.
 """
@@ -31,6 +32,7 @@ from qh3.quic.packet import (
 from qh3.quic.tls_bridge import QuicTlsBridge, QuicTlsBridgeError
 
 from node.quic.configurations import MAX_DATAGRAM, Configurations, Limits
+from node.quic.ends import Ends
 from node.quic.guard import guarded, no_panic
 from node.quic.mutual import SIGNATURES, Client, Server, Verify
 from node.quic.packets import destination
@@ -72,6 +74,8 @@ class Native(QuicConnection):
         self._terminated = False
         self._is_narrow = False
         self._reset_token = server_token
+        self._ends = Ends()
+        self._fresh: set[int] = set()  # streams of which qh3 has data that it hasn't looked at
 
     @classmethod
     def client(cls, configurations: Configurations, verify: Verify, take: Callable[[Event], None]) -> Native:
@@ -146,9 +150,13 @@ class Native(QuicConnection):
 
     def next_datagram(self, now: float) -> tuple[bytes, Address] | None:
         with guarded():
-            if self._core is None:
+            core = self._core
+            if core is None:
                 return None
-            transmit = self._core.poll_transmit(now)
+            self._fresh.clear()
+            transmit = core.poll_transmit(now)
+            if transmit is None and self._ends.follow(core, now):
+                transmit = core.poll_transmit(now)
             return None if transmit is None else transmit[:2]
 
     @property
@@ -158,7 +166,7 @@ class Native(QuicConnection):
             return None
         with guarded():
             timer = self._core.get_timer()
-        return None if timer is None else timer[1]
+        return None if timer is None else min(timer[1], self._ends.deadline)
 
     @property
     def idle_timeout(self) -> float:
@@ -201,13 +209,24 @@ class Native(QuicConnection):
 
     def send(self, stream: int, data: bytes | memoryview, *, fin: bool = False) -> None:
         with no_panic():
-            self._require_core().send_stream(stream, data, fin)
+            core = self._require_core()
+            if data:
+                self._fresh.add(stream)
+            elif fin and stream not in self._fresh and self._ends.takes(core, stream):
+                return
+            core.send_stream(stream, data, fin)
+
+    @property
+    def ends_wait(self) -> bool:
+        """Whether there are ends that qh3 hasn't been given."""
+        return bool(self._ends)
 
     def unsent(self, stream: int | None = None) -> int:
         """Bytes that haven't been sent once; of all streams by default."""
         return int(self._require_core().get_send_buffer_size(stream))
 
     def reset(self, stream: int, code: int) -> None:
+        self._ends.forget(stream)
         with no_panic():
             self._require_core().reset_stream(stream, code)
 

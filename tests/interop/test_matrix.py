@@ -15,8 +15,9 @@ from interop.matrix import report
 from interop.matrix.__main__ import DOCUMENT, main
 from interop.matrix.cells import CHECKS, RESULTS, Cell, Line, Result, cells, lines, not_applicable
 from interop.matrix.checks import CHECKS as FUNCTIONS
-from interop.matrix.run import MissingPeerError, check_built
+from interop.matrix.run import MissingPeerError, check_built, ended_by
 from interop.matrix.upstream import DEFECTS, HERE, Defect, Defects, reproduce
+from interop.peer import Peer
 
 ROOT = Path(__file__).parents[2]
 QUICK_TIMEOUT = 60
@@ -92,6 +93,30 @@ def test_a_reproduction_shows_a_defect_by_its_status(tmp_path, status, shown):
 def test_a_defect_excuses_only_what_it_makes(direction, check, reason, excused):
     cell = Cell(Line("stock", "quic-v1", "tls", direction), check)
     assert (Defects().of(cell, reason) is not None) is excused
+
+
+PAUSED = "StreamBufferError: Read buffer length of 4201160 exceeded limit of 4194304, read status is paused"
+
+
+@pytest.mark.parametrize(
+    ("peer", "security", "errors", "excused"),
+    [
+        ("js", "tls", [PAUSED], True),
+        ("js", "tls", [], False),  # silent, and nobody has said why
+        ("js", "tls", ["Error: the handshake failed"], False),
+        ("js", "noise", [PAUSED], False),
+        ("go", "tls", [PAUSED], False),
+    ],
+)
+def test_silence_is_excused_only_where_the_peer_says_that_it_ended_the_connection(peer, security, errors, excused):
+    ours, theirs = Peer("vouch", []), Peer("js peer", [])
+    ours.peer_id = "it"
+    theirs.events.append({"event": "disconnected", "peer": "it", "direction": "inbound"})
+    theirs.events.append({"event": "disconnected", "peer": "another", "error": PAUSED})
+    theirs.events.extend({"event": "disconnected", "peer": "it", "error": error} for error in errors)
+    reason = "vouch: echo failed: StreamTimeout('it did not send anything on /vouch/bytes/1.0.0 for 30 s')"
+    cell = Cell(Line(peer, "ws", security, "out"), "transfer")
+    assert (Defects().of(cell, reason + ended_by(theirs, ours)) is not None) is excused
 
 
 # the document

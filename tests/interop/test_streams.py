@@ -33,7 +33,7 @@ from protocols import Protocol, StreamReset
 MIB = 1 << 20
 WINDOW = 256 * 1024  # Yamux's first; it grows only for those who read
 STALL = 1.0  # seconds that somebody doesn't read
-MANY_TIMEOUT = 8
+MANY_TIMEOUT = 25
 
 
 @dataclass(frozen=True)

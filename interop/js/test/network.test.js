@@ -78,3 +78,10 @@ test('the bytes that belong to a seed are those that the Go peer makes', () => {
   assert.equal(pseudoRandom(1234567n, 1000).toString('hex', 0, 8), '85fc08fb17d09e59')
   assert.deepEqual(pseudoRandom(5n, 20).subarray(0, 12), pseudoRandom(5n, 12))
 })
+
+test('who ends a connection for an error says so', async t => {
+  const { client, happened } = await pair(t)
+  client.connections()[0].abort(new Error('the harbour is closed'))
+  const told = [await happened('disconnected'), await happened('disconnected')]
+  assert.ok(told.some(({ error }) => error === 'Error: the harbour is closed'))
+})

@@ -58,6 +58,11 @@ async def providers(pair: Pair) -> None:
     told = await ours.call("provide", MULTIHASHES[OURS_LATER])
     expect(told["stored"] == 1, f"the peer to have been told what we provide, got {told}")
     await theirs.call("provide", MULTIHASHES[THEIRS_LATER])
+
+    async def told_us() -> bool:
+        return theirs.peer_id in (await ours.call("local-providers", MULTIHASHES[THEIRS_LATER]))["peers"]
+
+    await eventually(told_us, "we have been told what the peer provides")
     await _finds(theirs, OURS_LATER, ours)
     await _finds(ours, THEIRS_LATER, theirs)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from interop.matrix.ends import Pair, expect
 
-NAMESPACE = "matrix"
+NAMESPACE, ELSEWHERE = "matrix", "open-sea"
 
 
 async def exchange(pair: Pair) -> None:
@@ -31,6 +31,8 @@ async def rendezvous(pair: Pair) -> None:
     expect([entry["peer"] for entry in found["peers"]] == [theirs.peer_id], f"to be found, got {found}")
     again = await theirs.call("discover", ours.peer_id, NAMESPACE, "10", found["cookie"])
     expect(again["peers"] == [], f"nothing new behind the cookie, got {again}")
+    elsewhere = await theirs.call("discover", ours.peer_id, ELSEWHERE)
+    expect(elsewhere["peers"] == [], f"nobody in a namespace without registrations, got {elsewhere}")
     await theirs.call("unregister", ours.peer_id, NAMESPACE)
     found = await theirs.call("discover", ours.peer_id, NAMESPACE)
     expect(found["peers"] == [], f"nobody to be registered any more, got {found}")

@@ -86,6 +86,15 @@ DEFECTS: tuple[Defect, ...] = (
         checks=("streams", "half-close", "reset", "transfer"),
     ),
     Defect(
+        "py-libp2p drops what comes over QUIC faster than it is read, and the end with it",
+        f"{_HERE}/stock_quic_overflow.py",
+        "stock",
+        r"^vouch: echo failed: ProtocolError\('expected \d+ (at offset \d+, got|bytes from \w+, got)"
+        r"|^vouch: expected a reply to 'echo'",
+        "quic-v1",
+        checks=("half-close", "transfer"),
+    ),
+    Defect(
         "rust-libp2p ends a stream of QUIC where it should reset it",
         f"{_HERE}/rust_quic_reset.py",
         "rust",
@@ -108,6 +117,15 @@ DEFECTS: tuple[Defect, ...] = (
         r"got \['deadline'\]",
         "ws",
         checks=("other-network", "other-version"),
+    ),
+    Defect(
+        "js-libp2p aborts a WebSocket that TLS pauses while its own sending waits, and its peer doesn't see it",
+        f"{_JS}/websocket_paused.js",
+        "js",
+        r"js peer ended the connection: StreamBufferError: .* read status is paused",
+        "ws",
+        "tls",
+        checks=("transfer",),
     ),
 )
 
