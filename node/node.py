@@ -50,6 +50,7 @@ from protocols.gossip import Gossip, GossipParams
 from protocols.heartbeat.engine import Rtt
 from protocols.heartbeat.service import HEARTBEAT
 from protocols.messages import Answer, Message, MessageDropped, MessageError, Messages, SubProtocol
+from protocols.perf import PERF
 from protocols.ping import PING, ping
 
 log = get_logger("node")
@@ -82,7 +83,8 @@ class Node:
         self.events.subscribe(log_event)
         message_rules = rules.message_rules(config, self.identity)
         self.messages = Messages(self, message_rules, on_rejected=self._message_rejected, on_failed=_handler_failed)
-        self.registry = Registry([PING, HEARTBEAT, *map(self._as_protocol, protocols)])
+        measured = [PERF] if config.perf == "on" else []
+        self.registry = Registry([PING, HEARTBEAT, *measured, *map(self._as_protocol, protocols)])
         self.host = hosts.build(
             config,
             self.identity.key_pair(),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 import trio
 
 from node.api import control
+from node.cli.notify import Notify
 from node.datadir import locked
 from node.errors import UsageError
 from node.hostport import OFF
@@ -70,19 +71,23 @@ def _api(node: Node, metrics: Metrics, *, asked: bool) -> Server | None:
 
 
 async def _serve(node: Node, metrics: Metrics, api: Server | None) -> None:
+    notify = Notify.taken()
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_stop_at, signals, nursery.cancel_scope)
+            nursery.start_soon(_stop_at, signals, nursery.cancel_scope, notify)
             nursery.start_soon(metrics.run)
             await nursery.start(control.serve, node)  # first: who reads "started" may ask at once
             if api is not None:
                 await nursery.start(api.run)
+            nursery.start_soon(notify.watchdog)
             async with node:
+                notify.send("READY=1")
                 await trio.sleep_forever()
 
 
-async def _stop_at(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+async def _stop_at(signals: AsyncIterator[int], scope: trio.CancelScope, notify: Notify) -> None:
     async for number in signals:
         log.info("stopping", signal=signal.Signals(number).name)
+        notify.send("STOPPING=1")
         scope.cancel()
         return

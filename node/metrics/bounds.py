@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+from node import log
 from node.node import Node
 from protocols.gossip import Gossip
 
@@ -43,6 +44,7 @@ BOUNDS: dict[str, str] = {
     "max_api_listeners": "of them, those that listen",
     "max_api_body": "no use is told; refused: requests with a larger body",
     "max_api_rate": "no use is told; refused: requests beyond it",
+    "max_log_queue": "bytes of log lines that wait for who reads them; refused: lines dropped",
     "max_gossip_queue": "bytes of messages that wait for the slowest peer; refused: messages and control dropped",
     "high_peers": "peers in the pool; refused: those dropped as surplus",
     "pool_dials": "dials that the pool has under way; it begins no more",
@@ -80,6 +82,7 @@ UNCOUNTED: dict[str, str] = {
     "dht_request_timeout": _TIME,
     "message_max_age": "a time: vouch_messages_rejected_total has what is too old",
     "message_max_ahead": "a time: vouch_messages_rejected_total has what is too new",
+    "log_repeat_window": "a time: vouch_log_lines_total has what is collapsed in it",
     "low_peers": "a target: vouch_pool_target",
     "target_peers": "a target: vouch_pool_target",
     "outbound_peers": "a target: vouch_pool_target",
@@ -128,6 +131,8 @@ def bounds(node: Node, api: Server | None) -> Iterator[Bound]:
     yield Bound("max_bans", *book.ban_bound())
     for name, figures in node.api_bounds.items():
         yield Bound(name, *figures())
+    lines = log.stats()
+    yield Bound("max_log_queue", lines["waiting"], config.max_log_queue, lines["dropped"])
     if api is not None:
         refused = api.api.guard.refused
         yield Bound("max_api_body", None, config.max_api_body, refused["too_large"])

@@ -75,6 +75,9 @@ CATALOGUE: tuple[Part, ...] = (
                    "How late tasks run that are due",
                    "Over 0.1 s often: a handler computes too long, or the machine is too small; `vouch run --profile` "
                    "shows which."),
+        _counter("vouch_log_lines_total", "outcome",
+                 "Lines of the log: printed, collapsed into a count, dropped as nobody read",
+                 "Any dropped: whatever reads the log is too slow or hangs. Many collapsed: the log says of what."),
         _gauge("vouch_tasks", "",
                "Tasks of the event loop",
                "Grows while peers and streams don't: something isn't ended; report it."),

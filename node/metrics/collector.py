@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import trio
 
+from node import log
 from node.config import node_version
 from node.metrics.bounds import bounds, gossip_of
 from node.metrics.catalogue import MOST
@@ -85,6 +86,15 @@ class Collector:
         yield Reading("vouch_event_loop_lag_seconds", (), self.lag.seconds)
         yield from _each("vouch_events_total", self.events.events)
         yield from _each("vouch_misbehaviour_total", self.events.faults)
+        lines = log.stats()
+        yield from _each(
+            "vouch_log_lines_total",
+            {
+                "printed": lines["lines"],
+                "collapsed": lines["collapsed"],
+                "dropped": lines["dropped"],
+            },
+        )
         try:
             now, tasks = trio.current_time(), trio.lowlevel.current_statistics().tasks_living
         except RuntimeError:  # asked from outside the event loop

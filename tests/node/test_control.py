@@ -250,7 +250,7 @@ async def test_unknown_call(node):
     assert str(error.value) == (
         "expected one of the calls add_peer, addressbook, addressbook_import, ban, bans, config, connect, "
         "dht_find_providers, dht_get, dht_provide, dht_put, dht_withdraw, disconnect, discover, events, find_peer, "
-        "gossip, loglevel, mesh, metrics, metrics_snapshot, peer, peers, ping, protect_peer, publish, ready, "
+        "gossip, loglevel, mesh, metrics, metrics_snapshot, peer, peers, perf, ping, protect_peer, publish, ready, "
         "registrations, remove_peer, set_loglevel, status, subscribe, topics, unban, unprotect_peer, "
         "verdict, got 'halt'"
     )
