@@ -240,8 +240,8 @@ class AddressBook:
         return banned
 
     def ban_bound(self) -> tuple[int, int, int]:
-        """How many bans are kept, may be, and gave way or were refused because there was no place."""
-        return len(self._bans), self._bans.places, self._bans.no_room
+        """How many bans hold, may be, and gave way or were refused because there was no place."""
+        return len(self.bans()), self._bans.places, self._bans.no_room
 
     def bans(self) -> list[Ban]:
         """Those that hold now."""

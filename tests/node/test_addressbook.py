@@ -457,3 +457,12 @@ async def test_a_flush_of_a_book_that_isnt_open(path):
 def test_the_rules_and_the_file_need_no_libp2p():
     code = "import sys, node.peers.bookfile, node.api.addressbook; sys.exit('libp2p' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+async def test_the_bound_counts_bans_that_hold():
+    now = [1000.0]
+    book = AddressBook(None, clock=lambda: now[0])
+    await book.ban("192.0.2.7", "floods", seconds=60)
+    assert (len(book.bans()), book.ban_bound()[0]) == (1, 1)
+    now[0] += 61  # before anybody has swept it out
+    assert (len(book.bans()), book.ban_bound()[0]) == (0, 0)
