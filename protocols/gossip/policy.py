@@ -99,6 +99,7 @@ class OwnNetwork:
         found = self._rules.check_gossip(message.data, forwarder, message.topic, time.time_ns() // 1_000_000)
         # of the part that is signed, which has the author in it: the same message may come with another signature
         digest = hashlib.sha256(decode_signed(message.data, forwarder).message).digest()
+        self._seen.expire(now)  # each time, as nobody else does: it would fill up, and be emptied all at once
         if digest in self._seen.marks:
             raise MessageDropped("seen", forwarder, "expected a new message, got one that was signed anew")
         if self._seen.full(now):

@@ -97,6 +97,14 @@ def test_when_there_is_no_room_new_messages_are_ignored_and_old_ones_stay_seen()
     assert policy.open(second, FORWARDER, 700.0).payload == b"2"
 
 
+def test_what_was_opened_is_forgotten_after_its_time_though_there_is_room():
+    policy = own()
+    for number in range(100):
+        policy.open(policy.make(TOPIC, b"%d" % number, 0), FORWARDER, 0.0)
+    policy.open(policy.make(TOPIC, b"much later", 0), FORWARDER, 10_000.0)
+    assert len(policy._seen) == 1
+
+
 def test_another_networks_and_another_topics_messages_are_refused():
     message = own().make(TOPIC, b"payload", 0)
     with pytest.raises(MessageError) as other_network:
