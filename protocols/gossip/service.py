@@ -303,8 +303,9 @@ class Gossip:
             return  # listeners only: its time will be over
         self._messages[message_id] = message
         if not decider.offer(message):
-            self.stats.no_room += 1
-            message.ignore()
+            self.stats.no_room += 1  # nobody has given a verdict: it isn't counted as one
+            del self._messages[message_id]
+            self.engine.verdict(now, message_id, Verdict.IGNORE)
         elif action.deadline < self._planned:
             self._sooner.set()
 

@@ -121,6 +121,7 @@ async def test_queues_are_bounded_and_what_finds_no_room_is_ignored(net, autojum
                 (await anext(deciding)).accept()
             assert [(await anext(listening)).payload for _ in range(2)] == [b"0", b"1"]
             assert listening.missed == 1
+            assert b.gossip.stats.verdicts == {Verdict.ACCEPT: 3}  # nobody has judged the other two
             assert b.gossip.engine.scores.score(a.peer_id) >= 0
         with pytest.raises(ValueError, match="limit"):
             b.gossip.subscribe(TOPIC, limit=0)
