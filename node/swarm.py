@@ -333,6 +333,8 @@ class Swarm(LibP2PSwarm):
         """Takes an ended connection out of the books."""
         self._running.discard(connection)
         self.counts.ended[connection.way, connection.transport, connection.reason] += 1
+        if connection.refusal is not None:  # each connection has one verdict, whoever is told of it
+            self.counts.verdicts[connection.way, connection.refusal.reason] += 1
         self.remove_conn(connection)
         if not connection.admitted.is_set():
             return
@@ -349,7 +351,6 @@ class Swarm(LibP2PSwarm):
         """Reports a connection that wasn't admitted."""
         if refusal.reason == CLOSED_BY_PEER and connection.peer_id in self.connections:
             return  # the peer gave up one of two dials, and the other one won
-        self.counts.verdicts[connection.way, refusal.reason] += 1
         self._emit(Refused(connection.peer, str(connection.addr), connection.way, refusal.reason, str(refusal)))
 
     def _emit(self, event: Event) -> None:
