@@ -153,7 +153,7 @@ class Node:
         for peer in self._gossip.direct if self._gossip is not None else ():
             self.peers.protect(peer, "gossip", remember=False)
         self.watch = Watch(self, self.swarm, rules.heartbeat_params(config)) if config.heartbeat == "on" else None
-        self.started_at = 0.0
+        self.started_at: float | None = None  # on trio's clock, which may begin at 0
         # its HTTP API, as told by whoever serves it: where it is; of its bounds, by setting, used, limit and refused
         self.api_url = ""
         self.api_bounds: dict[str, Callable[[], tuple[int, int, int]]] = {}
@@ -193,7 +193,7 @@ class Node:
                     await self.swarm.close()
                     nursery.cancel_scope.cancel()
         finally:
-            if self.started_at:
+            if self.started_at is not None:
                 log.info("stopped", peer=self.peer_id)
             self.events.close()
         if failure is not None:
@@ -249,6 +249,11 @@ class Node:
     def addrs(self) -> list[str]:
         """Our dialable addresses, complete with /p2p/PEERID."""
         return [f"{addr}/p2p/{self.peer_id}" for addr in self.host.listen_addrs]
+
+    @property
+    def uptime(self) -> float | None:
+        """Seconds since the node has started; None before."""
+        return None if self.started_at is None else trio.current_time() - self.started_at
 
     @property
     def gossip(self) -> Gossip:

@@ -141,7 +141,7 @@ async def status(node: Node, _params: Nothing) -> Status:
         network_id=node.config.network_id,
         client_version=node.config.client_version,
         addrs=node.addrs,
-        uptime=trio.current_time() - node.started_at if node.started_at else 0.0,
+        uptime=node.uptime or 0.0,
         peers=len(connections),
         inbound=len(connections) - outbound,
         outbound=outbound,

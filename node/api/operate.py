@@ -259,9 +259,9 @@ async def ready(node: Node, _params: NoParams) -> Ready:
 
 
 def _started(node: Node) -> Check:
-    if not node.started_at:
+    if node.uptime is None:
         return Check("started", "fail", "the node is starting")
-    return Check("started", "ok", f"for {trio.current_time() - node.started_at:.0f} s")
+    return Check("started", "ok", f"for {node.uptime:.0f} s")
 
 
 def _listening(node: Node) -> Check:

@@ -65,7 +65,7 @@ def _api(node: Node, metrics: Metrics, *, asked: bool) -> Server | None:
         return None
     from node.api.http.serve import Server  # a web framework, which a node without it needn't load
 
-    api = Server(node, asked=asked, metrics=metrics)
+    api = Server(node, asked=asked)
     metrics.watch_api(api)
     return api
 

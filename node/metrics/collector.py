@@ -96,11 +96,10 @@ class Collector:
             },
         )
         try:
-            now, tasks = trio.current_time(), trio.lowlevel.current_statistics().tasks_living
+            uptime, tasks = self.node.uptime, trio.lowlevel.current_statistics().tasks_living
         except RuntimeError:  # asked from outside the event loop
             return
-        started = self.node.started_at
-        yield Reading("vouch_uptime_seconds", (), now - started if started else 0.0)
+        yield Reading("vouch_uptime_seconds", (), uptime or 0.0)
         yield Reading("vouch_tasks", (), tasks)
 
     def _connections(self) -> Iterator[Reading]:

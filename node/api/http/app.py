@@ -27,7 +27,6 @@ from node.api.http.guard import Access, Asked, Guard, Places, Rates, Refusal
 from node.api.http.openapi import document
 from node.api.http.routes import ROUTES, ApiRoute
 from node.api.http.stream import Feed, Numbered, pinging
-from node.counting import MetricsSource
 from node.errors import UsageError, VouchError
 from node.log import get_logger
 from node.node import Node
@@ -86,7 +85,6 @@ class Api:
         rates: Rates | None = None,
         listeners: Places | None = None,
         feed: Feed | None = None,
-        metrics: MetricsSource | None = None,
         dashboard: Path = DASHBOARD,
     ) -> None:
         config = node.config
@@ -94,7 +92,6 @@ class Api:
         self.rates = rates if rates is not None else Rates(config.max_api_rate)
         self.listeners = listeners or Places(config.max_api_listeners, "max_api_listeners")
         self.feed = feed or Feed()
-        self.metrics = metrics
         self.requests = 0
         self._document = msgspec.json.encode(document())
         self._access: dict[int, Access] = {}
@@ -107,7 +104,6 @@ class Api:
             ("/health", "open", self._health),
             ("/ready", "read", self._ready),
             ("/metrics", "read", self._metrics),
-            ("/v1/metrics", "read", self._snapshot),
             ("/openapi.json", "read", self._openapi),
         ):
             self._add("GET", path, access, endpoint)  # type: ignore[arg-type]
@@ -322,7 +318,7 @@ class Api:
         return value
 
     async def _health(self, request: Request, receive: Receive, send: Send) -> None:
-        up = bool(self.node.started_at)
+        up = self.node.uptime is not None
         body = msgspec.json.encode({"status": "ok" if up else "starting"})
         await _json(request.scope, receive, send, body, 200 if up else 503)
 
@@ -331,16 +327,9 @@ class Api:
         await _json(request.scope, receive, send, msgspec.json.encode(answer), 200 if answer.ready else 503)
 
     async def _metrics(self, request: Request, receive: Receive, send: Send) -> None:
-        data = self._source().text()
-        await Response(data, media_type="text/plain; version=0.0.4; charset=utf-8")(request.scope, receive, send)
-
-    async def _snapshot(self, request: Request, receive: Receive, send: Send) -> None:
-        await _json(request.scope, receive, send, msgspec.json.encode(self._source().snapshot()))
-
-    def _source(self) -> MetricsSource:
-        if self.metrics is None:
-            raise RefusedError(Refusal(404, "no_metrics", "this node has no metrics"))
-        return self.metrics
+        answer = await operate.metrics(self.node, operate.NoParams())
+        made = Response(answer.text, media_type="text/plain; version=0.0.4; charset=utf-8")
+        await made(request.scope, receive, send)
 
     async def _openapi(self, request: Request, receive: Receive, send: Send) -> None:
         await _json(request.scope, receive, send, self._document)

@@ -67,7 +67,6 @@ def document() -> dict[str, Any]:
         answers = paths[path]["get"]["responses"]
         answers["503"] = {**answers["200"], "description": "not yet, or not now"}
     paths["/metrics"] = {"get": _plain("metrics", "All metrics, for Prometheus", {"type": "string"}, "text/plain")}
-    paths["/v1/metrics"] = {"get": _plain("metrics_snapshot", "All metrics, for programs", {"type": "object"})}
     paths["/openapi.json"] = {"get": _plain("openapi", "This document", {"type": "object"})}
     return {
         "openapi": "3.1.0",

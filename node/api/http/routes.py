@@ -94,6 +94,7 @@ ROUTES: tuple[ApiRoute, ...] = (
     ApiRoute("GET", "/v1/peers/{peer}", "peer", "read"),
     ApiRoute("DELETE", "/v1/peers/{peer}", "disconnect", "change"),
     ApiRoute("POST", "/v1/peers/{target}/ping", "ping", "change"),
+    ApiRoute("POST", "/v1/peers/{target}/perf", "perf", "change"),
     ApiRoute("PUT", "/v1/peers/{peer}/tags/{tag}", "protect_peer", "change"),
     ApiRoute("DELETE", "/v1/peers/{peer}/tags/{tag}", "unprotect_peer", "change"),
     ApiRoute("GET", "/v1/addressbook", "addressbook", "read", cost=20),  # ten thousand peers take a while
@@ -116,6 +117,7 @@ ROUTES: tuple[ApiRoute, ...] = (
     ApiRoute("POST", "/v1/dht/withdraw", "dht_withdraw", "change"),
     ApiRoute("GET", "/v1/registrations", "registrations", "read", query=("namespace", "after")),
     ApiRoute("POST", "/v1/discover", "discover", "change"),
+    ApiRoute("GET", "/v1/metrics", "metrics_snapshot", "read"),
     ApiRoute("GET", "/v1/config", "config", "read"),
     ApiRoute("GET", "/v1/loglevel", "loglevel", "read"),
     ApiRoute("PUT", "/v1/loglevel", "set_loglevel", "change"),

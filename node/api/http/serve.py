@@ -23,7 +23,6 @@ from node.api.http.connection import Connection, error_body, hypercorn_config
 from node.api.http.guard import Guard, Places, Refusal
 from node.api.http.token import load_or_make_token, token_path
 from node.config import Config
-from node.counting import MetricsSource
 from node.errors import UsageError
 from node.hostport import Address, parse_address
 from node.log import get_logger
@@ -44,7 +43,7 @@ log = get_logger("api")
 class Server:
     """The API of one node. What it does is counted: `api.requests`, `api.guard.refused`, `connections`."""
 
-    def __init__(self, node: Node, *, asked: bool = True, metrics: MetricsSource | None = None) -> None:
+    def __init__(self, node: Node, *, asked: bool = True) -> None:
         """Listens, and takes nobody yet. `asked`: somebody wants this very address. Raises UsageError."""
         config = node.config
         address = parse_address(config.api)
@@ -67,7 +66,7 @@ class Server:
             always=config.api_token == "always" or not address.loopback,
             max_body=config.max_api_body,
         )
-        self.api = Api(node, guard, metrics=metrics)
+        self.api = Api(node, guard)
         self.connections = Places(config.max_api_connections, "max_api_connections")
         self._open: dict[Connection, str] = {}  # and whose they are
         self._refusing = 0

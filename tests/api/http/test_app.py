@@ -21,6 +21,7 @@ from node.api.http.app import Api
 from node.api.http.guard import Guard, Rates
 from node.api.http.openapi import document
 from node.api.http.routes import ROUTES
+from node.metrics import Metrics
 from tests.nodes import NOWHERE, eventually, running
 
 TOKEN = "t" * 43
@@ -57,21 +58,14 @@ async def node():
 
 @pytest.fixture
 async def other():
-    async with running(rendezvous_point="memory") as made:
+    async with running(rendezvous_point="memory", perf="on") as made:
         yield made
-
-
-class StubMetrics:
-    def text(self):
-        return b"# HELP up whether\nup 1\n"
-
-    def snapshot(self):
-        return {"up": 1}
 
 
 @pytest.fixture
 async def asking(node):
-    async with client(make(node, metrics=StubMetrics())) as made:
+    Metrics(node)
+    async with client(make(node)) as made:
         yield made
 
 
@@ -99,6 +93,7 @@ def samples(other):
         "connect": {"json": {"address": other.addrs[0]}},
         "peer": {"path": {"peer": peer}},
         "ping": {"path": {"target": peer}, "json": {"count": 2}},
+        "perf": {"path": {"target": peer}, "json": {"upload": 1000, "download": 1000}},
         "protect_peer": {"path": {"peer": peer, "tag": "mine"}},
         "unprotect_peer": {"path": {"peer": peer, "tag": "mine"}},
         "addressbook": {},
@@ -225,7 +220,7 @@ async def test_beyond_this_machine_all_but_health_needs_it():
 def stub(**more):
     """What the app needs of a node before it asks it anything."""
     config = Config(data_dir=NOWHERE)
-    return types.SimpleNamespace(config=config, started_at=1.0, **more)
+    return types.SimpleNamespace(config=config, uptime=1.0, metrics=None, **more)
 
 
 @pytest.mark.parametrize(
@@ -250,7 +245,7 @@ def stub(**more):
         ("GET", "/v1/registrations?after=1&after=2", {}, 400, "usage"),
         ("GET", "/v1/events?kinds=nothing", {}, 400, "usage"),
         ("GET", "/v1/peers/x", {}, 400, "usage"),
-        ("GET", "/metrics", {}, 404, "no_metrics"),
+        ("GET", "/metrics", {}, 404, "not_found"),
     ],
 )
 async def test_what_is_refused(method, path, headers, status, code):
@@ -349,7 +344,7 @@ async def test_health_and_head():
     async with client(make(node)) as asking:
         response = await asking.head("/health")
         assert (response.status_code, response.content) == (200, b"")
-        node.started_at = 0.0
+        node.uptime = None
         response = await asking.get("/health")
         assert (response.status_code, response.json()) == (503, {"status": "starting"})
 
