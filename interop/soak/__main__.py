@@ -46,6 +46,7 @@ def _text(result: Result) -> str:
         f"checked       {result.moved.bytes / MB:.0f} MB",
         f"actions       {actions}",
         f"connections   {result.reconnects} closed and dialled again, {result.cuts} cut under {result.cut_off} actions",
+        f"asked         {result.looks} times over HTTP, {result.figures} figures compared",
         f"memory        {result.warm_bytes / MB:.1f} MB after the warm-up, {result.end_bytes / MB:.1f} MB in the end",
         f"faults        {result.faults_in_all or 'none'}",
         *(f"    {fault}" for fault in result.faults),

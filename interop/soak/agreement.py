@@ -113,6 +113,9 @@ def _connections(numbers: Numbers) -> Iterator[str]:
             )
         if peers > there:
             yield f"peers {direction}: {peers:g}, on {there:g} connections"
+        admitted = total(numbers, "vouch_handshakes_total", direction=direction, outcome="admitted")
+        if peers > admitted:
+            yield f"peers {direction}: {peers:g}, of whom {admitted:g} were admitted"
     connected = total(numbers, "vouch_events_total", event="connected")
     came = total(numbers, "vouch_connections_opened_total")
     if connected != came:

@@ -5,7 +5,8 @@
 Every leaf keeps one connection to the hub, real TCP over loopback, and both ends open streams on it. One round on it
 is a few actions at once; then the connection may be closed properly by one of the two and dialled again, or it was cut
 while the actions ran, which is the only thing that excuses an action that fails. All choices are drawn from the seed,
-for each connection apart; how they fall in time is the machine's.
+for each connection apart; how they fall in time is the machine's. Meanwhile nodes are asked over HTTP how they are, and
+what they tell must agree (`asking`).
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 from typing import Any, Literal
 
 import trio
 
-from interop.soak import watch
+from interop.soak import asking, watch
 from interop.soak.traffic import ACTIONS, Action, Fault, Moved, is_cut_off, served
 from node.config import Config
 from node.identity import Identity
@@ -59,6 +61,8 @@ class Result:
     reconnects: int = 0
     cuts: int = 0
     cut_off: int = 0
+    looks: int = 0
+    figures: int = 0
     warm_bytes: int = 0
     end_bytes: int = 0
     faults: list[str] = field(default_factory=list)
@@ -82,6 +86,8 @@ class Result:
             "reconnects": self.reconnects,
             "cuts": self.cuts,
             "actions_cut_off": self.cut_off,
+            "looks_over_http": self.looks,
+            "figures_compared": self.figures,
             "rss_mb": {"warm": round(self.warm_bytes / MB, 1), "end": round(self.end_bytes / MB, 1)},
             "faults": self.faults,
             "faults_in_all": self.faults_in_all,
@@ -167,33 +173,45 @@ async def soak(seconds: float, connections: int, seed: int, upgrade: Upgrade = "
     result = Result(seed, connections, seconds)
     before = watch.count([])
     with watch.LogWatch(result.fault):
-        async with AsyncExitStack() as stack:
-            hub, *leaves = [await stack.enter_async_context(node) for node in _nodes(connections, upgrade, result)]
+        async with asking.folders() as folder, AsyncExitStack() as stack:
+            hub, *leaves = _nodes(connections, upgrade, result, folder)
+            asked = [asking.Asked("the hub", hub), asking.Asked("a leaf", leaves[0])]
+            for node in (hub, *leaves):
+                await stack.enter_async_context(node)
+            serving = await stack.enter_async_context(trio.open_nursery())
+            stack.callback(serving.cancel_scope.cancel)
+            for one in asked:
+                await serving.start(one.serve)
             links = [Link(hub, leaf, Random(f"{seed}/{number}"), result) for number, leaf in enumerate(leaves)]
             for link in links:
                 await link.connect()
-            await _traffic([hub, *leaves], links, result)
+            await _traffic([hub, *leaves], links, result, asked, folder)
+            result.looks += sum(one.looks for one in asked)
+            result.figures += sum(one.figures for one in asked)
         after = await watch.idle(lambda: watch.count([]), before, END_TIMEOUT)
     for difference in after:
         result.fault(f"after the nodes were closed: {difference}")
     return result
 
 
-def _nodes(connections: int, upgrade: Upgrade, result: Result) -> list[Node]:
+def _nodes(connections: int, upgrade: Upgrade, result: Result, folder: Path) -> list[Node]:
     """The hub, with room for all, and the leaves, which nobody dials."""
     room = dict.fromkeys(("max_connections", "max_inbound", "max_connections_per_ip"), connections + 1)
     half_open = dict.fromkeys(("max_half_open", "max_half_open_per_ip"), connections + 1)
     # heartbeats and gossip open streams when they like, and what is open is counted here
     quiet: Any = dict.fromkeys(("dht", "heartbeat", "gossip", "pool"), "off")
-    hub = Config(listen=(LISTEN,), upgrade=upgrade, **quiet, **room, **half_open)  # type: ignore[arg-type]  # all int
-    leaf = Config(listen=(), upgrade=upgrade, **quiet)
+    places: Any = room | half_open
+    hub = Config(listen=(LISTEN,), upgrade=upgrade, data_dir=folder / "hub", api="127.0.0.1:0", **quiet, **places)
+    leaf = Config(listen=(), upgrade=upgrade, data_dir=folder / "leaf", api="127.0.0.1:0", **quiet)
     return [
         Node(config, identity=Identity.generate(), protocols=served(result.moved, result.fault))
         for config in (hub, *[leaf] * connections)
     ]
 
 
-async def _traffic(nodes: Sequence[Node], links: Sequence[Link], result: Result) -> None:
+async def _traffic(
+    nodes: Sequence[Node], links: Sequence[Link], result: Result, asked: Sequence[asking.Asked], folder: Path
+) -> None:
     def look() -> watch.Counts:
         return watch.count(nodes)
 
@@ -206,9 +224,15 @@ async def _traffic(nodes: Sequence[Node], links: Sequence[Link], result: Result)
         nursery.start_soon(_progress, result, started)
         for name, length in (("the warm-up", warm_up), ("the traffic", result.seconds - warm_up)):
             deadline = trio.current_time() + length
-            async with trio.open_nursery() as traffic:
-                for link in links:
-                    traffic.start_soon(link.run, deadline)
+            rng = Random(f"{result.seed}/{name}")
+            async with asking.crowd(folder / name, rng, result.fault) as crowd, trio.open_nursery() as looking:
+                looking.start_soon(asking.keep_asking, [*asked, *crowd], result.fault)
+                async with trio.open_nursery() as traffic:
+                    for link in links:
+                        traffic.start_soon(link.run, deadline)
+                looking.cancel_scope.cancel()
+            result.looks += sum(one.looks for one in crowd)
+            result.figures += sum(one.figures for one in crowd)
             with_progress = quiet | {f"task {__name__}._progress": 1}
             for difference in await watch.idle(look, with_progress, IDLE_TIMEOUT):
                 result.fault(f"after {name}: {difference}")

@@ -7,7 +7,7 @@ import json
 import pytest
 import trio
 
-from interop.soak import run, traffic, watch
+from interop.soak import asking, run, traffic, watch
 from interop.soak.__main__ import main
 from interop.soak.run import soak
 from node.log import get_logger
@@ -23,6 +23,18 @@ async def test_five_seconds_find_nothing():
     assert result.reconnects + result.cuts > 0
     assert result.warm_bytes > 0
     assert result.end_bytes > 0
+    assert result.looks >= 5
+    assert result.figures > 100
+
+
+async def test_what_the_api_tells_wrongly_is_found(monkeypatch):
+    async def miscounts(node, peer, rng, moved):
+        node.swarm.counts.opened["inbound", "tcp"] += 1
+
+    monkeypatch.setattr(run, "ACTIONS", {miscounts: 1})
+    monkeypatch.setattr(asking, "PAUSE", 0.3)
+    result = await soak(2.0, 2, seed=1)
+    assert any("the hub tells: connections inbound tcp: opened - ended is" in fault for fault in result.faults)
 
 
 async def test_faults_of_every_kind_are_found(monkeypatch):
