@@ -17,6 +17,7 @@ import sys
 from collections.abc import Sequence
 
 from node.cli.parser import handler, parse
+from node.cli.shown import safe
 from node.errors import UsageError, VouchError
 
 
@@ -41,7 +42,7 @@ def _status_of(error: BaseException) -> int:
     while isinstance(cause, BaseExceptionGroup) and len(cause.exceptions) == 1:  # trio's nurseries wrap what they raise
         cause = cause.exceptions[0]
     if isinstance(cause, VouchError):
-        print("vouch: error:", " ".join(str(cause).split()), file=sys.stderr)
+        print("vouch: error:", safe(" ".join(str(cause).split())), file=sys.stderr)
         return 2 if isinstance(cause, UsageError) else 1
     if isinstance(cause, KeyboardInterrupt):
         return 130

@@ -34,6 +34,7 @@ from rich.console import Console
 from rich.table import Table
 
 from node.cli.parser import settings_from
+from node.cli.shown import round_trip, safe, short
 from node.config import Config
 from node.errors import UsageError
 from node.explore import Seen, Walk, explore, walk_from
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         return 130
     first = walk.nodes[walk.start]
     if first.state not in ("reached", "waiting", "under way"):
-        print(f"vouch: error: {clean(first.error, 500)}", file=sys.stderr)
+        print(f"vouch: error: {safe(first.error, 500)}", file=sys.stderr)
         return 1
     return 0
 
@@ -164,7 +165,7 @@ def as_dot(walk: Walk) -> str:
     """A directed graph for Graphviz: an arrow to whom a node has named; dashed who wasn't reached."""
     lines = ["digraph network {", "  rankdir=LR;", "  node [shape=box, fontsize=10];"]
     for seen in walk.nodes.values():
-        label = "\\n".join(_quoted(text) for text in (_short(seen.peer), _agent(seen), _rtt(seen)) if text)
+        label = "\\n".join(_quoted(text) for text in (short(seen.peer), _agent(seen), _rtt(seen)) if text)
         style = "" if seen.state == "reached" else ", style=dashed"
         mark = ", penwidth=2" if seen.peer == walk.start else ""
         lines.append(f'  "{_quoted(seen.peer)}" [label="{label}"{style}{mark}];')
@@ -181,34 +182,24 @@ def _show(walk: Walk, ended: str, seconds: float) -> None:
     for seen in walk.nodes.values():
         addr = next(iter(seen.addrs), "-")
         row = (_agent(seen) or "-", _rtt(seen) or "-", str(len(seen.knows)), str(len(known_by[seen.peer])))
-        table.add_row(seen.peer, "waiting" if seen.state == "under way" else seen.state, *row, clean(addr))
+        table.add_row(seen.peer, "waiting" if seen.state == "under way" else seen.state, *row, safe(addr, MAX_TEXT))
     width = None if sys.stdout.isatty() else 240
     Console(width=width, highlight=False, markup=False, soft_wrap=True).print(table)
     print(f"{_line(walk, seconds)}, {ended}")
 
 
 def _agent(seen: Seen) -> str:
-    agent, version = clean(seen.agent), clean(seen.version)
+    agent, version = safe(seen.agent, MAX_TEXT), safe(seen.version, MAX_TEXT)
     return agent if not version or version == agent else f"{agent} ({version})".strip()
 
 
 def _rtt(seen: Seen) -> str:
-    return "" if seen.rtt is None else f"{seen.rtt * 1000:.1f} ms"
-
-
-def _short(peer: str) -> str:
-    return f"{peer[:8]}…{peer[-6:]}"
-
-
-def clean(text: str, most: int = MAX_TEXT) -> str:
-    """A stranger's text for a terminal: printable, in one line, not too long."""
-    shown = "".join(letter if letter.isprintable() else "?" for letter in text[: most + 1])
-    return shown if len(shown) <= most else shown[: most - 1] + "…"
+    return "" if seen.rtt is None else round_trip(seen.rtt)
 
 
 def _quoted(text: str) -> str:
     """Text inside the quotes of a Graphviz string."""
-    return clean(text, 200).replace("\\", "\\\\").replace('"', '\\"')
+    return safe(text, 200).replace("\\", "\\\\").replace('"', '\\"')
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from typing import Any, BinaryIO
 from node.api.client import Client
 from node.cli.deciding import Deciding, Decision
 from node.cli.parser import settings_from
+from node.cli.shown import short
 from node.errors import UsageError
 
 # what the wire takes at most is a little less: the node says so
@@ -116,9 +117,8 @@ def _show(item: dict[str, Any], args: argparse.Namespace) -> None:
 
 
 def _line(item: dict[str, Any]) -> str:
-    author = item["author"]
     kind = f"  type {item['type']}" if item["type"] else ""
-    return f"{author[:8]}…{author[-6:]}{kind}  {shown(base64.b64decode(item['payload']))}"
+    return f"{short(item['author'])}{kind}  {shown(base64.b64decode(item['payload']))}"
 
 
 def shown(payload: bytes) -> str:

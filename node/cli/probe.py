@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from dataclasses import dataclass, field
 from typing import Any
 
 from node.cli.parser import settings_from
 from node.cli.remote import Ask, print_json, with_node
+from node.cli.shown import rank, size
 from node.errors import UsageError, VouchError
 
 MAX_TIMEOUT = 30.0
@@ -48,11 +48,6 @@ class Series:
             "p99": rank(ordered, 0.99),
             "max": ordered[-1],
         }
-
-
-def rank(ordered: list[float], part: float) -> float:
-    """The value that `part` of the values are at most (nearest rank)."""
-    return ordered[max(0, math.ceil(part * len(ordered)) - 1)]
 
 
 def speed(count: int, seconds: float) -> float:
@@ -130,12 +125,3 @@ def perf(args: argparse.Namespace) -> int:
         return 0
 
     return with_node(settings_from(args).config, command)
-
-
-def size(count: float) -> str:
-    """Bytes for people: 512 B, 1.5 KiB, 3.2 GiB."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if count < 1024 or unit == "GiB":
-            break
-        count /= 1024
-    return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from node.cli.shown import rank
+
 DEGREE = 8
 
 
@@ -185,7 +187,7 @@ def _ms(sorted_seconds: Sequence[float], part: float) -> float:
     """A percentile in milliseconds; 0 of nothing."""
     if not sorted_seconds:
         return 0.0
-    return round(sorted_seconds[min(len(sorted_seconds) - 1, int(part * len(sorted_seconds)))] * 1000, 3)
+    return round(rank(sorted_seconds, part) * 1000, 3)
 
 
 def markdown(result: Propagation) -> str:

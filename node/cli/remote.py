@@ -16,10 +16,13 @@ from typing import Any
 
 from node.api.client import Client, NoNodeError
 from node.cli.parser import settings_from
+from node.cli.shown import duration, round_trip, safe
 from node.config import Config
 from node.errors import UsageError
 
 Ask = Callable[..., dict[str, Any]]
+
+MAX_AGENT = 64  # characters of it in a line
 
 
 def status(args: argparse.Namespace) -> int:
@@ -37,6 +40,7 @@ def status(args: argparse.Namespace) -> int:
         ("peers", f"{answer['peers']} ({answer['inbound']} inbound, {answer['outbound']} outbound)"),
         ("routing table", f"{len(answer['routing_table'])} peers"),
         *(("listens on", addr) for addr in answer["addrs"]),
+        ("HTTP API", answer["api"] or "off"),
         *((name, f"{use['used']} of {use['limit']}") for name, use in answer["limits"].items()),
     ]
     for name, value in rows:
@@ -64,11 +68,12 @@ def peers(args: argparse.Namespace) -> int:
         print("no peers are connected")
         return 0
     for peer in answer["peers"]:
-        agent = peer["client_version"] or peer["agent"] or "-"
-        connected = duration(peer["connected_for"])
-        rtt = "-" if peer["rtt"] is None else f"{peer['rtt'] * 1000:.1f} ms"
+        agent = safe(peer["client_version"] or peer["agent"] or "-", MAX_AGENT)
+        connected, rtt = duration(peer["connected_for"]), round_trip(peer["rtt"])
         mark = "  flaky" if peer["flaky"] else ""
-        print(f"{peer['peer']}  {peer['direction']:8}  {agent:16}  {connected:>8}  {rtt:>9}  {peer['addr']}{mark}")
+        print(
+            f"{peer['peer']}  {peer['direction']:8}  {agent:16}  {connected:>8}  {rtt:>9}  {safe(peer['addr'])}{mark}"
+        )
     return 0
 
 
@@ -203,12 +208,3 @@ def print_json(answer: dict[str, Any]) -> None:
     """One line of JSON."""
     json.dump(answer, sys.stdout)
     print()
-
-
-def duration(seconds: float) -> str:
-    """Seconds for people, in one unit."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 7200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3600:.0f} h" if seconds < 172800 else f"{seconds / 86400:.0f} d"

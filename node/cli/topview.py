@@ -15,8 +15,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from node.cli.probe import size
-from node.cli.remote import duration
+from node.cli.shown import duration, round_trip, safe, short, size
 
 Answer = dict[str, Any]
 BAR = 10
@@ -81,15 +80,6 @@ def render(look: Look, found: Mapping[str, float], height: int) -> Group:
     if topics:
         parts += [Text(), _topics(topics)]
     return Group(*parts, Text(), _peers(look.peers, max(1, left)))
-
-
-def safe(text: str) -> str:
-    """A stranger's text for a terminal."""
-    return "".join(one if one.isprintable() else "�" for one in text)
-
-
-def short(peer: str) -> str:
-    return peer if len(peer) <= 16 else f"{peer[:8]}…{peer[-6:]}"
 
 
 def _line(*parts: tuple[str, str] | str) -> Text:
@@ -172,8 +162,8 @@ def _peers(peers: list[Answer], room: int) -> Table:
         table.add_row(
             Text(short(peer["peer"]), style=style),
             "in" if peer["direction"] == "inbound" else "out",
-            Text(safe(peer["client_version"] or peer["agent"] or "-")[:16]),
-            "-" if peer["rtt"] is None else f"{peer['rtt'] * 1000:.1f}ms",
+            Text(safe(peer["client_version"] or peer["agent"] or "-", 16)),
+            round_trip(peer["rtt"]),
             f"{peer['score']:.1f}",
             duration(peer["connected_for"]),
             Text(safe(peer["addr"]).partition("/p2p/")[0]),

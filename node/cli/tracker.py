@@ -20,6 +20,7 @@ from node.api.client import Client
 from node.cli.parser import settings_from
 from node.cli.remote import with_node
 from node.cli.run import stop
+from node.cli.shown import safe
 from node.config import Config
 
 if TYPE_CHECKING:
@@ -80,8 +81,7 @@ def _print_rows(rows: list[dict[str, Any]], nobody: str) -> None:
     if not rows:
         print(nobody)
     for row in rows:
-        name = row["namespace"] if row["namespace"].isprintable() else repr(row["namespace"])
-        print(f"{row['peer']}  {row['ttl'] / 60:5.0f} min  {name}  {' '.join(row['addrs'])}")
+        print(f"{row['peer']}  {row['ttl'] / 60:5.0f} min  {safe(row['namespace'])}  {safe(' '.join(row['addrs']))}")
 
 
 def _print_events(node: Node) -> None:

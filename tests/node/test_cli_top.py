@@ -70,7 +70,7 @@ def test_it_fits_the_screen(peers, width, height):
 
 def test_the_screen_shows_what_matters():
     text = "\n".join(screen(LOOK))
-    for part in ("12D3KooW…YtQAhX", "harbour", "peers 2 (1 in, 1 out, 0 flaky)", "30 of 32", "1.2ms", "192.0.2.7"):
+    for part in ("12D3KooW…YtQAhX", "harbour", "peers 2 (1 in, 1 out, 0 flaky)", "30 of 32", "1.2 ms", "192.0.2.7"):
         assert part in text
     assert text.index("max_half_open") < text.index("max_connections")  # the fullest first
 

@@ -9,7 +9,8 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node.cli.explore import as_dot, as_json, clean
+from node.cli.explore import as_dot, as_json
+from node.cli.shown import safe
 from node.explore import BUDGET_BURST, MAX_ADDRS, MAX_NAMED, Walk, explore, walk_from
 from node.identity import Identity
 from node.records import seal
@@ -152,7 +153,7 @@ def test_what_strangers_say_cannot_leave_its_quotes():
     assert '\\"]' in label
     assert label.endswith('", penwidth=2];')
     assert len(label) < 400
-    assert "\x1b" not in clean(strange().nodes["start"].agent)
+    assert "\x1b" not in safe(strange().nodes["start"].agent)
     result = json.loads(as_json(strange(), "timeout", 1.23456))
     assert result["nodes"][0]["agent"] == strange().nodes["start"].agent  # JSON has quotes of its own
     assert (result["ended"], result["seconds"], result["start"]) == ("timeout", 1.235, "start")
