@@ -15,6 +15,7 @@ and synchronously. Such a listener must not block and must not raise. What takes
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -327,6 +328,10 @@ class Events:
 _KINDS: tuple[type[Event], ...] = get_args(Event)
 
 
-def event_classes() -> tuple[type[Event], ...]:
-    """Every class of events."""
-    return _KINDS
+def kind_of(event: type[Event]) -> str:
+    """The name of a kind of event where it isn't Python that is spoken: peer_flaky for PeerFlaky."""
+    return _NAMES[event]
+
+
+KINDS: dict[str, type[Event]] = {re.sub(r"(?<!^)(?=[A-Z])", "_", one.__name__).lower(): one for one in _KINDS}
+_NAMES = {one: name for name, one in KINDS.items()}

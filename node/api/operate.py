@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +14,7 @@ import trio
 from node import log
 from node.config import SETTINGS
 from node.errors import NotFoundError, UsageError
-from node.events import Event, event_classes
+from node.events import KINDS, Event, kind_of
 from node.node import Node
 
 # events that wait for one client
@@ -218,14 +217,6 @@ def _shown(name: str, value: Any) -> Any:
     if isinstance(value, tuple):
         return list(value)
     return dict(value) if isinstance(value, Mapping) else value
-
-
-def kind_of(event: type[Event]) -> str:
-    """The name of a kind of event: peer_flaky for PeerFlaky."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", event.__name__).lower()
-
-
-KINDS: dict[str, type[Event]] = {kind_of(one): one for one in event_classes()}
 
 
 def happened(event: Event) -> Happened:

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 
-from node.events import Event, Misbehaved, event_classes
-
-NAMES: dict[type[Event], str] = {
-    kind: re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.__name__).lower() for kind in event_classes()
-}
+from node.events import Event, Misbehaved, kind_of
 
 
 class EventCounts:
@@ -21,6 +16,6 @@ class EventCounts:
 
     def on_event(self, event: Event) -> None:
         """For `Events.subscribe`."""
-        self.events[NAMES[type(event)]] += 1
+        self.events[kind_of(type(event))] += 1
         if isinstance(event, Misbehaved):
             self.faults[event.reason] += 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 import pytest
 import trio
@@ -10,8 +11,11 @@ import trio
 from node.api.functions import CALLS
 from node.api.verdicts import undecided
 from node.errors import NotFoundError, UsageError
+from node.events import KINDS
 from tests.node.test_control import DEADLINE, ask, node_at, raw_client, serving
 from tests.nodes import eventually
+
+ROOT = Path(__file__).parents[2]
 
 TOPIC = "blocks"
 
@@ -152,3 +156,9 @@ async def test_only_one_decides(node, author):
         await deciding(client, author)
         await second.send(b'{"id": 1, "call": "subscribe", "params": {"topic": "txs", "decide": true}}\n')
         assert "somebody who decides already" in (await second.answer())["error"]["message"]
+
+
+def test_every_kind_of_event_is_in_the_documentation():
+    pages = "".join(page.read_text() for page in (ROOT / "docs").rglob("*.md"))
+    assert [kind.__name__ for kind in KINDS.values() if f"`{kind.__name__}`" not in pages] == []
+    assert KINDS["peer_flaky"].__name__ == "PeerFlaky"

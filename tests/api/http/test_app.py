@@ -6,6 +6,7 @@ import base64
 import json
 import types
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx
 import jsonschema
@@ -26,6 +27,7 @@ from tests.nodes import NOWHERE, eventually, running
 
 TOKEN = "t" * 43
 AUTHORIZED = {"Authorization": f"Bearer {TOKEN}"}
+ROOT = Path(__file__).parents[3]
 STRANGER = Identity.generate().peer_id
 DOCUMENT = json.loads(json.dumps(document()))
 OPERATIONS = {
@@ -199,6 +201,20 @@ async def test_without_the_token_nothing_is_looked_at(name):
     assert response.headers["WWW-Authenticate"] == 'Bearer realm="vouch"'
     assert response.headers["Connection"] == "close"
     assert app.guard.refused == {"no_token": 1}
+
+
+def test_every_call_has_a_route_and_every_route_a_row_in_the_documentation():
+    routed = {route.call for route in ROUTES}
+    elsewhere = {
+        "ready": "/ready, whose status tells it too",
+        "metrics": "/metrics, as text",
+        "addressbook_import": "reads a file of the data folder, whose owner has the control socket",
+    }
+    assert routed == {*functions.CALLS, *functions.STREAMS} - set(elsewhere)
+    table = (ROOT / "docs" / "api.md").read_text()
+    for path in DOCUMENT["paths"]:
+        words = [word for word in path.split("/") if word and not word.startswith("{") and word != "v1"]
+        assert all(word in table for word in words), path
 
 
 def test_what_needs_a_token():
