@@ -46,7 +46,7 @@ BOUNDS: dict[str, str] = {
     "max_api_rate": "no use is told; refused: requests beyond it",
     "max_log_queue": "bytes of log lines that wait for who reads them; refused: lines dropped",
     "max_gossip_queue": "bytes of messages that wait for the slowest peer; refused: messages and control dropped",
-    "high_peers": "peers in the pool; refused: those dropped as surplus",
+    "high_peers": "peers in the pool, newcomers beyond it for a moment; refused: those dropped as surplus",
     "pool_dials": "dials that the pool has under way; it begins no more",
     "dht_max_values": "values kept for others; refused: those without a place",
     "dht_max_providers": "providers kept for others; refused: those without a place",
