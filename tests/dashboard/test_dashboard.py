@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from urllib.parse import urlsplit
@@ -11,6 +12,8 @@ import pytest
 import trio
 
 from node import Config, Identity, Node
+from node.api.http.app import DASHBOARD, Api
+from node.api.http.serve import Server
 from node.api.http.token import read_token
 from node.events import Disconnected, Identified, PeerLost
 from tests.apiserver import NETWORK, node_at, serving
@@ -106,7 +109,8 @@ async def page_with_token(node, browser):
 # peers come and go
 
 
-async def test_a_peer_is_shown_within_two_seconds_and_so_is_its_leaving(page, node):
+async def come_and_go(page, node) -> tuple[float, float]:
+    """A guest comes and goes; the seconds until the page shows it, each time."""
     assert await page.text("#peer-id code") == node.peer_id
     assert await page.run(ROWS) == 0
     async with running(network_id=NETWORK, client_version="guest/1.0.0") as guest:
@@ -120,9 +124,69 @@ async def test_a_peer_is_shown_within_two_seconds_and_so_is_its_leaving(page, no
     await page.until(f"{ROWS} === 0 && {DOTS} === 1")
     left = trio.current_time() - started
     print(f"shown after {joined:.2f} s, gone after {left:.2f} s")
+    return joined, left
+
+
+async def test_a_peer_is_shown_within_two_seconds_and_so_is_its_leaving(page, node):
+    joined, left = await come_and_go(page, node)
     assert joined < 2
     assert left < 3 * INTERVAL
     await page.until(holds("#events", "disconnected"))
+
+
+# that the two tests above can fail
+
+
+@asynccontextmanager
+async def spoiled(node, folder, file, before, after):
+    """The API with a dashboard in which a text of one file is another."""
+    shutil.copytree(DASHBOARD, folder)
+    text = (folder / file).read_text()
+    assert before in text
+    (folder / file).write_text(text.replace(before, after))
+    server = Server(node)
+    server.api = Api(node, server.api.guard, dashboard=folder)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.run)
+        yield server
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("console.error('something is wrong');", "something is wrong"),
+        ("nothing.at.all;", "nothing is not defined"),
+        ("fetch('http://127.0.0.1:9/elsewhere').catch(() => {});", "127.0.0.1:9"),
+    ],
+    ids=["an error in the console", "an exception", "a request to somebody else"],
+)
+async def test_a_page_that_does_wrong_is_found(node, browser, tmp_path, code, said):
+    before = "takeToken();\n"
+    after = f"{before}setTimeout(() => {{ {code} }});\n"
+    async with spoiled(node, tmp_path / "dashboard", "main.js", before, after) as server:
+        with pytest.raises(AssertionError):
+            async with opened(browser, server) as page:
+                await trio.sleep(0.5)
+        assert said in " ".join([*page.errors, *page.requests])
+
+
+async def test_a_page_that_is_late_is_found(node, browser, tmp_path):
+    """One that looks every seven seconds and listens to no events."""
+    before = "      tell: (kind, what, id) => {\n"
+    folder = tmp_path / "dashboard"
+    async with spoiled(node, folder, "main.js", before, f"{before}        return;\n") as server:
+        plots = (folder / "plots.js").read_text()
+        (folder / "plots.js").write_text(plots.replace("EVERY = 2000", "EVERY = 7000"))
+        async with browser.page() as page:
+            await page.open(server.url)
+            await page.until(LIVE)
+            await trio.sleep(1)  # the round that the opened stream asks for is over
+            async with running(network_id=NETWORK) as guest:
+                started = trio.current_time()
+                await guest.connect(node.addrs[0])
+                await page.until(f"{ROWS} === 1")
+                assert trio.current_time() - started > 2
 
 
 async def test_a_peer_that_falls_silent_is_gone_within_the_heartbeats_limit(page, node):
