@@ -128,6 +128,32 @@ def bans(args: argparse.Namespace) -> int:
     return 0
 
 
+def protect(args: argparse.Namespace) -> int:
+    """Keeps the pool from dropping a peer."""
+    _done(args, ask_node(args, "protect_peer", peer=args.peer, tag=args.tag), f"{args.peer} is protected ({args.tag})")
+    return 0
+
+
+def unprotect(args: argparse.Namespace) -> int:
+    """Takes a tag's protection back."""
+    answer = ask_node(args, "unprotect_peer", peer=args.peer, tag=args.tag)
+    _done(args, answer, f"{args.peer} isn't protected by {args.tag}")
+    return 0
+
+
+def add_peer(args: argparse.Namespace) -> int:
+    """Tells the running node of a peer."""
+    answer = ask_node(args, "add_peer", address=args.address, static=args.static)
+    _done(args, answer, f"added {args.address}{', to be kept connected' if args.static else ''}")
+    return 0
+
+
+def remove_peer(args: argparse.Namespace) -> int:
+    """Makes the running node forget a peer."""
+    _done(args, ask_node(args, "remove_peer", peer=args.peer), f"removed {args.peer}")
+    return 0
+
+
 def topics(args: argparse.Namespace) -> int:
     """Lists the joined topics, or the peers of one."""
     if args.topic is not None:

@@ -32,8 +32,8 @@ def as_toml(loaded: Loaded) -> str:
     """One aligned line for each setting, the source as a comment."""
     rows = []
     for name, value, source in _rows(loaded):
-        if value is None:  # only `key`, and TOML has no word for it
-            name, value = f"# {name}", loaded.config.key_path
+        if value is None:  # TOML has no word for it; of these only `key` stands for something
+            name, value = f"# {name}", loaded.config.key_path if name == "key" else ""
         rows.append((name, _toml(_plain(value)), source))
     name_width = max(len(name) for name, _, _ in rows)
     # One long list shouldn't push every comment off the screen.

@@ -143,6 +143,7 @@ def test_shown_settings_pasted_into_a_file_give_the_same_settings(capsys, tmp_pa
     assert pasted.min_versions == {"a.b": "1.2.3", "c": "0.0.1"}
     assert "key" not in tomllib.loads(text)
     assert re.search(rf'^# key += "{Path("rel").absolute()}/node.key"', text, re.MULTILINE)
+    assert re.search(r'^# api_cert += ""', text, re.MULTILINE)  # there is none
 
 
 def test_show_is_aligned(capsys):

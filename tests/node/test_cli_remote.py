@@ -253,6 +253,30 @@ def test_disconnect(vouch, ours, theirs):
     one_error(vouch("disconnect", theirs.peer_id, *at(ours)), rf".*{theirs.peer_id}.*")
 
 
+def tags(vouch, ours, theirs):
+    """A peer's tags in the address book; none for one that isn't known."""
+    known = json.loads(vouch("addressbook", "list", "--json", *at(ours))[1])["peers"]
+    return [tag for peer in known if peer["peer"] == theirs.peer_id for tag in peer.get("tags", ())]
+
+
+def test_peers_are_added_protected_and_removed(vouch, ours, theirs):
+    assert vouch("addressbook", "add", theirs.addr, "--static", *at(ours)) == (
+        0,
+        f"added {theirs.addr}, to be kept connected\n",
+        "",
+    )
+    assert theirs.peer_id in vouch("addressbook", "list", *at(ours))[1]
+    status, out, err = vouch("protect", theirs.peer_id, "--tag", "mine", *at(ours))
+    assert (status, out, err) == (0, f"{theirs.peer_id} is protected (mine)\n", "")
+    assert {"static", "protected"} <= set(tags(vouch, ours, theirs))
+    assert vouch("unprotect", theirs.peer_id, "--tag", "mine", *at(ours))[0] == 0
+    assert vouch("addressbook", "remove", theirs.peer_id, *at(ours)) == (0, f"removed {theirs.peer_id}\n", "")
+    assert "static" not in tags(vouch, ours, theirs)  # it may be known again already: it may dial us
+    status, out, err = vouch("addressbook", "add", "/ip4/192.0.2.7/tcp/1", *at(ours))
+    assert (status, out) == (2, "")
+    assert "/p2p/" in err
+
+
 def test_bans(vouch, ours, theirs):
     assert vouch("bans", *at(ours)) == (0, "nobody is banned\n", "")
     assert vouch("connect", theirs.addr, *at(ours))[0] == 0

@@ -1,4 +1,4 @@
-"""Commands about peers: `peers`, `connect`, `disconnect`, `ping`, `perf`, `ban`, `unban`, `bans`, `addressbook`."""
+"""Commands about peers: `peers`, `connect`, `disconnect`, `ping`, `perf`, `ban`, `protect`, `addressbook` …"""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ def add(commands: Commands) -> None:
         after="The pool may dial it again, as it may dial us: `vouch ban` keeps it away.",
     )
     disconnect.add_argument("peer", metavar="PEER", help="ID of a connected peer")
-    remote(peers, connect, disconnect, _ping(commands), _perf(commands), *_bans(commands), *_book(commands))
+    made = [_ping(commands), _perf(commands), *_bans(commands), *_protection(commands), *_book(commands)]
+    remote(peers, connect, disconnect, *made)
 
 
 def _ping(commands: Commands) -> Parser:
@@ -106,8 +107,20 @@ def _bans(commands: Commands) -> list[Parser]:
     return [ban, unban, bans]
 
 
+def _protection(commands: Commands) -> list[Parser]:
+    made = []
+    for name, function, text in (
+        ("protect", "protect", "keep the pool from dropping a peer"),
+        ("unprotect", "unprotect", "let the pool drop a peer again, once no tag protects it"),
+    ):
+        made.append(command(commands, name, f"node.cli.remote:{function}", text, f"vouch {name} 12D3KooW..."))
+        made[-1].add_argument("peer", metavar="PEER", help="ID of the peer")
+        made[-1].add_argument("--tag", metavar="TAG", default="user", help="who wants that (default: %(default)s)")
+    return made
+
+
 def _book(commands: Commands) -> list[Parser]:
-    book = group(commands, "addressbook", "look at the peers that are known", "vouch addressbook list")
+    book = group(commands, "addressbook", "look at the peers that are known, and change them", "vouch addressbook list")
     listed = command(
         book, "list", "node.cli.addressbook:show", "list the peers that are known", "vouch addressbook list --json"
     )
@@ -127,4 +140,21 @@ def _book(commands: Commands) -> list[Parser]:
         "vouch addressbook import peers.jsonl",
     )
     imported.add_argument("file", metavar="FILE", nargs="?", default="-", help="what was exported; - is standard input")
-    return [listed, exported, imported]
+    added = command(
+        book,
+        "add",
+        "node.cli.remote:add_peer",
+        "tell the running node of a peer",
+        "vouch addressbook add /ip4/192.0.2.7/tcp/4001/p2p/12D3KooW... --static",
+    )
+    added.add_argument("address", metavar="MULTIADDR", help="address of the peer, ending in /p2p/PEERID")
+    added.add_argument("--static", action="store_true", help="keep it connected, for ever")
+    removed = command(
+        book,
+        "remove",
+        "node.cli.remote:remove_peer",
+        "forget a peer, static or not, and close the connections with it",
+        "vouch addressbook remove 12D3KooW...",
+    )
+    removed.add_argument("peer", metavar="PEER", help="ID of the peer")
+    return [listed, exported, imported, added, removed]
