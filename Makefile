@@ -69,7 +69,7 @@ interop: setup ## the matrix with Go, Rust, JavaScript and py-libp2p; writes doc
 	$(BIN)/python -m interop.build go,rust,js
 	$(BIN)/python -m interop.matrix $(ARGS)
 
-soak: setup ## random traffic for ten minutes, and whether memory, tasks and bytes are as they should be
+soak: setup ## random traffic for ten minutes; whether memory, tasks, bytes, and what nodes tell are as they should be
 	$(BIN)/python -m interop.soak $(ARGS)
 
 constraints: setup ## new versions of everything, for constraints.txt

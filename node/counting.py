@@ -73,6 +73,9 @@ class MetricsSource(typing.Protocol):
     def snapshot(self) -> Mapping[str, Any]:
         """For programs."""
 
+    def watch_api(self, api: Any) -> None:
+        """Tells of the node's HTTP API too: `node.api.http.serve.Server`."""
+
 
 def transport_of(addr: str) -> str:
     """The transport in a multiaddr: quic, wss, ws, tcp or other."""

@@ -54,14 +54,13 @@ class Asked:
 
     def __init__(self, name: str, node: Node) -> None:
         self.name, self.node = name, node
-        self.metrics = Metrics(node)
+        Metrics(node)
         self.looks = self.figures = 0
         self._last: Numbers = {}
 
     async def serve(self, *, task_status: Any = trio.TASK_STATUS_IGNORED) -> None:
         """Its API, until cancelled."""
         self._server = Server(self.node)
-        self.metrics.watch_api(self._server)
         await self._server.run(task_status=task_status)
 
     async def look(self, fault: Fault) -> None:

@@ -55,19 +55,17 @@ def serve(loaded: Loaded, *, on_node: Callable[[Node], None] | None = None, log_
         metrics = Metrics(node)
         if on_node is not None:
             on_node(node)
-        api = _api(node, metrics, asked=loaded.sources["api"] != "default")
+        api = _api(node, asked=loaded.sources["api"] != "default")
         trio.run(_serve, node, metrics, api)
 
 
-def _api(node: Node, metrics: Metrics, *, asked: bool) -> Server | None:
+def _api(node: Node, *, asked: bool) -> Server | None:
     """The node's HTTP API, listening, or None if the settings say so."""
     if node.config.api == OFF:
         return None
     from node.api.http.serve import Server  # a web framework, which a node without it needn't load
 
-    api = Server(node, asked=asked)
-    metrics.watch_api(api)
-    return api
+    return Server(node, asked=asked)
 
 
 async def _serve(node: Node, metrics: Metrics, api: Server | None) -> None:

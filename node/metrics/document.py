@@ -35,6 +35,10 @@ there from the start, those of parts that are off without values. No label holds
 IDs, addresses or agents, and of protocols only those that this node speaks. Of what programs name (protocols, topics)
 the first {MOST} have labels of their own, all others together are `other`.
 
+What a node tells is held to be true: for a simulated day metrics, the API's answers, the node's own tables and an
+account kept apart from it agree at any moment, and no table grows (`pytest -m bar -s tests/bars/test_consistency.py`,
+and a small form with `-m bar_quick`); `make soak` asks running nodes over HTTP, every five seconds of its ten minutes.
+
 This page is made from `node/metrics/catalogue.py` (`make metrics-doc`); a test compares it with a live node.
 """
 

@@ -71,6 +71,8 @@ class Server:
         self._open: dict[Connection, str] = {}  # and whose they are
         self._refusing = 0
         self._hypercorn = hypercorn_config()
+        if node.metrics is not None:
+            node.metrics.watch_api(self)
 
     @property
     def url(self) -> str:
