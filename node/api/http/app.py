@@ -147,13 +147,16 @@ class Api:
     async def _answer(self, scope: Any, receive: Receive, send: Send) -> None:
         client = scope["client"][0] if scope.get("client") else ""
         route, child, allowed = self._match(scope)
-        limited = self.rates.take(client, trio.current_time(), self._costs.get(id(route), 1.0))
-        if limited is not None:
-            self.guard.count(limited)
-            raise RefusedError(limited)
         reads = scope["method"] in ("GET", "HEAD")
         access = self._access[id(route)] if route is not None else "read" if reads else "change"
-        refusal = self.guard.check(Asked(_headers(scope), access))
+        asked = Asked(_headers(scope), access)
+        foreign = self.guard.foreign(asked)
+        whose = f"{client} foreign" if foreign is not None else client
+        limited = self.rates.take(whose, trio.current_time(), self._costs.get(id(route), 1.0))
+        if (refused := limited or foreign) is not None:
+            self.guard.count(refused)
+            raise RefusedError(refused)
+        refusal = self.guard.check(asked)
         if refusal is not None:
             raise RefusedError(refusal)
         if route is None:

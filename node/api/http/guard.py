@@ -1,6 +1,6 @@
 """Who may ask the HTTP API: rules without I/O.
 
-    rate -> Host -> Origin -> token -> size of the body          the first that is broken is the answer
+    Host -> Origin -> rate -> token -> size of the body          the first that is broken is the answer
 
 - **Host** must be a name of ours, always: a page of another site that has its own name point at this machine (DNS
   rebinding) sends that name.
@@ -9,6 +9,9 @@
 - The **token** goes with whatever changes something or makes the node work; beyond this machine, and with
   `api_token = "always"`, with everything but /health and the dashboard's files, which hold nothing of the node.
 - What is refused is refused before the body is looked at.
+
+What a foreign page has a browser of this machine ask is refused, and takes nothing of this machine's rate: it has one
+of its own, or it could keep the dashboard and Prometheus out.
 
 `Rates` and `Places` bound how often and how many at once. Times are the caller's.
 """
@@ -19,7 +22,7 @@ import hashlib
 import hmac
 import ipaddress
 from collections import Counter, OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
@@ -86,15 +89,22 @@ class Guard:
         self.max_body = max_body
         self.refused: Counter[str] = Counter()  # by code
 
+    def foreign(self, asked: Asked) -> Refusal | None:
+        """Why a request isn't of this API's own pages or of a program: Host and Origin. Its caller counts it."""
+        return self._first(asked, self._host, self._origin)
+
     def check(self, asked: Asked) -> Refusal | None:
         """The first rule that a request breaks."""
-        try:
-            refusal = self._host(asked) or self._origin(asked) or self._authorized(asked) or self._body(asked)
-        except ValueError as error:
-            refusal = Refusal(400, "bad_header", f"expected the header {error} once, got it several times")
+        refusal = self._first(asked, self._host, self._origin, self._authorized, self._body)
         if refusal is not None:
             self.count(refusal)
         return refusal
+
+    def _first(self, asked: Asked, *rules: Callable[[Asked], Refusal | None]) -> Refusal | None:
+        try:
+            return next((found for rule in rules if (found := rule(asked)) is not None), None)
+        except ValueError as error:
+            return Refusal(400, "bad_header", f"expected the header {error} once, got it several times")
 
     def count(self, refusal: Refusal) -> None:
         """Counts a refusal."""

@@ -355,6 +355,16 @@ async def test_rates(autojump_clock):
     assert app.guard.refused["too_many_requests"] == 2
 
 
+@pytest.mark.parametrize("headers", [{"Host": "evil.example"}, {"Origin": "http://evil.example"}])
+async def test_a_foreign_page_takes_nothing_of_this_machines_rate(headers):
+    app = make(stub(), rates=Rates(5))
+    async with client(app) as asking:
+        statuses = [(await asking.get("/health", headers=headers)).status_code for _ in range(30)]
+        assert statuses[0] == 403
+        assert statuses[-1] == 429  # it has a rate of its own
+        assert (await asking.get("/health")).status_code == 200
+
+
 async def test_health_and_head():
     node = stub()
     async with client(make(node)) as asking:
