@@ -35,7 +35,7 @@ CORE = tuple(f"20.{number}.0.1" for number in range(5))
 GUESTS = tuple(f"30.{number}.0.1" for number in range(24))
 AT_ONCE = 5
 TOPICS = ("blocks", "votes")
-BEAT, LOOK, HTTP = 5.0, 60.0, 600.0
+BEAT, LOOK, HTTP = 5.0, 90.0, 300.0
 ECHO = "/echo/1.0.0"
 PROTOCOLS = (ECHO, "/vouch/msg/ask/1.0.0", "/ipfs/ping/1.0.0")
 CID = "bafkreigh2akiscaildcqabsyg3dfr6chu3fgpregiymsck7e7aqa4s52zy"
@@ -115,7 +115,7 @@ class World:
                 for host in rng.sample(self.core, rng.randint(1, 3)):
                     with suppress(VouchError):
                         await life.node.connect(host.node.addrs[0])
-                await trio.sleep(min(900.0, rng.expovariate(1 / 240)))
+                await trio.sleep(min(300.0, rng.expovariate(1 / 80)) * self.pace)
                 if way == "dies":
                     self.net.kill(ip)
                 elif way == "silent":
@@ -328,7 +328,7 @@ async def _in_background(nursery: trio.Nursery, work: Any) -> None:
 @pytest.mark.parametrize(
     ("seconds", "rest", "pace"),
     [
-        pytest.param(600.0, 300.0, 1.0, marks=pytest.mark.bar_quick, id="quick"),
+        pytest.param(400.0, 200.0, 1.0, marks=pytest.mark.bar_quick, id="quick"),
         pytest.param(DAY, 7300.0, 3.0, marks=pytest.mark.bar, id="full"),
     ],
 )
