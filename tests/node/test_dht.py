@@ -198,6 +198,17 @@ async def test_records_and_what_is_our_own_outlive_the_node(tmp_path):
         assert {(own.key, own.value) for own in b.dht.kad.records.own.values()} == {(b"/n/1", b"7"), (b"cid", None)}
 
 
+async def test_a_write_that_is_cancelled_before_it_begins_is_made_up_for(tmp_path):
+    async with Node(Config(listen=(), data_dir=tmp_path, heartbeat="off")) as node:
+        node.dht.kad.records.add_own(b"k", None, 0.0)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await node.dht._write()
+        assert scope.cancelled_caught
+        assert node.dht.kad.records.changed
+    assert DhtFile(tmp_path / "dht.db").load(RecordParams(), 0.0) == [Own(b"k", None, 0.0)]
+
+
 def records_with(*items):
     validators = Validators()
     validators.register("n", Numbers())
