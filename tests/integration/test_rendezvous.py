@@ -292,6 +292,20 @@ async def test_a_flood_is_refused_and_others_are_answered(autojump_clock):
             assert len((await service.discover(a, point.peer_id)).registrations) == 6
 
 
+async def test_registrations_count_with_the_subnet_that_they_come_from(autojump_clock):
+    async with MemNet() as net:
+        point, _ = make_point(net, "9.9.9.9", max_registrations_per_subnet=2)
+        public, private = ["8.8.0.1", "8.8.4.4", "8.8.8.8", "1.1.1.1"], ["10.0.0.1", "10.0.0.2", "10.0.0.3"]
+        async with point, AsyncExitStack() as stack:
+            answers = []
+            for ip in public + private:
+                node = await stack.enter_async_context(make(net, ip))
+                await node.connect(point.addrs[0])
+                answers.append(await ask(node, point, Register("ns", record_of(node))))
+            assert [refused(answer, Status.UNAVAILABLE) for answer in answers] == [False] * 2 + [True] + [False] * 4
+            assert "from 8.8.0.0/16" in answers[2].text
+
+
 async def test_a_thousand_questions_on_one_stream_are_answered_in_order(autojump_clock):
     async with MemNet() as net:
         point, _ = make_point(net, rendezvous_rate=1e6)
