@@ -11,8 +11,8 @@ A row that is registered again is found again: its TTL has changed. The first ei
 others are text, for rust-libp2p takes no other cookies. A cookie costs the point no memory; in another peer's hands,
 for another namespace, or of another point it is refused.
 
-A registration counts with the network that it came from too, its `subnet` (the caller's to say; "" counts nowhere): peer
-IDs cost nothing, addresses do.
+A registration counts with the network that it came from too, its `subnet`: the caller's to say, "" for none. Peer IDs
+cost nothing, addresses do.
 
 There are two forms of signed peer records (node.envelopes). A peer's two are two rows, of which a reader of both is
 given the standard one.
