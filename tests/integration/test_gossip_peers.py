@@ -161,6 +161,20 @@ async def test_a_peer_that_a_prune_names_is_dialled(net, autojump_clock, monkeyp
         assert set(node.connected_peers()) == {raw.node.peer_id, named.peer_id}
 
 
+@pytest.mark.parametrize(("ip", "dialled"), [("93.184.0.2", False), ("10.0.0.2", True)])
+async def test_a_prune_from_the_world_names_private_addresses_in_vain(net, autojump_clock, monkeypatch, ip, dialled):
+    monkeypatch.setattr("node.gossip.PeerScoreThresholds", partial(PeerScoreThresholds, accept_px_threshold=0))
+    async with gossiper(net, 1) as node, raw_gossip(net, ip) as raw, gossiper(net, 3) as named:
+        accept_all(node)
+        await raw.node.connect(node.addrs[0])
+        await raw.say(node, subscribe(TOPIC))
+        await raw.until(lambda: raw.heard("graft"))
+        info = PeerInfo(ID.from_base58(named.peer_id).to_bytes(), named.host.signed_record())
+        await raw.say(node, prune(TOPIC, peers=(info,), backoff=60))
+        await trio.sleep(QUIET)
+        assert (named.peer_id in node.connected_peers()) is dialled
+
+
 async def test_a_prune_of_a_peer_that_nobody_trusts_names_in_vain(net, autojump_clock):
     async with gossiper(net, 1) as node, raw_gossip(net, "10.0.0.2") as raw, gossiper(net, 3) as named:
         accept_all(node)

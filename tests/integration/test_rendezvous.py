@@ -217,6 +217,20 @@ async def test_a_peer_that_registers_in_rusts_form_is_answered_in_it(autojump_cl
 # hostile peers
 
 
+@pytest.mark.parametrize(("ip", "told"), [("9.9.9.9", 0), (POINT, 1)])
+async def test_a_point_in_the_world_is_not_believed_private_addresses(ip, told, autojump_clock):
+    async with MemNet() as net:
+        point, addr = make_point(net, ip)
+        pool = Pool()
+        async with point, make(net, A) as a, make(net, B, rendezvous=(addr,)) as b, trio.open_nursery() as nursery:
+            await a.connect(point.addrs[0])
+            await service.register(a, point.peer_id, "vouch/vouch-local", record_of(a))
+            nursery.start_soon(b.rendezvous.run, pool)
+            await trio.sleep(60)
+            assert len(pool.peers) == told
+            nursery.cancel_scope.cancel()
+
+
 async def test_others_records_and_forged_ones_are_refused(autojump_clock):
     async with MemNet() as net:
         point, _ = make_point(net)
