@@ -9,10 +9,11 @@ import trio
 from multiaddr import Multiaddr
 
 from node import Config, Identity, Node
-from node.discovery.addresses import ip_in, subnet_of, to_texts
+from node.discovery.addresses import BUDGET_BURST, ip_in, subnet_of, to_texts
 from node.discovery.dhtfile import DhtFile, batch_of, file_of
 from node.errors import NotFoundError, UsageError
 from node.identity import load_or_make_key
+from protocols import NotConnected, StreamError
 from protocols.kad.keyspace import to_bytes
 from protocols.kad.records import HOUR, Own, Provider, RecordParams, Records, Value
 from protocols.kad.validators import Validators
@@ -155,7 +156,27 @@ async def test_private_addresses_are_not_for_the_public(autojump_clock):
         assert links.shown((private, open_addr), peers[public]) == (open_addr,)
         assert links.believed((private, open_addr, named), peers[public]) == (open_addr, named)
         assert links.believed((private, open_addr, named), peers[b]) == (private, open_addr, named)
+        loopback = Multiaddr("/ip4/127.0.0.1/tcp/1").to_bytes()
+        assert links.believed((private, loopback), peers[b]) == (private,)
+        assert links.believed((private, loopback), to_bytes(a.peer_id)) == (private, loopback)
         assert (links.subnet(peers[b]), links.subnet(peers[public])) == (None, "8.8.0.0/16")
+
+
+async def test_look_ups_are_not_aimed_at_a_victim(autojump_clock):
+    async with MemNet() as net, mem_node(net, A) as a, mem_node(net, "8.8.8.8") as there:
+        links = a.dht.kad.links
+        for _ in range(2 * BUDGET_BURST):  # what leads to who was meant is free
+            await links.connect(to_bytes(there.peer_id), [Multiaddr(plain(there)).to_bytes()])
+            await a.disconnect(there.peer_id)
+        dialled = 0
+        for port in range(1, 41):
+            try:
+                await links.connect(peer_id(port), [Multiaddr(f"/ip4/8.8.8.8/tcp/{port}").to_bytes()])
+            except NotConnected:
+                pass
+            except StreamError:
+                dialled += 1
+        assert BUDGET_BURST <= dialled <= BUDGET_BURST + 2
 
 
 def test_addresses():
