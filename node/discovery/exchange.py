@@ -167,7 +167,6 @@ class NodeExchange:
             on_fault=self._fault,
             rng=rng,
         )
-        records.known_seq = self._known_seq
         swarm.events.subscribe(self._on_event)
 
     @property
@@ -290,10 +289,6 @@ class NodeExchange:
         """Ours, as far as they are of use to that peer."""
         named = of_use([str(addr) for addr in self._own_addrs()], self.whereabouts(peer)[1])
         return [Multiaddr(addr).to_bytes() for addr in named[:MAX_MULTIADDRS]]
-
-    def _known_seq(self, peer: str) -> int:
-        entry = self._book.get(peer)
-        return 0 if entry is None else entry.record_seq
 
     def _heard(self, peer: str, alive: Alive) -> None:
         """A peer that asks has said where it can be dialled."""

@@ -71,6 +71,8 @@ class AddressBook:
         self._dirty: dict[str, None] = {}
         self._dirty_bans: dict[str, None] = {}
         self._stored: set[str] = set()
+        self.own_seq = 0  # the highest number that a record of ours has had
+        self._own_seq_dirty = False
         self._changes = 0
         self._written = 0
         self._wake = trio.Event()
@@ -105,6 +107,7 @@ class AddressBook:
         for warning in file.warnings:
             log.warning("addressbook", detail=warning)
         file.warnings.clear()
+        self.own_seq = max(self.own_seq, file.own_seq)
         self._stored.update(entry.peer for entry in file.entries)
         known = set(self._dirty)
         self.book.restore(file.entries, now)
@@ -183,6 +186,14 @@ class AddressBook:
     def remove(self, peer: str) -> bool:
         """Forgets a peer; whether it was known."""
         return self.book.remove(peer)
+
+    def keep_own_seq(self, seq: int) -> None:
+        """Our own signed record has that number now: the next one's is to be higher, whatever the clock says."""
+        if seq > self.own_seq:
+            self.own_seq = seq
+            if self.path is not None:
+                self._own_seq_dirty = True
+                self._changed()
 
     def restore(self, entries: Sequence[Entry]) -> int:
         """Joins entries with what is known (an import); how many are in the book now."""
@@ -324,6 +335,7 @@ class AddressBook:
         self._stored.clear()
         self._dirty = {entry.peer: None for entry in self.book.entries()}
         self._dirty_bans = {ban.target: None for ban in self._bans}
+        self._own_seq_dirty = self.own_seq > 0
         self._changed()
         self._hurry.set()
 
@@ -332,11 +344,12 @@ class AddressBook:
         target = self._changes
         # a batch's worth at a time: what changes meanwhile comes behind them, and needn't be waited for
         left = len(self._dirty)
-        while left > 0 or self._dirty_bans:
+        while left > 0 or self._dirty_bans or self._own_seq_dirty:
             peers, bans = list(self._dirty)[:BATCH] if left > 0 else [], list(self._dirty_bans)
             for peer in peers:
                 del self._dirty[peer]
             self._dirty_bans.clear()
+            own_seq, self._own_seq_dirty = self.own_seq if self._own_seq_dirty else None, False
             left -= len(peers)
             put = [entry for peer in peers if (entry := self.book.get(peer)) is not None]
             removed = [peer for peer in peers if peer not in self.book]
@@ -344,8 +357,11 @@ class AddressBook:
             unbanned = [target_ for target_ in bans if self._bans.get(target_) is None]
             self._stored.update(entry.peer for entry in put)
             try:
-                await trio.to_thread.run_sync(file.write, put, removed, kept, unbanned, abandon_on_cancel=abandon)  # type: ignore[call-arg]  # old stubs
+                await trio.to_thread.run_sync(  # type: ignore[call-arg]  # old stubs
+                    file.write, put, removed, kept, unbanned, own_seq, abandon_on_cancel=abandon
+                )
             except BaseException:
+                self._own_seq_dirty = self._own_seq_dirty or own_seq is not None
                 self._dirty = dict.fromkeys(peers) | self._dirty
                 self._dirty_bans = dict.fromkeys(bans) | self._dirty_bans
                 raise
