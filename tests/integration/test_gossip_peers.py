@@ -10,6 +10,7 @@ from libp2p.peer.id import ID
 
 from node.events import Admitted
 from protocols.gossip import GossipParams, PeerScoreThresholds, Verdict
+from protocols.gossip.peers import AGAIN_AFTER, REOPEN_AFTER
 from protocols.gossip.rpc import PeerInfo
 from protocols.gossip.state import MESHSUB_11, MESHSUB_12
 from protocols.messages.wire import MAX_GOSSIP, MAX_OVERHEAD
@@ -88,6 +89,29 @@ async def test_a_stream_that_is_lost_is_opened_anew_however_often(net, autojump_
             await raw.until(lambda number=number: len(raw.messages()) == number + 1)
             await trio.sleep(100)
             raw.drop_inbound()
+        assert raw.node.connected_peers() == [node.peer_id]
+
+
+@pytest.mark.parametrize("by_itself", [True, False])
+async def test_a_peer_that_lost_all_streams_comes_back_without_a_new_connection(net, autojump_clock, by_itself):
+    async with gossiper(net, 1) as node, raw_gossip(net, "10.0.0.2") as raw:
+        accept_all(node)
+        await raw.node.connect(node.addrs[0])
+        await raw.say(node, subscribe(TOPIC))
+        streams = 1 + len(REOPEN_AFTER)
+        for number in range(streams):
+            await raw.until(lambda number=number: len(raw.told) == number + 1, timeout=60)
+            raw.drop_inbound()
+        await eventually(lambda: raw.node.peer_id not in node.gossip.engine.peers(TOPIC))
+        await trio.sleep(AGAIN_AFTER / 2)
+        assert len(raw.told) == streams
+        if by_itself:
+            raw.forget_stream(node)
+            await raw.say(node, subscribe(TOPIC))
+        await raw.until(lambda: len(raw.told) == streams + 1, timeout=1 if by_itself else AGAIN_AFTER)
+        await eventually(lambda: raw.node.peer_id in node.gossip.engine.peers(TOPIC))
+        await node.gossip.publish(TOPIC, b"back")
+        await raw.until(lambda: len(raw.messages()) == 1)
         assert raw.node.connected_peers() == [node.peer_id]
 
 
