@@ -242,12 +242,13 @@ class Registrations:
                 over.append(row)
         return over
 
-    def most(self) -> tuple[int, int]:
-        """The registrations of the peer that has most, and of the namespace that has most."""
+    def most(self) -> tuple[int, int, int]:
+        """The registrations of the peer that has most, of the namespace that has most, and of such a subnet."""
         peers: Counter[str] = Counter()
         for (peer, _), count in self._per_peer.items():
             peers[peer] += count
-        return max(peers.values(), default=0), max(map(len, self._by_namespace.values()), default=0)
+        namespace = max(map(len, self._by_namespace.values()), default=0)
+        return max(peers.values(), default=0), namespace, max(self._per_subnet.values(), default=0)
 
     @property
     def next_expiry(self) -> float | None:
@@ -268,6 +269,7 @@ class Registrations:
                     self.no_room[name] += 1
                     raise Refused(Status.UNAVAILABLE, f"this point takes {most} {what}, and has them")
         if (old is None or row.subnet != old.subnet) and self._per_subnet[row.subnet] >= limits.max_per_subnet:
+            self.no_room["max_per_subnet"] += 1
             text = f"this point takes {limits.max_per_subnet} registrations from {row.subnet}, and has them"
             raise Refused(Status.UNAVAILABLE, text)
         if self.bytes + row.size - (old.size if old else 0) > limits.max_bytes:
