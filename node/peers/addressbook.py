@@ -66,6 +66,7 @@ class AddressBook:
         self.book = Book(
             max_peers, rng=rng, first_wait=first_wait, longest_wait=longest_wait, changed=self._peer_changed
         )
+        self.book.banned = self._is_banned
         self._bans = Bans(max_bans)
         self._open_file = open_file
         self._file: BookFile | None = None
@@ -73,8 +74,7 @@ class AddressBook:
         self._dirty: dict[str, None] = {}
         self._dirty_bans: dict[str, None] = {}
         self._stored: set[str] = set()
-        self.own_seq = 0  # the highest number that a record of ours has had
-        self._own_seq_dirty = False
+        self.own_seq, self._own_seq_dirty = 0, False  # the highest number that a record of ours has had
         self._changes = 0
         self._written = 0
         self._wake = trio.Event()
@@ -219,11 +219,11 @@ class AddressBook:
 
     def candidates(self, limit: int, *, exclude: Container[str] = ()) -> list[Entry]:
         """Peers that may be dialled now, best first: neither banned nor excluded, their backoff over."""
-        return self.book.candidates(limit, self.clock(), exclude=_Either(exclude, self._is_banned))
+        return self.book.candidates(limit, self.clock(), exclude=exclude)
 
     def untested(self, limit: int, *, exclude: Container[str] = ()) -> list[Entry]:
         """The same of those that we have never reached."""
-        return self.book.untested(limit, self.clock(), exclude=_Either(exclude, self._is_banned))
+        return self.book.untested(limit, self.clock(), exclude=exclude)
 
     def dialable(self, entry: Entry) -> list[str]:
         """The addresses of an entry whose backoff is over, best first."""
@@ -263,8 +263,8 @@ class AddressBook:
         """The ban that holds for a peer or an address."""
         return self._bans.of(self.clock(), peer=peer, ip=ip)
 
-    def _is_banned(self, peer: object) -> bool:
-        return len(self._bans) > 0 and self.ban_of(peer=str(peer)) is not None
+    def _is_banned(self, peer: str) -> bool:
+        return len(self._bans) > 0 and self.ban_of(peer=peer) is not None
 
     # the disk
 
@@ -398,14 +398,3 @@ class _Waiter:
         self.target = target
         self.answered = trio.Event()
         self.error: Exception | None = None
-
-
-class _Either:
-    """What is in a container, or fulfils a condition."""
-
-    def __init__(self, one: Container[str], other: Callable[[object], bool]) -> None:
-        self._one = one
-        self._other = other
-
-    def __contains__(self, peer: object) -> bool:
-        return peer in self._one or self._other(peer)
