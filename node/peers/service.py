@@ -44,6 +44,7 @@ from node.peers.faults import Faults
 from node.peers.feed import run_source
 from node.peers.outcomes import Outcomes
 from node.peers.pool import Pool
+from node.peers.reserve import MAX_RESERVE
 from node.peers.standing import subnet
 from node.rules import pool_targets
 from node.swarm import Swarm
@@ -303,7 +304,7 @@ class Peers:
         new = peer not in self.book
         plain = (plain_addr(addr, peer) for addr in addrs[:MAX_ADDRS])
         usable = [addr for addr in plain if addr and self._dialable(addr) and not self.book.ban_of(ip=host(addr))]
-        if name == "bootstrap":
+        if name == "bootstrap" and (peer in self._bootstraps or len(self._bootstraps) < MAX_RESERVE):
             self._bootstraps.add(peer)
             if self.on:
                 pool.add_reserve(now, peer, usable)
