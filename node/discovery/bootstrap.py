@@ -91,7 +91,7 @@ class Bootstrap:
             if peer == str(self.swarm.self_id):
                 log.info("bootstrap_is_this_node", peer=peer)
                 continue
-            feed.found(peer, addrs, addrs_trusted=True)
+            feed.found(peer, addrs)
 
 
 def _by_peer(addrs: Iterable[str]) -> dict[str, list[str]]:

@@ -42,7 +42,7 @@ class Pool:
         self.peers: dict[str, Sequence[str]] = {}
         self.told = 0
 
-    def found(self, peer, addrs, *, record=None, addrs_trusted=False, told_by=""):
+    def found(self, peer, addrs, *, record=None, told_by=""):
         self.told += 1
         self.peers[peer] = addrs
 

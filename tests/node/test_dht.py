@@ -111,7 +111,7 @@ class Hungry:
         self.heard = {}
         self.tellers = set()
 
-    def found(self, peer, addrs, *, record=None, addrs_trusted=False, told_by=""):
+    def found(self, peer, addrs, *, record=None, told_by=""):
         self.heard.setdefault(peer, set()).update(addrs)
         self.tellers.add(told_by)
 
