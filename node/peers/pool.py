@@ -203,12 +203,6 @@ class Pool:
         if peer != self.us and self._reserve.add(peer, addrs):
             self._look_again(now)
 
-    def is_static(self, peer: str) -> bool:
-        return peer in self._static
-
-    def is_reserve(self, peer: str) -> bool:
-        return peer in self._reserve.peers
-
     def asked(self, peer: str) -> None:
         """A user wants the connection to that peer."""
         self.roster.change(peer, asked=True)
