@@ -115,7 +115,9 @@ class RendezvousPoint:
 
     def _subnet(self, peer: str) -> str:
         connection = self._identify.swarm.connection(ID.from_base58(peer))
-        return (subnet(str(connection.addr)) if connection is not None else None) or ""
+        if connection is None:  # it is being closed: whoever brings that about mustn't register uncounted
+            return "nowhere"
+        return subnet(str(connection.addr)) or ""
 
     def _changed(self, change: Change, row: Row) -> None:
         if change == "registered":
