@@ -168,8 +168,7 @@ class NodeGossip:
 
     async def _dial_named(self, named: trio.MemoryReceiveChannel[tuple[PeerInfo, str]]) -> None:
         async for info, via in named:
-            connection = self._swarm.connection(ID.from_base58(via))
-            reach = Reach.PUBLIC if connection is None else seen_at(str(connection.addr))
+            reach = seen_at(self._swarm.ip_of(ID.from_base58(via)))
             try:
                 peer_id, addrs = named_peer(self._records, info, reach)
             except RecordError as error:

@@ -88,7 +88,7 @@ class IdentifyService:
                 answer = await stream.receive()
             except EndOfStream:
                 raise ProtocolError(f"expected an Identify message from {connection.peer}, got none") from None
-        return await self._learn(connection.peer_id, answer, str(connection.addr))
+        return await self._learn(connection.peer_id, answer, connection.ip)
 
     async def push_all(self) -> None:
         """Tells every peer that listens for it what we are now."""
@@ -129,8 +129,7 @@ class IdentifyService:
     async def _pushed(self, stream: Stream) -> None:
         async for message in stream:
             peer_id = ID.from_base58(stream.peer)
-            connection = self.swarm.connection(peer_id)
-            await self._learn(peer_id, message, str(connection.addr) if connection is not None else "")
+            await self._learn(peer_id, message, self.swarm.ip_of(peer_id))
             return
 
     async def _push(self, connection: Connection) -> None:
@@ -155,7 +154,7 @@ class IdentifyService:
         return message.SerializeToString()
 
     async def _learn(self, peer_id: ID, data: bytes, seen: str) -> PeerInfo:
-        """`seen`: the address of the peer's end of the connection."""
+        """`seen`: the IP address of the peer's end of the connection."""
         message = Message()
         try:
             message.ParseFromString(data)

@@ -22,7 +22,7 @@ from node.errors import UsageError
 from node.events import Events, Registered, Unregistered
 from node.identify import IdentifyService
 from node.log import get_logger
-from node.peers.standing import subnet
+from node.peers.reach import Reach, seen_at, subnet_of
 from node.registrations import FILE, RegistrationFile
 from node.registry import Registry
 from node.tasks import TaskStatus
@@ -114,10 +114,8 @@ class RendezvousPoint:
         return _LEGACY if forms == _LEGACY else BOTH
 
     def _subnet(self, peer: str) -> str:
-        connection = self._identify.swarm.connection(ID.from_base58(peer))
-        if connection is None:  # it is being closed: whoever brings that about mustn't register uncounted
-            return "nowhere"
-        return subnet(str(connection.addr)) or ""
+        ip = self._identify.swarm.ip_of(ID.from_base58(peer))
+        return subnet_of(ip) if seen_at(ip) is Reach.PUBLIC else ""
 
     def _changed(self, change: Change, row: Row) -> None:
         if change == "registered":

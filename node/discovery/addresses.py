@@ -23,7 +23,7 @@ from node.errors import BackoffError, DialError, LimitError, RefusedError
 from node.host import Host
 from node.peers.budget import DialBudget
 from node.peers.choice import host
-from node.peers.reach import Reach
+from node.peers.reach import Reach, seen_at, subnet_of
 from protocols import NotConnected, StreamError
 from protocols.kad.keyspace import to_text
 
@@ -44,13 +44,6 @@ def ip_in(addr: bytes) -> IPAddress | None:
         six = ipaddress.IPv6Address(addr[1:17])
         return six.ipv4_mapped or six
     return None
-
-
-def subnet_of(ip: IPAddress) -> str | None:
-    """The network that a public address counts for, a /16 or for IPv6 a /32; None for others."""
-    if not ip.is_global:
-        return None
-    return str(ipaddress.ip_network((ip, 16 if ip.version == 4 else 32), strict=False))
 
 
 def to_multiaddr(addr: bytes) -> Multiaddr | None:
@@ -96,13 +89,13 @@ class NodeLinks:
         return self.believed(addrs, asker)  # the same rule both ways
 
     def believed(self, addrs: Sequence[bytes], sender: bytes) -> tuple[bytes, ...]:
-        ip = self._ip(sender)
-        reach = Reach.LOOPBACK if ip is None else _reach_of_ip(ip)
+        ours = sender == self._swarm.self_id.to_bytes()
+        reach = Reach.LOOPBACK if ours else seen_at(self._swarm.ip_of(ID(sender)))
         return tuple(addr for addr in addrs if _reach_of(addr) >= reach)
 
     def subnet(self, peer: bytes) -> str | None:
-        ip = self._ip(peer)
-        return subnet_of(ip) if ip is not None else None
+        ip = self._swarm.ip_of(ID(peer))
+        return subnet_of(ip) if ip and seen_at(ip) is Reach.PUBLIC else None
 
     def own_addrs(self) -> tuple[bytes, ...]:
         return tuple(addr.to_bytes() for addr in self._host.listen_addrs[:MAX_TOLD])
@@ -127,10 +120,6 @@ class NodeLinks:
                 self._budget.failed(one, trio.current_time())
             raise StreamError(str(error)) from error
         self._budget.succeeded(host(str(connection.addr)), trio.current_time())
-
-    def _ip(self, peer: bytes) -> IPAddress | None:
-        connection = self._swarm.connection(ID(peer))
-        return ip_in(connection.addr.to_bytes()) if connection is not None else None
 
 
 def _reach_of(addr: bytes) -> Reach:

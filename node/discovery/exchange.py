@@ -29,7 +29,7 @@ from node.identify import IdentifyService
 from node.log import get_logger
 from node.peers.addressbook import AddressBook
 from node.peers.book import Entry
-from node.peers.reach import Reach, of_use, reach_of, reach_of_ip, seen_at, subnet_of
+from node.peers.reach import Reach, of_use, reach_of, seen_at, subnet_of
 from node.records import RecordError, Records, addrs_of, readable
 from node.swarm import Swarm
 from protocols import Network, NotSupported, Protocol, ProtocolError, StreamError
@@ -286,13 +286,9 @@ class NodeExchange:
 
     def whereabouts(self, peer: str) -> tuple[str, int]:
         """The asker's group (its subnet, in the world) and the reach at which we see it."""
-        connection = self._swarm.connection(ID.from_base58(peer))
-        addr = "" if connection is None else str(connection.addr)
-        reach = seen_at(addr)
-        if reach is not Reach.PUBLIC or reach_of(addr) is None:
-            return peer, reach
-        ip = addr.split("/")[2]
-        return (peer if reach_of_ip(ip) is None else subnet_of(ip)), reach
+        ip = self._swarm.ip_of(ID.from_base58(peer))
+        reach = seen_at(ip)
+        return (subnet_of(ip) if reach is Reach.PUBLIC else peer), reach
 
     def own_addrs(self, peer: str) -> list[bytes]:
         """Ours, as far as they are of use to that peer."""

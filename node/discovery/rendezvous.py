@@ -29,7 +29,7 @@ from node.errors import VouchError
 from node.events import Disconnected, Event, Listening
 from node.host import Host
 from node.log import get_logger
-from node.peers.reach import Reach, of_use, seen_at
+from node.peers.reach import of_use, seen_at
 from protocols import Network, NotSupported, ProtocolError, StreamError, StreamTimeout
 from protocols.rendezvous import service
 from protocols.rendezvous.rules import Form
@@ -229,8 +229,7 @@ class Rendezvous:
 
     async def _tell(self, point: str, records: Sequence[bytes], feed: Feed) -> int:
         told = 0
-        connection = self._host.swarm.connection(ID.from_base58(point))
-        reach = Reach.PUBLIC if connection is None else seen_at(str(connection.addr))
+        reach = seen_at(self._host.swarm.ip_of(ID.from_base58(point)))
         self._rng.shuffle(order := list(records[:PAGE]))
         for index, record in enumerate(order):
             if index % PIECE == PIECE - 1:

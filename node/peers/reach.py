@@ -63,9 +63,9 @@ def reach_of_ip(host: str) -> Reach | None:
     return Reach.PUBLIC if ip.is_global else Reach.PRIVATE
 
 
-def seen_at(addr: str) -> Reach:
-    """How far away somebody is whose connection has that remote address; the world, where it doesn't show."""
-    reach = reach_of(addr)
+def seen_at(ip: str) -> Reach:
+    """How far away somebody is whose connection comes from that IP address; the world, where it doesn't show."""
+    reach = reach_of_ip(ip)
     return Reach.PUBLIC if reach is None else reach
 
 

@@ -67,6 +67,17 @@ async def test_nobody_names_addresses_that_are_nearer_than_itself(ip, kept, auto
         assert booked & set(every) == set(kept or every)
 
 
+async def test_who_was_dialled_by_name_is_where_its_socket_is():
+    async with running() as a, running() as b:
+        port = a.addrs[0].split("/")[4]
+        await b.connect(f"/dns4/localhost/tcp/{port}/p2p/{a.peer_id}")
+        connection = b.swarm.connection(a.host.get_id())
+        assert str(connection.addr).startswith("/dns4/localhost/")
+        assert connection.ip == "127.0.0.1"
+        await eventually(lambda: a.peer_id in b.identify.known)
+        assert f"/ip4/127.0.0.1/tcp/{port}" in b.identify.known[a.peer_id].addrs
+
+
 @pytest.mark.parametrize("message", [b"\xff\xff", bytes(60_000)])
 async def test_a_message_that_is_none_is_the_senders_fault_and_no_error_of_ours(message, caplog):
     caplog.set_level(logging.INFO)
