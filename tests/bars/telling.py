@@ -33,7 +33,8 @@ BOUNDS: dict[str, Any] = {
     "message_max_age": 60.0,
     "dht_max_values": 32,
     "dht_max_providers": 32,
-    "exchange_window": 120.0,
+    "exchange_window": 60.0,
+    "exchange_interval": 60.0,
 }
 
 
