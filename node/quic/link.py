@@ -252,6 +252,9 @@ class Link(IMuxedConn):
                 self.owner.flush_soon(self)
         except QuicError as error:
             self._fail(error)
+        if native.overdue:
+            self._with_native(native.catch_up)
+            self.owner.flush_soon(self)
         self.streams_may_write()
         self.owner.arm(self)
 
