@@ -42,6 +42,11 @@ NARROW_AFTER = 3
 # or that part of the idle timeout without a word, if frames may be waiting that are too large for a narrow one
 SURELY_NARROW_AFTER = 0.5
 
+# events that wait while none are taken: one costs 180 bytes, be it for a byte of a stream or for credit, of which a peer
+# may send what it likes
+MAX_EVENTS = 128 * 1024
+EVENTS_ADDED = 5  # where qh3 says how many there are
+
 Address = tuple[Any, ...]
 Event = tuple[Any, ...]
 
@@ -75,6 +80,7 @@ class Native(QuicConnection):
         self._reset_token = server_token
         self._ends = Ends()
         self._frames = Frames()
+        self._waiting = 0
         self._fresh: set[int] = set()  # streams of which qh3 has data that it hasn't looked at
 
     @classmethod
@@ -114,8 +120,10 @@ class Native(QuicConnection):
         self._frames.heard(now)
         with guarded():
             if self._told_established:
-                self._require_core().receive_gro_buffer(data, segment, addr, now)
+                self._waiting += self._require_core().receive_gro_buffer(data, segment, addr, now)[EVENTS_ADDED]
                 self._drain_core()
+                if self._waiting > MAX_EVENTS:
+                    self._take(("protocol_error", 0, None, f"expected at most {MAX_EVENTS} frames that wait, got more"))
             else:
                 for at in range(0, len(data), segment):
                     self._receive_one(data[at : at + segment], addr, now)
@@ -270,11 +278,13 @@ class Native(QuicConnection):
             self._take(("ended", 0, "the connection was closed"))
         frames, late = self._frames, self._frames.behind
         frames.look(core)
+        taken = 0
         while not (self.paused or frames.hold(core)):
             event = core.next_event()
             if event is None:
-                frames.behind = False
+                frames.behind, self._waiting = False, 0
                 return
+            taken += 1
             kind = event[0]
             if kind == "crypto_data":
                 self._receive_crypto(core, event)
@@ -290,7 +300,7 @@ class Native(QuicConnection):
                 if kind == "connection_terminated":
                     self._state = QuicConnectionState.TERMINATED
                     self._terminated = True
-        frames.behind = True
+        frames.behind, self._waiting = True, self._waiting - taken
 
     def _receive_crypto(self, core: QuicConnectionCore, event: Event) -> None:
         assert self._tls is not None

@@ -291,3 +291,31 @@ def test_a_client_that_fills_its_datagrams_up_behind_their_packets():
     for datagram in answer:
         client.receive_datagram(datagram, THERE, now=100.1)
     assert any(isinstance(event, HandshakeCompleted) for event in iter(client.next_event, None))
+
+
+def test_what_waits_while_nothing_is_taken_is_bounded_in_number_too(monkeypatch):
+    monkeypatch.setattr(native, "MAX_EVENTS", 200)
+    pair = Pair().run()
+    streams = [pair.client.open() for _ in range(2)]
+    pair.server.paused = True
+    for k in range(300):
+        pair.client.send(streams[k % 2], b"x")
+        pair.run(0.005)
+        if pair.of("server", "protocol_error"):
+            break
+    assert 190 < k < 210
+    assert "at most 200 frames" in pair.of("server", "protocol_error")[0][3]
+    assert not pair.of("client", "protocol_error")
+
+
+def test_what_is_taken_is_not_counted(monkeypatch):
+    monkeypatch.setattr(native, "MAX_EVENTS", 50)
+    pair = Pair().run()
+    streams = [pair.client.open() for _ in range(2)]
+    for k in range(300):
+        pair.server.paused = k % 3 == 0
+        if not pair.server.paused:
+            pair.server.drain()
+        pair.client.send(streams[k % 2], b"x")
+        pair.run(0.005)
+    assert not pair.of("server", "protocol_error")
