@@ -41,9 +41,8 @@ CRYPTO_FRAME = 0x06
 NARROW_AFTER = 3
 # or that part of the idle timeout without a word, if frames may be waiting that are too large for a narrow one
 SURELY_NARROW_AFTER = 0.5
-
-# events that wait while none are taken: one costs 180 bytes, be it for a byte of a stream or for credit, of which a peer
-# may send what it likes
+# events that wait while none are taken: one costs 180 bytes, be it for a byte of a stream or for credit, which a peer
+# may give without end
 MAX_EVENTS = 128 * 1024
 EVENTS_ADDED = 5  # where qh3 says how many there are
 
