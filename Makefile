@@ -24,6 +24,10 @@ $(VENV)/.stamp: pyproject.toml constraints.txt
 test: setup peers-if-any ## every test, two at a time: make test ARGS="-n 0 tests/node" for one after the other
 	$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
 
+.PHONY: metrics-doc
+metrics-doc: setup ## docs/metrics.md, from the catalogue
+	$(BIN)/python -m node.metrics.document > docs/metrics.md
+
 .PHONY: docker-test
 docker-test: setup ## the network of docker-compose.yml on a real engine of its own; needs root, and built peers
 	$(BIN)/pytest -m docker -s tests/docker $(ARGS)
