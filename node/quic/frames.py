@@ -7,18 +7,19 @@ dropped would go out. Such a frame can only be one that isn't needed for the end
 RESET_STREAM, or data that goes a second time. And it can't make one smaller: nor does it send anything any more once
 datagrams have become too small for a frame that waits. So:
 
-    free --stop, reset, loss--> at risk --a datagram is asked for--> held: nothing is taken
+    free --stop, reset, loss--> at risk --a datagram is asked for--> held: nothing is taken if a stream may be finished
       ^                             ^----- the window has room ------------'
-      '----------- nothing is left to send, or so many datagrams have gone that the frame was in them
+      '----------- all is acknowledged, or so many full datagrams have gone that the frame was in them
 """
 
 from __future__ import annotations
 
 from qh3._hazmat import QuicConnectionCore
 
-from node.quic.ends import has_window, may_send
+from node.quic.ends import has_window
 
-MARGIN = 8  # datagrams that hold none of the frames that are waited for
+MARGIN = 8  # full datagrams that hold none of the frames that are waited for
+FULL = 600  # bytes; what only acknowledges and gives credit is smaller
 QUIET = 1.0  # seconds in which what was said last is acknowledged
 
 
@@ -28,7 +29,9 @@ class Frames:
     def __init__(self) -> None:
         self.behind = False
         self._speaking: dict[int, float] = {}  # streams on which something may be left to say, and when we last did
-        self._left = 0  # datagrams until what was caused has surely gone
+        self._ended: tuple[set[int], set[int]] = set(), set()  # streams that we, that the peer has ended
+        self._ending: set[int] = set()  # that both have: they may be finished
+        self._left = 0  # full datagrams until what was caused has surely gone
         self._asked = False  # a frame may have been made of it
         self._nothing_left = False  # when it was last asked; nothing has come since
         self._now = 0.0
@@ -39,43 +42,51 @@ class Frames:
         """Something goes out on that stream."""
         self._speaking[stream] = self._now
 
+    def ended(self, stream: int, *, by_peer: bool = False) -> None:
+        """One side of it sends no more; ours is finished when all of it is acknowledged."""
+        self._ended[by_peer].add(stream)
+        if stream in self._ended[not by_peer]:
+            self._ending.add(stream)
+
     def finished(self, stream: int) -> None:
         self._speaking.pop(stream, None)
+        for known in (*self._ended, self._ending):
+            known.discard(stream)
 
-    def risk(self, stream: int | None = None, *, late: bool = False) -> None:
-        """A frame was caused, on that stream or on any, that the stream's end doesn't wait for; `late`: before the last
+    def risk(self, stream: int | None = None, *, late: bool = False, frames: int = 1) -> None:
+        """So many frames were caused, on that stream or on any, that its end doesn't wait for; `late`: before the last
         datagram.
         """
         if stream is not None:
             self.said(stream)
         self._asked = late or (self._asked and self._left > 0)
-        # each of the others may have its turn before, and each may have a frame made already
-        self._left = 2 * len(self._speaking) + MARGIN
+        # for each of them all streams may have their turn before, and each may have a frame made already
+        self._left = max(self._left, (frames + 1) * len(self._speaking) + MARGIN)
 
     def look(self, core: QuicConnectionCore) -> None:
         """What was lost goes again. To be called after all that qh3 was told."""
         self._nothing_left = False
-        lost = core.loss_total + core.pto_total
+        lost = core.loss_total + 2 * core.pto_total  # two packets are sent again at a time
         if lost != self._lost:
+            self.risk(frames=lost - self._lost)
             self._lost = lost
-            self.risk()
 
-    def asked(self, core: QuicConnectionCore, *, sent: bool) -> None:
-        """qh3 was asked for a datagram, and gave one or had none."""
-        self._nothing_left = not sent
+    def asked(self, core: QuicConnectionCore, size: int) -> None:
+        """qh3 was asked for a datagram, and gave one of that size or had none, 0."""
+        self._nothing_left = not size
         if not self._left:
             return
         self._asked = True
-        if sent:
-            self._left -= 1
-        elif has_window(core):  # frames that are made go before the pace is looked at
-            self._asked = False
-            if may_send(core):
-                self._left = 0
+        if size:
+            self._left -= size >= FULL
+        elif has_window(core):
+            self._asked = False  # frames that are made go before the pace is looked at
+            if not core.bytes_in_flight:
+                self._left = 0  # nor can there be others that wait for it
 
     def hold(self, core: QuicConnectionCore) -> bool:
         """Whether to take no events now."""
-        return self._left > 0 and self._asked and core.state == "connected"
+        return bool(self._ending) and self._left > 0 and self._asked and core.state == "connected"
 
     def heard(self, now: float) -> None:
         """Something has come."""

@@ -174,7 +174,7 @@ class Native(QuicConnection):
             transmit = core.poll_transmit(now)
             if transmit is None and self._ends.follow(core, now):
                 transmit = core.poll_transmit(now)
-            self._frames.asked(core, sent=transmit is not None)
+            self._frames.asked(core, 0 if transmit is None else len(transmit[0]))
             return None if transmit is None else transmit[:2]
 
     @property
@@ -243,9 +243,12 @@ class Native(QuicConnection):
             if data:
                 self._fresh.add(stream)
             elif fin and stream not in self._fresh and self._ends.takes(core, stream):
+                self._frames.ended(stream)
                 return
             core.send_stream(stream, data, fin)
             self._frames.said(stream)
+            if fin:
+                self._frames.ended(stream)
 
     @property
     def ends_wait(self) -> bool:
@@ -260,6 +263,7 @@ class Native(QuicConnection):
         self._ends.forget(stream)
         with no_panic():
             self._require_core().reset_stream(stream, code)
+        self._frames.ended(stream)
         self._frames.risk(stream)
 
     def stop(self, stream: int, code: int) -> None:
@@ -291,8 +295,11 @@ class Native(QuicConnection):
                 self._handshake_confirmed = True
                 core.handshake_confirmed()
             else:
-                if kind == "stop_sending":
-                    frames.risk(event[1], late=late)  # qh3 resets its side of the stream by itself
+                if (kind == "stream_data" and event[3]) or kind == "stream_reset":
+                    frames.ended(event[1], by_peer=True)
+                elif kind == "stop_sending":
+                    frames.ended(event[1])  # qh3 resets our side of the stream by itself
+                    frames.risk(event[1], late=late)
                 elif kind == "stream_finished":
                     frames.finished(event[1])
                 self._take(event)

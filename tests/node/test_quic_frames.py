@@ -183,3 +183,21 @@ def test_an_outage_while_several_streams_upload_ends_nothing(silence):
     pair.loss = 0.0
     pair.run(10.0)
     assert sum(len(event[2]) for event in pair.of("server", "stream_data")) == 6 * 50_000
+
+
+def test_a_stream_that_was_reset_ends_when_that_is_said_again():
+    """qh3 forgets that a reset was acknowledged when data that was sent before is found lost."""
+    pair = Lossy()
+    stream = pair.client.open()
+    pair.client.send(stream, b"open")
+    pair.run(0.5)
+    pair.client.send(stream, bytes(500))
+    send(pair, "client")  # and lost
+    pair.client.reset(stream, 0)
+    pair.run(1.0)
+    pair.server.send(stream, b"", fin=True)
+    pair.run(1.0)
+    assert not pair.of("client", "stream_finished")  # else it needn't be said again
+    pair.client.reset(stream, 0)
+    pair.run(1.0)
+    assert pair.of("client", "stream_finished")

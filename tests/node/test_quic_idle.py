@@ -10,7 +10,7 @@ import trio
 from libp2p.peer.id import ID
 
 from node.identity import Identity
-from node.quic import link
+from node.quic import connection, link
 from node.quic.configurations import Configurations, Limits
 from node.quic.endpoint import Endpoint
 from node.upgrade.certificate import make_credentials
@@ -112,3 +112,17 @@ async def test_a_line_that_is_cut_is_noticed(autojump_clock):
             line.cut = True
         await trio.sleep(30 + 2 * 30 / link.BEATS + 1)
         assert ours.reason == theirs.reason == "the peer was silent"
+
+
+async def test_a_stream_that_was_reset_and_is_not_finished_is_reset_again(autojump_clock, monkeypatch):
+    monkeypatch.setattr(connection, "LINGER", 5.0)
+    async with connected() as (ours, _, lines):
+        stream = await ours.open_stream()
+        await stream.write(b"open")
+        for line in lines:
+            line.cut = True
+        stream.reset_nowait()
+        said = []
+        monkeypatch.setattr(ours, "say_reset", said.append)
+        await trio.sleep(25)
+        assert stream in said
