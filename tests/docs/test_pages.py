@@ -1,0 +1,133 @@
+"""Every command and program of the documentation is run as printed, and prints what the page says.
+
+A page is one test: its blocks are run in their order, in one temporary folder. What a block needs that can't be run is
+a comment above it; `pytest tests/docs -k not_run -s` lists these, with their reasons.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from types import CodeType
+
+import pytest
+import trio
+
+from tests.docs import given
+from tests.docs.reading import PAGES, ROOT, Block, blocks, indented
+from tests.docs.terminals import Terminals
+
+AFTER = {"docs/tutorials/network.md": given.the_message_is_in_the_dashboard}
+
+
+def name(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+def is_run(block: Block) -> bool:
+    return block.mark in ("", "with", "terminal", "file") and block.language in ("console", "python", "text")
+
+
+def with_something_to_run() -> list[Path]:
+    return [page for page in PAGES if any(is_run(block) for block in blocks(page))]
+
+
+@pytest.mark.parametrize("page", with_something_to_run(), ids=name)
+def test_a_page_is_true(page, tmp_path):
+    found = blocks(page)
+    terminals = Terminals(tmp_path)
+    try:
+        for number, block in enumerate(found):
+            follows = found[number + 1] if number + 1 < len(found) else None
+            if block.mark == "file":
+                write(block, terminals.folder)
+            elif block.language == "console" and block.mark in ("", "terminal"):
+                terminals.run(block)
+            elif block.language == "python" and block.mark == "":
+                check_program(block, follows, terminals.folder)
+            elif block.language == "python" and block.mark == "with":
+                check_piece(block)
+        if name(page) in AFTER:
+            AFTER[name(page)](terminals)
+    finally:
+        terminals.close()
+
+
+def write(block: Block, folder: Path) -> None:
+    file = folder / block.value
+    file.write_text(block.text)
+    if block.text.startswith("#!"):
+        file.chmod(0o755)
+
+
+def check_program(block: Block, follows: Block | None, folder: Path) -> None:
+    """A whole program; a block of text after it is what it prints."""
+    file = folder / "program.py"
+    file.write_text(block.text)
+    done = subprocess.run(
+        [sys.executable, "-W", "error::ResourceWarning", str(file)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, f"{block.where}: {done.stderr}"
+    if prints(block, follows):
+        assert done.stdout == follows.text, block.where
+    else:
+        assert done.stdout == "", f"{block.where}: it prints something that the page doesn't show"
+
+
+def prints(block: Block, follows: Block | None) -> bool:
+    return follows is not None and follows.language == "text" and follows.mark == ""
+
+
+def check_piece(block: Block) -> None:
+    """A piece of a program, within a function that has what it needs."""
+    what, *also = block.value.split()
+    assert not also, f"{block.where}: expected `with: NAME`, got {block.value!r}"
+    compiled = compile(block.text, block.where, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+
+    async def run() -> None:
+        with trio.fail_after(30):
+            async with getattr(given, what)() as names:
+                await execute(compiled, names)
+
+    trio.run(run)
+
+
+async def execute(code: CodeType, names: dict[str, object]) -> None:
+    # without an await in it, it is plain code that eval runs to its end
+    ended = eval(code, names)
+    if ended is not None:
+        await ended
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_every_block_is_run_or_says_why_not(page):
+    """What isn't run by this file is run by a test that the comment names, or says why it can't be."""
+    found = blocks(page)
+    for number, block in enumerate(found):
+        if block.language == "text" and block.mark == "":
+            before = found[number - 1] if number else None
+            printed = before is not None and before.language == "python" and before.mark == ""
+            assert printed, f"{block.where}: nothing prints this"
+        elif block.mark == "run by":
+            file, _, test = block.value.partition("::")
+            assert re.search(rf"def {re.escape(test)}\b", (ROOT / file).read_text()), f"{block.where}: {block.value}"
+        elif block.mark == "not run":
+            assert len(block.value) > 15, f"{block.where}: expected a reason, got {block.value!r}"
+        elif block.mark != "file":
+            assert is_run(block), f"{block.where}: a block of {block.language or 'no language'} that nothing runs"
+    assert not indented(page), f"{name(page)}: expected fences, got an indented block"
+
+
+def test_what_is_not_run_says_why(capsys):
+    reasons = [(block.where, block.value) for page in PAGES for block in blocks(page) if block.mark == "not run"]
+    with capsys.disabled():
+        print("", *(f"{where:<40} {textwrap.shorten(why, 100)}" for where, why in reasons), sep="\n")
