@@ -296,7 +296,7 @@ def value_of(default: Any) -> str:
 
 
 def markdown(doc: str) -> list[str]:
-    """A docstring's lines. `name: what it is` becomes an item of a list, what is indented after a blank line a block."""
+    """A docstring: `name: what it is` becomes an item of a list, what is indented after a blank line a block."""
     lines: list[str] = []
     paragraphs = re.split(r"\n\n(?! )", doc)
     for paragraph in paragraphs:

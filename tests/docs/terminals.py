@@ -217,6 +217,7 @@ class _Shell(_Running):
         """Its exit status, and what it printed."""
         if self._failed is not None and command != "echo $?":
             raise Different(f"the command before, {self._failed[0]}, ended with status {self._failed[1]}")
+        self._failed = None
         self._count += 1
         mark = f"[end of {self._count}:"
         # whatever reads standard input must not read the next command

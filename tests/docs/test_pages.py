@@ -21,15 +21,13 @@ from tests.docs import given
 from tests.docs.reading import PAGES, ROOT, Block, blocks, indented
 from tests.docs.terminals import Terminals
 
-AFTER = {"docs/tutorials/network.md": given.the_message_is_in_the_dashboard}
-
 
 def name(page: Path) -> str:
     return str(page.relative_to(ROOT))
 
 
 def is_run(block: Block) -> bool:
-    return block.mark in ("", "with", "terminal", "file") and block.language in ("console", "python", "text")
+    return block.mark in ("", "with", "terminal", "in the browser", "file") and block.language in ("console", "python", "text")
 
 
 def with_something_to_run() -> list[Path]:
@@ -47,12 +45,12 @@ def test_a_page_is_true(page, tmp_path):
                 write(block, terminals.folder)
             elif block.language == "console" and block.mark in ("", "terminal"):
                 terminals.run(block)
+            elif block.mark == "in the browser":
+                getattr(given, block.value)(terminals, block)
             elif block.language == "python" and block.mark == "":
                 check_program(block, follows, terminals.folder)
             elif block.language == "python" and block.mark == "with":
                 check_piece(block)
-        if name(page) in AFTER:
-            AFTER[name(page)](terminals)
     finally:
         terminals.close()
 
