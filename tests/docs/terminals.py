@@ -19,7 +19,7 @@ from pathlib import Path
 
 from tests.docs.reading import ROOT, Block, Step
 
-TIMEOUT = 45.0
+TIMEOUT = float(os.environ.get("DOCS_TIMEOUT", "45"))
 POLL = 0.03
 BIN = Path(sys.executable).parent  # not resolved: the environment's, not the system's
 _PEER = re.compile(r"12D3KooW(\w*)…?")
@@ -56,6 +56,13 @@ class Terminals:
                     self._in_shell(step)
             except Different as error:
                 raise Different(f"{block.where}, step {number + 1}: $ {step.command}\n{error}") from None
+
+    def write(self, block: Block) -> None:
+        """A file of the page; a script can be run."""
+        file = self.folder / block.value
+        file.write_text(self._with_ports(block.text))
+        if block.text.startswith("#!"):
+            file.chmod(0o755)
 
     def close(self) -> None:
         """Ends all that runs."""
@@ -150,7 +157,7 @@ class Terminals:
             text += _escaped(line[at : match.start()])
             name, at = match[1], match.end()
             if not name:
-                text += r"12D3KooW\w*…?"
+                text += r"12D3KooW[\w…]*"
             elif name in self._peers:
                 text += self._peers[name]
             else:

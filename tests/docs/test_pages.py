@@ -42,7 +42,7 @@ def test_a_page_is_true(page, tmp_path):
         for number, block in enumerate(found):
             follows = found[number + 1] if number + 1 < len(found) else None
             if block.mark == "file":
-                write(block, terminals.folder)
+                terminals.write(block)
             elif block.language == "console" and block.mark in ("", "terminal"):
                 terminals.run(block)
             elif block.mark == "in the browser":
@@ -52,14 +52,8 @@ def test_a_page_is_true(page, tmp_path):
             elif block.language == "python" and block.mark == "with":
                 check_piece(block)
     finally:
+        print(terminals.transcript)
         terminals.close()
-
-
-def write(block: Block, folder: Path) -> None:
-    file = folder / block.value
-    file.write_text(block.text)
-    if block.text.startswith("#!"):
-        file.chmod(0o755)
 
 
 def check_program(block: Block, follows: Block | None, folder: Path) -> None:
