@@ -7,6 +7,7 @@ A comment on the line above a block's fence tells more of it; readers of the sit
     <!-- file: NAME -->            it is a file of that name, in the page's folder
     <!-- terminal: NAME -->        console: in a terminal of its own, whose last command goes on
     <!-- in the browser: NAME -->  console: run while `given.NAME` looks at the dashboard
+    <!-- printed: in any order --> text: what the program above it prints, its tasks taking turns as they come
     <!-- with: NAME -->            python: a piece of a program, run with what `given.NAME` gives
 """
 
@@ -23,7 +24,9 @@ _BLOCK = re.compile(
     r"^(?P<indent> *)(?P<fence>```+)(?P<language>[^\n`]*)\n(?P<text>.*?)^(?P=indent)(?P=fence) *$",
     re.DOTALL | re.MULTILINE,
 )
-_MARK = re.compile(r"<!-- (not run|run by|file|terminal|in the browser|with): ((?:(?!-->).)+) -->\s*\Z", re.DOTALL)
+_MARK = re.compile(
+    r"<!-- (not run|run by|file|terminal|in the browser|printed|with): ((?:(?!-->).)+) -->\s*\Z", re.DOTALL
+)
 _INDENTED = re.compile(r"(?:\A|\n)\n(?: {4}[^\n]+\n)+")
 
 

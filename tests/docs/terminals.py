@@ -1,8 +1,9 @@
 """Terminals in which the commands of a page are run as printed, and what they print is held against the page.
 
 `…` in a line of the page stands for anything, a line `…` for any lines. A peer ID such as 12D3KooWAnna… stands for the
-one that came in its place first, from then on in commands too; the bare 12D3KooW… for any. Ports stand for free ones,
-so that runs at the same time don't meet; 0.0.0.0 stands for loopback. What a page leaves running is ended with it.
+one that came in its place first, from then on in commands too; the bare 12D3KooW… for any. So does a port that is
+first seen in what is printed; one that is first seen in a command stands for a free one, so that runs at the same time
+don't meet. 0.0.0.0 stands for loopback. What a page leaves running is ended with it.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ POLL = 0.03
 BIN = Path(sys.executable).parent  # not resolved: the environment's, not the system's
 _PEER = re.compile(r"12D3KooW(\w*)…?")
 _ID = "12D3KooW[1-9A-HJ-NP-Za-km-z]{44}"
-_PORT = re.compile(r"(?<=/tcp/|/udp/|\.0\.1:|\.0\.0:|host:)([1-9]\d{3,4})\b|(?<=/tcp/|/udp/)PORT")
+_PORT = re.compile(r"(?<=/tcp/|/udp/|\.0\.1:|\.0\.0:|host:)[1-9]\d{3,4}\b")
+_STANDS = re.compile(rf"(?P<port>{_PORT.pattern})|12D3KooW(?P<peer>\w*)…?")
 
 
 class Different(AssertionError):
@@ -142,30 +144,37 @@ class Terminals:
                 parts.append(self._line(line) + r"[^\S\n]*" + (r"\n" if number < len(lines) - 1 else ""))
         # the same name twice in a pattern is a back reference
         text, seen = "".join(parts), set()
-        for name in re.findall(r"\(\?P<peer_(\w+)>", text):
-            if name in seen:
-                continue
-            seen.add(name)
-            first, group, rest = text.partition(f"(?P<peer_{name}>{_ID})")
-            text = first + group + rest.replace(group, f"(?P=peer_{name})")
+
+        def once(match: re.Match[str]) -> str:
+            if match[1] in seen:
+                return f"(?P={match[1]})"
+            seen.add(match[1])
+            return match[0]
+
+        text = re.sub(r"\(\?P<(\w+)>[^()]*\)", once, text)
         return re.compile(text)
 
     def _line(self, line: str) -> str:
         text, at = "", 0
-        line = self._with_ports(line)
-        for match in _PEER.finditer(line):
+        for match in _STANDS.finditer(line):
             text += _escaped(line[at : match.start()])
-            name, at = match[1], match.end()
-            if not name:
+            at = match.end()
+            port, peer = match["port"], match["peer"]
+            if port is not None:
+                text += str(self._ports[port]) if port in self._ports else rf"(?P<port_{port}>\d+)"
+            elif peer == "":
                 text += r"12D3KooW[\w…]*"
-            elif name in self._peers:
-                text += self._peers[name]
             else:
-                text += f"(?P<peer_{name}>{_ID})"
+                text += self._peers.get(peer, f"(?P<peer_{peer}>{_ID})")
         return text + _escaped(line[at:])
 
     def _learn(self, match: re.Match[str]) -> None:
-        self._peers |= {name.removeprefix("peer_"): value for name, value in match.groupdict().items()}
+        for name, value in match.groupdict().items():
+            kind, _, shown = name.partition("_")
+            if kind == "peer":
+                self._peers[shown] = value
+            else:
+                self._ports[shown] = int(value)
 
 
 class _Running:
