@@ -41,10 +41,20 @@ def navigation(text: str) -> str:
     return "\n".join(trees)
 
 
-def add_navigation(_app: Any, name: str, source: list[str]) -> None:
+def without_folders(text: str, folder: Path) -> str:
+    """The text with links to folders of the repository, which a site can't show, as text. A link to nothing stays."""
+
+    def words(match: re.Match[str]) -> str:
+        return match[1] if (folder / match[2]).is_dir() else match[0]
+
+    return re.sub(r"\[([^\]]+)\]\((\.\.[^)#]*)\)", words, text)
+
+
+def read(_app: Any, name: str, source: list[str]) -> None:
+    source[0] = without_folders(source[0], (DOCS / name).parent)
     if name == "index":
         source[0] += "\n" + navigation(source[0])
 
 
 def setup(app: Any) -> None:
-    app.connect("source-read", add_navigation)
+    app.connect("source-read", read)

@@ -136,14 +136,15 @@ class Terminals:
 
     def _pattern(self, lines: list[str]) -> re.Pattern[str]:
         """What matches these lines."""
-        parts = []
+        text = ""
         for number, line in enumerate(lines):
-            if line.strip() == "…":
-                parts.append(r"(?:[^\n]*\n)*?" if number < len(lines) - 1 else r"[\s\S]*?")
+            last, before_any = number == len(lines) - 1, lines[number + 1 :] == ["…"]
+            if line.strip() != "…":
+                text += self._line(line) + r"[^\S\n]*" + ("" if last else r"(?:\n|\Z)" if before_any else r"\n")
             else:
-                parts.append(self._line(line) + r"[^\S\n]*" + (r"\n" if number < len(lines) - 1 else ""))
+                text += r"[\s\S]*?" if last else r"(?:[^\n]*\n)*?"
         # the same name twice in a pattern is a back reference
-        text, seen = "".join(parts), set()
+        seen: set[str] = set()
 
         def once(match: re.Match[str]) -> str:
             if match[1] in seen:
