@@ -83,12 +83,14 @@ def settings() -> str:
 def sections() -> dict[str, list[str]]:
     """The names of settings, under the comments that they stand below in `Config`."""
     found: dict[str, list[str]] = {}
-    title = ""
+    title, before = "", ""
     for line in inspect.getsource(Config).splitlines():
-        if match := re.match(r"    # ([^.]+?)(?:\..*)?$", line):
+        # a title may go on with an explanation, over several lines
+        if (match := re.match(r"    # ([^.]+?)(?:\..*)?$", line)) and not before.startswith("    # "):
             title = match[1]
         elif (match := re.match(r"    (\w+): ", line)) and match[1] in SETTINGS:
             found.setdefault(title, []).append(match[1])
+        before = line
     missing = set(SETTINGS) - {name for names in found.values() for name in names}
     assert not missing, f"settings that {node.config.__file__} has under no heading: {missing}"
     return found

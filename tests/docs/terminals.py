@@ -66,6 +66,11 @@ class Terminals:
         if block.text.startswith("#!"):
             file.chmod(0o755)
 
+    def check_status(self) -> None:
+        """Raises Different if the last command has failed."""
+        if self._shell is not None:
+            self._shell.check_status()
+
     def close(self) -> None:
         """Ends all that runs."""
         running = [*self._open.values(), *([self._shell] if self._shell else [])]
@@ -232,9 +237,8 @@ class _Shell(_Running):
 
     def run(self, command: str) -> tuple[int, str]:
         """Its exit status, and what it printed."""
-        if self._failed is not None and command != "echo $?":
-            raise Different(f"the command before, {self._failed[0]}, ended with status {self._failed[1]}")
-        self._failed = None
+        if command != "echo $?":
+            self.check_status()
         self._count += 1
         mark = f"[end of {self._count}:"
         # whatever reads standard input must not read the next command
@@ -248,6 +252,11 @@ class _Shell(_Running):
         self.read(found.end())
         return int(found[1]), text[: found.start()]
 
+    def check_status(self) -> None:
+        """Raises Different if the last command has failed, and the page doesn't say so."""
+        if self._failed is not None:
+            raise Different(f"{self._failed[0]} ended with status {self._failed[1]}")
+
     def expect_status(self, status: int, step: Step) -> None:
         """A command that fails is followed by `echo $?`."""
         self._failed = (step.command, status) if status and step.command != "echo $?" else None
@@ -256,8 +265,6 @@ class _Shell(_Running):
         with suppress(BrokenPipeError):
             self._commands.close()
         super().end(kill=kill)
-        if self._failed is not None:
-            raise Different(f"{self._failed[0]} ended with status {self._failed[1]}")
 
 
 def _escaped(text: str) -> str:

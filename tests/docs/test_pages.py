@@ -56,6 +56,7 @@ def test_a_page_is_true(page, tmp_path):
                 check_program(block, follows, terminals.folder)
             elif block.language == "python" and block.mark == "with":
                 check_piece(block)
+        terminals.check_status()
     finally:
         print(terminals.transcript)
         terminals.close()
