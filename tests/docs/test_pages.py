@@ -1,16 +1,18 @@
 """Every command and program of the documentation is run as printed, and prints what the page says.
 
 A page is one test: its blocks are run in their order, in one temporary folder. What a block needs that can't be run is
-a comment above it; `pytest tests/docs -k not_run -s` lists these, with their reasons.
+a comment above it; its commands are still held to the flags, targets and modules that there are.
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
+import importlib.util
 import re
+import shlex
 import subprocess
 import sys
-import textwrap
 from pathlib import Path
 from types import CodeType
 
@@ -18,9 +20,22 @@ import pytest
 import trio
 
 from node import Identity
+from node.cli.parser import build, parse
 from tests.docs import given
-from tests.docs.reading import PAGES, ROOT, Block, blocks, indented
+from tests.docs.reading import PAGES, ROOT, Block, blocks, indented, prose
 from tests.docs.terminals import Terminals
+
+REFERENCE = ROOT / "docs" / "reference"
+MAKEFILE = (ROOT / "Makefile").read_text()
+
+
+def inner(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
+    """The commands of a command."""
+    found = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    return dict(found[0].choices) if found else {}
+
+
+COMMANDS = {word: set(inner(parser)) for word, parser in inner(build()).items()}
 
 
 def name(page: Path) -> str:
@@ -128,7 +143,53 @@ def test_every_block_is_run_or_says_why_not(page):
     assert not indented(page), f"{name(page)}: expected fences, got an indented block"
 
 
-def test_what_is_not_run_says_why(capsys):
-    reasons = [(block.where, block.value) for page in PAGES for block in blocks(page) if block.mark == "not run"]
-    with capsys.disabled():
-        print("", *(f"{where:<40} {textwrap.shorten(why, 100)}" for where, why in reasons), sep="\n")
+def test_what_is_not_run_says_why():
+    """Prints the list: `pytest tests/docs -s -k says_why`."""
+    found = [(block.where, block.value) for page in PAGES for block in blocks(page) if block.mark == "not run"]
+    print("", *(f"{where:<40} {why}" for where, why in found), sep="\n")
+    assert len({where for where, _ in found}) == len(found)
+
+
+def commands_that_are_not_run() -> list[tuple[str, str]]:
+    """Each line of such a block that begins with a program of ours, and where it is."""
+    found = []
+    for block in (block for page in PAGES for block in blocks(page) if block.mark == "not run"):
+        for line in re.sub(r"\\\n\s*", " ", block.text).splitlines():
+            line = re.split(r"\s+#|[|&;<>]", line.removeprefix("$ "))[0].strip()
+            if re.match(r"(vouch [a-z]|make [a-z]|python -m interop)", line):
+                found.append((block.where, line))
+    return found
+
+
+@pytest.mark.parametrize(("where", "line"), commands_that_are_not_run())
+def test_a_command_that_is_not_run_could_be_read(where, line):
+    """Its flags, target or module are there."""
+    program, *words = shlex.split(line)
+    if program == "vouch":
+        # a placeholder is as good as an address: whether it is one is looked at when it is used
+        parse(words)
+    elif program == "make":
+        for target in (word for word in words if "=" not in word):
+            assert re.search(rf"^{target}:", MAKEFILE, re.MULTILINE), f"{where}: no target {target}"
+    else:
+        assert importlib.util.find_spec(words[1]), f"{where}: no module {words[1]}"
+
+
+def test_the_examples_of_the_reference_could_be_read():
+    examples = re.findall(
+        r"^Example: `(?:[^`]*\| )?vouch ([^`]+)`$", (REFERENCE / "commands.md").read_text(), re.MULTILINE
+    )
+    assert len(examples) > 30
+    for words in examples:
+        parse(shlex.split(words))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_the_commands_that_the_text_names_are_there(page):
+    for words in re.findall(r"`vouch ((?:[a-z][a-z-]*)(?: [a-z][a-z-]*)?)", prose(page)):
+        first, _, second = words.partition(" ")
+        assert first in COMMANDS, f"{name(page)}: vouch {words}"
+        if second and COMMANDS[first]:
+            assert second in COMMANDS[first], f"{name(page)}: vouch {words}"
+    for target in re.findall(r"`make ([a-z][a-z-]*)", prose(page)):
+        assert re.search(rf"^{target}:", MAKEFILE, re.MULTILINE), f"{name(page)}: make {target}"
