@@ -23,6 +23,7 @@ from types import UnionType
 from typing import Any, ForwardRef, get_args
 
 import node.config
+from node.api.operate import KINDS
 from node.cli.arguments import Parser, Root
 from node.cli.parser import build
 from node.config import SETTINGS, Config
@@ -48,7 +49,7 @@ def main() -> int:
 
 def pages() -> dict[str, str]:
     """The text of each page."""
-    return {"settings.md": settings(), "commands.md": commands(), "python.md": python()}
+    return {"settings.md": settings(), "commands.md": commands(), "events.md": events(), "python.md": python()}
 
 
 def put(file: Path, text: str, check: bool) -> bool:
@@ -184,6 +185,24 @@ def flag(action: argparse.Action) -> str:
 
 def described(action: argparse.Action) -> str:
     return (action.help or "").replace("%(default)s", str(action.default)).replace("%%", "%")
+
+
+# events
+
+
+def events() -> str:
+    lines = ["# Events", "", MADE, ""]
+    lines += textwrap.dedent("""\
+        What happens at a node. The kind is the word for `vouch events KIND`, for `/v1/events?kinds=` of the
+        [HTTP API](../api.md#what-goes-on-telling) and for the dashboard's filter; the class is what a program listens
+        to, `node.events.listen(Admitted)` ([how](../operating.md#events-in-a-program)). Without a kind it is all.
+        """).splitlines()
+    lines += ["", "| Kind | Class | What has happened | Fields |", "|---|---|---|---|"]
+    for kind, event in sorted(KINDS.items()):
+        fields = ", ".join(f"`{field.name}`" for field in dataclasses.fields(event))
+        text = " ".join(doc_of(event).split())
+        lines.append(f"| `{kind}` | `{event.__name__}` | {cell(text)} | {fields} |")
+    return "\n".join([*lines, ""])
 
 
 # python

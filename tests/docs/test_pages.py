@@ -199,7 +199,7 @@ def test_the_examples_of_the_reference_could_be_read():
 
 @pytest.mark.parametrize("page", PAGES, ids=name)
 def test_the_commands_that_the_text_names_are_there(page):
-    for words in re.findall(r"`vouch ((?:[a-z][a-z-]*)(?: [a-z][a-z-]*)?)", prose(page)):
+    for words in re.findall(r"`(?:\.venv/bin/)?vouch ((?:[a-z][a-z-]*)(?: [a-z][a-z-]*)?)", prose(page)):
         first, _, second = words.partition(" ")
         assert first in COMMANDS, f"{name(page)}: vouch {words}"
         if second and COMMANDS[first]:
