@@ -140,7 +140,8 @@ def leaves(parser: Parser) -> Iterator[Parser]:
 
 def command(parser: Parser) -> list[str]:
     name = parser.prog
-    own, of_settings = [], []
+    own: list[argparse.Action] = []
+    of_settings: list[argparse.Action] = []
     for action in parser._actions:
         if isinstance(action, argparse._HelpAction):
             continue
@@ -295,7 +296,7 @@ def signature(found: Any) -> str:
         if one.kind is one.KEYWORD_ONLY and before not in (one.KEYWORD_ONLY, one.VAR_POSITIONAL):
             parts.append("*")
         before = one.kind
-        star = {one.VAR_POSITIONAL: "*", one.VAR_KEYWORD: "**"}.get(one.kind, "")
+        star = "*" if one.kind == one.VAR_POSITIONAL else "**" if one.kind == one.VAR_KEYWORD else ""
         kind = "" if one.annotation is one.empty else f": {annotation(one.annotation)}"
         default = "" if one.default is one.empty else f" = {value_of(one.default)}"
         parts.append(f"{star}{one.name}{kind}{default}")

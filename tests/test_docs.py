@@ -140,3 +140,17 @@ def test_the_tests_that_a_page_names_are_there(page):
             continue
         # a long name may be cut with an ellipsis
         assert any(one.startswith(name) for one in there), f"{page.name} names {name}, which isn't there"
+
+
+CODE = ("*.py", "*.proto", "*.go", "*.rs", "*.js", "*.yml", "*.html", "*.service", "Makefile", "*.Dockerfile")
+OF_OTHERS = ("docs/write-a-", "docs/images-yaml-schema")  # pages of libp2p's own suites
+MADE = {"node_modules", ".built", ".venv", "target"}
+
+
+def test_the_pages_that_the_code_names_are_there():
+    for top in ("node", "protocols", "interop", "tests", "docker", "packaging"):
+        for file in (file for pattern in CODE for file in (ROOT / top).rglob(pattern)):
+            if MADE.isdisjoint(file.parts):
+                for named in re.findall(r"\bdocs/[\w/-]+\.md\b", file.read_text()):
+                    there = named.startswith(OF_OTHERS) or (ROOT / named).exists()
+                    assert there, f"{file.relative_to(ROOT)} names {named}"

@@ -303,7 +303,6 @@ def _environ(folder: Path) -> dict[str, str]:
         "LC_ALL": "C.UTF-8",
         "COLUMNS": "200",
         "PYTHONUNBUFFERED": "1",
-        "PYTHONPATH": str(ROOT),
         # where a page names no address, loopback and a port that is free
         "VOUCH_LISTEN": "/ip4/127.0.0.1/tcp/0",
         "VOUCH_API": "127.0.0.1:0",
