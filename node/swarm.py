@@ -365,6 +365,11 @@ class Swarm(LibP2PSwarm):
         connections = self._open(peer_id)
         return connections[-1] if connections else None
 
+    def ip_of(self, peer_id: ID) -> str:
+        """Where a peer is, by whatever connection there is, on its way out or not; "" if there is none."""
+        connections = self.connections.get(peer_id)
+        return connections[-1].ip if connections else ""  # type: ignore[attr-defined]
+
     def admitted_connections(self) -> list[Connection]:
         """One connection for each peer that is admitted now."""
         found = (self.connection(peer_id) for peer_id in list(self.connections))
