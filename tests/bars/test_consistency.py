@@ -22,8 +22,9 @@ import pytest
 import trio
 
 from interop.soak.agreement import numbers_of, total
-from node import Identity
+from node import Identity, records
 from node.api import functions
+from node.discovery import exchange
 from node.errors import VouchError
 from protocols import ProtocolError, StreamError
 from tests.bars.growth import census, grown
@@ -317,7 +318,9 @@ async def live(net: MemNet, seconds: float, rest: float, seed: int, pace: float)
         await trio.sleep(seconds * 2 / 3)
         late = await world.rest(rest)
         nursery.cancel_scope.cancel()
-    assert not grown(early, late), grown(early, late)
+    for name, (before, after) in (more := grown(early, late)).items():
+        print(f"grew: {name} from {before} to {after}")
+    assert not more
     return world
 
 
@@ -332,7 +335,9 @@ async def _in_background(nursery: trio.Nursery, work: Any) -> None:
         pytest.param(DAY, 7300.0, 3.0, marks=pytest.mark.bar, id="full"),
     ],
 )
-async def test_bar_consistency(autojump_clock, seconds: float, rest: float, pace: float) -> None:
+async def test_bar_consistency(autojump_clock, monkeypatch, seconds: float, rest: float, pace: float) -> None:
+    for module in (records, exchange):
+        monkeypatch.setattr(module, "REMEMBERED", 16)  # so that these tables are full early, too
     async with MemNet(seed=1, latency=0.01) as net:
         world = await live(net, seconds, rest, 1, pace)
     print(f"\n{world.looks} looks, {world.figures} figures at once, {world.by_http} by HTTP; {dict(world.done)}")
