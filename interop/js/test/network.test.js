@@ -8,8 +8,12 @@ import { pair } from './pair.js'
 
 const base64 = text => Buffer.from(text).toString('base64')
 
+const PATIENCE = 10_000
+
 async function eventually (check) {
+  const deadline = Date.now() + PATIENCE
   while (!await check()) {
+    assert.ok(Date.now() < deadline, `expected within ${PATIENCE} ms: ${check}`)
     await sleep(20)
   }
 }
@@ -27,6 +31,8 @@ test('the DHT keeps values, the greater the better, and providers', async t => {
   assert.match((await one('get', '/v/unknown')).error, /not found/)
   const multihash = `1220${createHash('sha256').update('lantern').digest('hex')}`
   assert.ok((await one('provide', multihash)).ok)
+  // nobody answers ADD_PROVIDER: it may still be under way
+  await eventually(async () => (await other('find-providers', multihash)).providers.length > 0)
   assert.deepEqual((await other('find-providers', multihash)).providers.map(({ peer }) => peer), [one.peer])
   const { found, named_by: namedBy } = await other('find-peer', one.peer)
   assert.deepEqual([found, namedBy], [true, [one.peer]])
