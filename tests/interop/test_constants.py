@@ -23,6 +23,7 @@ from libp2p.stream_muxer.yamux import yamux as their_yamux
 from multiaddr import Multiaddr
 
 from node import identify, records
+from node.discovery.mdns import private_service
 from node.peers.record import record_seq
 from node.quic import link
 from node.upgrade import frame_meter, muxer, yamux_state
@@ -36,12 +37,15 @@ from protocols.heartbeat import heartbeat_pb2
 from protocols.heartbeat import wire as heartbeat
 from protocols.kad import keyspace
 from protocols.kad import wire as kad
+from protocols.kad.validators import PublicKeys
+from protocols.mdns import wire as mdns
 from protocols.messages import authors, messages_pb2
 from protocols.messages import wire as messages
 from protocols.rendezvous.wire import Status
 
 PAGE = (Path(__file__).parents[2] / "docs/wire.md").read_text()
 MODULES = (handshake_pb2, messages_pb2, exchange_pb2, heartbeat_pb2)
+PEER = "12D3KooWE8KRFjkb1u39gFPTEFTzs44RgYpa3PYm1Uc2QnjiEfF4"
 # libp2p's own, which the page names and doesn't spell
 NOT_ON_THE_PAGE = {"PublicKey"}
 
@@ -127,6 +131,7 @@ def test_keys_and_the_peer_ids_that_are_made_of_them(make):
     assert authors.encode_key(kind, pair.public_key.to_bytes()) == public
     assert authors.peer_id_of(public) == peer.to_bytes()
     assert keyspace.is_peer_id(peer.to_bytes())
+    PublicKeys().validate(b"/pk/" + peer.to_bytes(), public)
     author = authors.author_of(public)
     assert author.peer == str(peer)
     assert author.verify(pair.private_key.sign(b"ahoy"), b"ahoy")
@@ -155,3 +160,18 @@ def test_yamux():
 
 def test_identify_says_which_protocol_it_is():
     assert identify.PROTOCOL_VERSION == PROTOCOL_VERSION
+
+
+def test_mdns():
+    """RFC 6762, 6763 and libp2p's specification of it; a network's own name is docs/peers.md's."""
+    packet = mdns.answer("_p2p._udp.local", "harbour", PEER, ["/ip4/192.0.2.7/tcp/4001"], 120.0)
+    text = f"dnsaddr=/ip4/192.0.2.7/tcp/4001/p2p/{PEER}".encode()
+    assert packet[:12].hex() == "000084000000000100000003"
+    assert (b"\x04_p2p\x04_udp\x05local\x00" + bytes.fromhex("000c000100000078")) in packet
+    assert (
+        bytes.fromhex("0010800100000078") + (1 + len(text)).to_bytes(2, "big") + bytes([len(text)]) + text
+    ) in packet
+    (asked,) = mdns.query("_p2p._udp.local")
+    assert asked.hex() == "000000000001000000000000" + b"\x04_p2p\x04_udp\x05local\x00".hex() + "000c0001"
+    digest = "aa74f6fd03bf68be"
+    assert private_service(b"harbour") == f"_p2p-{digest}._udp.local"
