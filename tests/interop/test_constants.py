@@ -171,6 +171,8 @@ def test_mdns():
     assert (
         bytes.fromhex("0010800100000078") + (1 + len(text)).to_bytes(2, "big") + bytes([len(text)]) + text
     ) in packet
+    (found,) = mdns.decode(packet, "_p2p._udp.local")
+    assert (found.peer, found.addrs, found.ttl) == (PEER, ("/ip4/192.0.2.7/tcp/4001",), 120)
     (asked,) = mdns.query("_p2p._udp.local")
     assert asked.hex() == "000000000001000000000000" + b"\x04_p2p\x04_udp\x05local\x00".hex() + "000c0001"
     digest = "aa74f6fd03bf68be"
