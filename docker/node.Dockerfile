@@ -26,7 +26,7 @@ USER 10001:10001
 WORKDIR /var/lib/vouch
 VOLUME /var/lib/vouch
 EXPOSE 4001
-HEALTHCHECK CMD ["vouch", "status"]
+HEALTHCHECK CMD ["vouch", "health"]
 CMD ["vouch", "run", "--listen", "/ip4/0.0.0.0/tcp/4001"]
 
 FROM node AS tools

@@ -142,6 +142,9 @@ class Config:
     message_max_age: float = advanced(600.0, "seconds that a message may be old, by our clock")
     message_max_ahead: float = advanced(30.0, "seconds that its author's clock may be ahead of ours")
 
+    # Measurements
+    perf: Literal["on", "off"] = setting("off", "whether peers may measure how fast bytes go (vouch perf)")
+
     # Gossip
     gossip: Literal["on", "off"] = setting("on", "whether the node speaks pubsub")
     gossip_signing: Literal["own", "strict"] = setting(

@@ -27,6 +27,7 @@ from libp2p.stream_muxer.exceptions import MuxedConnUnavailable
 from multiaddr import Multiaddr
 
 from node.config import Config
+from node.counting import OTHER, Traffic
 from node.log import get_logger
 from node.peers.limits import Lease
 from node.registry import Registry, Slot, StreamLimitError
@@ -56,6 +57,7 @@ class Owner(typing.Protocol):
     rules: Rules
     registry: Registry
     streams_refused: int
+    traffic: Traffic
     ask_protocols: Callable[[Connection], Awaitable[Sequence[str]]]
 
     def register(self, connection: Connection) -> None:
@@ -86,6 +88,7 @@ class Connection(SwarmConn):
         self.refusal: Refused | None = None
         self.reason = ""
         self.draining = False
+        self.transport = OTHER
         self.streams: set[ConnStream] = set()  # type: ignore[assignment]
         self.opened_at = trio.current_time()
         self._handshake_seen = False
@@ -171,6 +174,7 @@ class Connection(SwarmConn):
             with trio.move_on_after(timeout):
                 stream = await self.new_stream()
                 await select(stream, [protocol.id])
+                stream.flow = self.net.traffic.opened(protocol.id, inbound=False)
                 opened, stream = Stream(stream, protocol, self.peer), None
                 return opened
         except NotAvailableError:
@@ -186,7 +190,7 @@ class Connection(SwarmConn):
 
     async def new_stream(self) -> ConnStream:  # type: ignore[override]
         """A stream without a protocol yet. Safe to cancel."""
-        return ConnStream(await self.muxed_conn.open_stream(), self.streams, self)
+        return ConnStream(await self.muxed_conn.open_stream(), self.streams, self, self.net.traffic.negotiation)
 
     # admission
 
@@ -320,7 +324,7 @@ class Connection(SwarmConn):
 
     async def _serve(self, muxed: IMuxedStream, counted: bool) -> None:
         """One inbound stream, from its negotiation to its end; `counted` among those that are held."""
-        stream = ConnStream(muxed, self.streams, self)
+        stream = ConnStream(muxed, self.streams, self, self.net.traffic.negotiation)
         slot: Slot | None = None
 
         async def accept(proposal: str) -> bool:
@@ -335,7 +339,8 @@ class Connection(SwarmConn):
             return slot is not None
 
         try:
-            await self._in_time(respond(stream, accept, self._may_greet))
+            agreed = await self._in_time(respond(stream, accept, self._may_greet))
+            stream.flow = self.net.traffic.opened(agreed, inbound=True)
             if slot is not None:
                 await self.net.registry.run(slot, stream)
             else:

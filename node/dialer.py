@@ -26,6 +26,7 @@ from node.log import get_logger
 from node.peers.backoff import Backoff
 from node.peers.budget import DialBudget
 from node.swarm import Swarm
+from protocols.histogram import Histogram
 
 HEAD_START = 0.25
 MAX_ADDRESSES = 8
@@ -37,7 +38,7 @@ log = get_logger("dialer")
 
 
 class Dialer:
-    """Turns peers into connections."""
+    """Turns peers into connections. `outcomes` counts what became of dials, `seconds` of those that succeeded."""
 
     def __init__(self, swarm: Swarm, config: Config) -> None:
         self.swarm = swarm
@@ -45,7 +46,9 @@ class Dialer:
         self.refused = Backoff(config.refused_backoff_min, config.refused_backoff_max, capacity=config.max_known_peers)
         self.unreachable = Backoff(UNREACHABLE_FIRST, UNREACHABLE_LONGEST, capacity=config.max_known_peers)
         self.budget = DialBudget()  # for dials on a stranger's word, whoever makes them
-        self._limiter = trio.CapacityLimiter(config.max_dials)
+        self.limiter = trio.CapacityLimiter(config.max_dials)
+        self.outcomes: Counter[str] = Counter()
+        self.seconds = Histogram()
         self._under_way: dict[ID, trio.Event] = {}
         # told of each address that didn't lead to its peer, and with "" of a peer that none did
         self.on_failed: Callable[[str, str], None] = lambda _peer, _addr: None
@@ -56,6 +59,7 @@ class Dialer:
         """Dials a peer by the addresses that are known of it. For dials that no user asked for."""
         wait = self.unreachable.remaining(str(peer_id), trio.current_time())
         if wait:
+            self.outcomes["backoff"] += 1
             raise BackoffError(f"{peer_id} couldn't be reached lately and isn't dialled for another {wait:.0f} s")
         try:
             addrs = self.swarm.peerstore.addrs(peer_id)
@@ -76,7 +80,7 @@ class Dialer:
         unanswered: list[Multiaddr] = []
         try:
             with trio.fail_after(timeout):
-                return await self._dial(peer_id, addrs, failures, unanswered)
+                return await self._dial(peer_id, addrs, failures, unanswered, trio.current_time() + timeout)
         except trio.TooSlowError:
             pass
         failures.append(DialError(f"no answer within {timeout:g} s"))
@@ -88,7 +92,12 @@ class Dialer:
         raise DialError(f"{peer_id} can't be reached: " + "; ".join(map(str, failures)))
 
     async def _dial(
-        self, peer_id: ID, addrs: Sequence[Multiaddr], failures: list[Exception], unanswered: list[Multiaddr]
+        self,
+        peer_id: ID,
+        addrs: Sequence[Multiaddr],
+        failures: list[Exception],
+        unanswered: list[Multiaddr],
+        deadline: float,
     ) -> Connection:
         while True:
             connection = self.swarm.connection(peer_id)
@@ -101,18 +110,28 @@ class Dialer:
         peer = str(peer_id)
         wait = self.refused.remaining(peer, trio.current_time())
         if wait:
+            self.outcomes["backoff"] += 1
             raise BackoffError(f"{peer} and this node refused each other lately: no dial for another {wait:.0f} s")
         done = self._under_way[peer_id] = trio.Event()
+        began, outcome = trio.current_time(), "given_up"
         try:
-            async with self._limiter:
+            async with self.limiter:
                 connection = await self._race(peer_id, _usable(addrs), failures, unanswered)
+            outcome = "connected"
+            self.seconds.observe(trio.current_time() - began)
         except RefusedError:
+            outcome = "refused"
             raise  # counted when it was told, see _on_event
         except DialError:
+            outcome = "failed"
             self.unreachable.failed(peer, trio.current_time())
             self.on_failed(peer, "")
             raise
+        except LimitError:
+            outcome = "limit"
+            raise
         finally:
+            self.outcomes["timeout" if outcome == "given_up" and trio.current_time() >= deadline else outcome] += 1
             del self._under_way[peer_id]
             done.set()
         return connection

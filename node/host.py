@@ -35,7 +35,7 @@ from node.ports import Ports
 from node.quic.transport import Quic
 from node.records import Records
 from node.registry import Registry
-from node.streams import AsNetStream
+from node.streams import AsNetStream, ConnStream
 from node.swarm import Swarm
 from node.transport import Tcp, expand_wildcard
 from node.upgrade.guarded_yamux import GuardedYamux
@@ -117,7 +117,10 @@ class Host(BasicHost):
         agreed = False
         try:
             with trio.fail_after(timeout):
-                stream.set_protocol(TProtocol(await select(stream, [str(protocol) for protocol in protocol_ids])))
+                protocol = await select(stream, [str(protocol) for protocol in protocol_ids])
+                stream.set_protocol(TProtocol(protocol))
+                if isinstance(stream, ConnStream):
+                    stream.flow = self.swarm.traffic.opened(protocol, inbound=False)
             agreed = True
         except NegotiationError as error:
             raise NotSupported(f"{peer_id}: {error}") from error

@@ -22,6 +22,7 @@ from node import host as hosts
 from node import rules
 from node.config import Config
 from node.connection import Connection
+from node.counting import MetricsSource
 from node.discovery.bootstrap import Bootstrap
 from node.discovery.dht import Dht
 from node.discovery.dnsaddr import is_named, resolve
@@ -49,6 +50,7 @@ from protocols.gossip import Gossip, GossipParams
 from protocols.heartbeat.engine import Rtt
 from protocols.heartbeat.service import HEARTBEAT
 from protocols.messages import Answer, Message, MessageDropped, MessageError, Messages, SubProtocol
+from protocols.perf import PERF
 from protocols.ping import PING, ping
 
 log = get_logger("node")
@@ -81,7 +83,8 @@ class Node:
         self.events.subscribe(log_event)
         message_rules = rules.message_rules(config, self.identity)
         self.messages = Messages(self, message_rules, on_rejected=self._message_rejected, on_failed=_handler_failed)
-        self.registry = Registry([PING, HEARTBEAT, *map(self._as_protocol, protocols)])
+        measured = [PERF] if config.perf == "on" else []
+        self.registry = Registry([PING, HEARTBEAT, *measured, *map(self._as_protocol, protocols)])
         self.host = hosts.build(
             config,
             self.identity.key_pair(),
@@ -144,8 +147,8 @@ class Node:
         self.bootstrap = Bootstrap(self.swarm, config)
         self.peers = Peers(self.swarm, self.dialer, self.addressbook, config, score=self._score)
         dht = self.dht.source if self.dht is not None else None
-        mdns = self._mdns(config) if config.mdns == "on" else None
-        sources = (self.bootstrap, self.exchange, dht, self.rendezvous, mdns)
+        self.mdns = self._mdns(config) if config.mdns == "on" else None
+        sources = (self.bootstrap, self.exchange, dht, self.rendezvous, self.mdns)
         self.peers.sources += [source for source in sources if source is not None]
         for peer in self._gossip.direct if self._gossip is not None else ():
             self.peers.protect(peer, "gossip", remember=False)
@@ -154,6 +157,7 @@ class Node:
         # its HTTP API, as told by whoever serves it: where it is; of its bounds, by setting, used, limit and refused
         self.api_url = ""
         self.api_bounds: dict[str, Callable[[], tuple[int, int, int]]] = {}
+        self.metrics: MetricsSource | None = None  # who counts, as told by whoever does: `node.metrics.Metrics`
         self._life: AbstractAsyncContextManager[None] | None = None
 
     # life

@@ -58,6 +58,11 @@ class RendezvousPoint:
         return self._point.registrations
 
     @property
+    def running(self) -> bool:
+        """Whether it runs, and has registrations."""
+        return self._point is not None
+
+    @property
     def refused(self) -> int:
         """How many questions were answered with an error."""
         return self._point.refused if self._point is not None else 0

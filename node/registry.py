@@ -51,7 +51,8 @@ class Slot:
 
 
 class Registry:
-    """Protocols by ID. `refused` and `failed` count by protocol, for metrics."""
+    """Protocols by ID. For metrics, `refused` and `failed` count by protocol, and `unknown` the proposals that we don't
+    answer."""
 
     def __init__(self, protocols: Iterable[Protocol] = ()) -> None:
         self._protocols: dict[str, Protocol] = {}
@@ -60,6 +61,7 @@ class Registry:
         self._freed = trio.Event()
         self.refused: Counter[str] = Counter()
         self.failed: Counter[str] = Counter()
+        self.unknown = 0
         for protocol in protocols:
             self.add(protocol)
 
@@ -87,10 +89,18 @@ class Registry:
         """How many streams of a protocol a peer has open with us."""
         return self._open[peer, protocol_id]
 
+    def most_streams(self) -> dict[str, int]:
+        """By protocol, how many streams the peer has open that has most."""
+        most: dict[str, int] = {}
+        for (_, protocol_id), count in self._open.items():
+            most[protocol_id] = max(most.get(protocol_id, 0), count)
+        return most
+
     def open(self, peer: str, protocol_id: str) -> Slot | None:
         """A place for one more stream, or None if we don't answer that protocol. Raises StreamLimitError."""
         protocol = self._protocols.get(protocol_id)
         if protocol is None:
+            self.unknown += 1
             return None
         if self._open[peer, protocol_id] >= protocol.streams_per_peer:
             self.refused[protocol_id] += 1

@@ -20,6 +20,7 @@ from libp2p.io.exceptions import IncompleteReadError, IOException
 from libp2p.stream_muxer.exceptions import MuxedConnError, MuxedStreamEOF, MuxedStreamError
 from libp2p.stream_muxer.yamux.yamux import YamuxStream
 
+from node.counting import NEGOTIATION, Flow
 from node.quic.stream import QuicStream
 from node.upgrade.guarded_yamux import GuardedYamux
 from node.upgrade.muxed_stream import MuxedStream
@@ -41,11 +42,12 @@ class Owner(typing.Protocol):
 
 
 class ConnStream(INetStream):
-    """A stream; one of `streams` until it is closed or reset."""
+    """A stream; one of `streams` until it is closed or reset. `flow` counts its bytes."""
 
     metric_send_channel = None
 
-    def __init__(self, muxed: IMuxedStream, streams: set[ConnStream], owner: Owner) -> None:
+    def __init__(self, muxed: IMuxedStream, streams: set[ConnStream], owner: Owner, flow: Flow | None = None) -> None:
+        self.flow = flow or Flow(NEGOTIATION)
         self.muxed_stream = muxed
         self._owner = owner
         self.muxed_conn = muxed.muxed_conn
@@ -61,12 +63,19 @@ class ConnStream(INetStream):
         return self._owner.leaving
 
     def receive_nowait(self, max_bytes: int) -> bytes:
-        return b"" if self._fast is None else self._fast.read_nowait(max_bytes)
+        if self._fast is None:
+            return b""
+        data = self._fast.read_nowait(max_bytes)
+        if data:
+            self.flow.received += len(data)
+        return data
 
     async def receive_some(self, max_bytes: int, timeout: float | None = None) -> bytes:
         try:
             if self._fast is not None:
-                return await self._fast.read(max_bytes, timeout)
+                data = await self._fast.read(max_bytes, timeout)
+                self.flow.received += len(data)
+                return data
             with trio.fail_after(math.inf if timeout is None else timeout):
                 return await self.read(max_bytes)
         except MuxedStreamEOF:
@@ -82,15 +91,19 @@ class ConnStream(INetStream):
         if self._fast is None:
             return False
         try:
-            return self._fast.write_nowait(data, now=True)
+            taken = self._fast.write_nowait(data, now=True)
         except BROKEN as error:
             raise StreamReset(f"the stream was reset: {error}") from error
+        if taken:
+            self.flow.sent += len(data)
+        return taken
 
     async def send_all(self, data: bytes) -> None:
         try:
             await self.muxed_stream.write(data)
         except BROKEN as error:
             raise StreamReset(f"the stream was reset: {error}") from error
+        self.flow.sent += len(data)
 
     async def send_eof(self) -> None:
         try:
@@ -124,14 +137,19 @@ class ConnStream(INetStream):
     async def read(self, n: int | None = None) -> bytes:
         muxed = self.muxed_stream
         if not isinstance(muxed, YamuxStream) or not isinstance(muxed.conn, GuardedYamux):
-            return await muxed.read(n)
+            data = await muxed.read(n)
+            self.flow.received += len(data)
+            return data
         # py-libp2p's read takes the bytes and then awaits once more: cancelled there, they would be lost
         await muxed.conn.readable(muxed)
         with trio.CancelScope(shield=True):
-            return await muxed.read(n)
+            data = await muxed.read(n)
+        self.flow.received += len(data)
+        return data
 
     async def write(self, data: bytes) -> None:
         await self.muxed_stream.write(data)
+        self.flow.sent += len(data)
 
     async def close(self) -> None:
         await self.aclose()

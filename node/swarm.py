@@ -26,6 +26,7 @@ from multiaddr import Multiaddr
 
 from node.config import Config
 from node.connection import CLOSED_BY_PEER, CLOSED_BY_US, Connection
+from node.counting import Connections, Traffic, transport_of
 from node.errors import BannedError, DialError, LimitError, NotConnectedError, RefusedError, UsageError, VouchError
 from node.events import Admitted, Connected, Disconnected, Event, Events, Refused
 from node.hostport import as_multiaddr
@@ -93,6 +94,8 @@ class Swarm(LibP2PSwarm):
             )
         )
         self.streams_refused = 0
+        self.traffic = Traffic()
+        self.counts = Connections()
         # why a peer, or an address, is kept out; None if it isn't
         self.banned: Callable[[str | None, str | None], str | None] = lambda _peer, _ip: None
         self._running: set[Connection] = set()
@@ -161,19 +164,27 @@ class Swarm(LibP2PSwarm):
             await _close_quietly(read_write_closer)
             return
         connection: Connection | None = None
+        began, outcome = trio.current_time(), "given_up"
         try:
-            with trio.move_on_after(self.config.upgrade_timeout):
+            with trio.move_on_after(self.config.upgrade_timeout) as scope:
                 muxed = await self._upgrade_inbound(read_write_closer)
-                connection = await self._start(muxed, "inbound", _remote_addr(muxed, maddr), lease)
+                transport = transport_of(str(maddr))
+                connection = await self._start(muxed, "inbound", _remote_addr(muxed, maddr), lease, transport)
                 await connection.decided.wait()
+                if connection.admitted.is_set():
+                    self.counts.seconds["inbound"].observe(trio.current_time() - began)
+            if scope.cancelled_caught:
+                outcome = "upgrade_timeout"
             if connection is not None:
                 if not connection.decided.is_set():
                     await connection.close("deadline")
                 await connection.ended.wait()
         except Exception as error:  # a stranger's bytes in third-party code; they end this connection and nothing else
+            outcome = "banned" if isinstance(error, BannedError) else "upgrade_failed"
             log.debug("upgrade_failed", addr=as_multiaddr(host), error=repr(error))
         finally:
             if connection is None:
+                self.counts.verdicts["inbound", outcome] += 1
                 lease.release()
                 await _close_quietly(read_write_closer)
 
@@ -204,6 +215,7 @@ class Swarm(LibP2PSwarm):
         raw: Any = None
         lease: Lease | None = None
         connection: Connection | None = None
+        kind, began, outcome = transport_of(str(addr)), trio.current_time(), "given_up"
         try:
             self._check_ban(str(peer_id), None)
             raw = await _dial(transport, addr, peer_id)
@@ -211,18 +223,25 @@ class Swarm(LibP2PSwarm):
             self._check_ban(None, remote[0] if remote else None)
             lease = self.limits.dialled(remote[0] if remote else UNKNOWN_HOST)
             muxed = raw if isinstance(raw, IMuxedConn) else await self._upgrade_outbound(raw, peer_id)
-            connection = await self._start(muxed, "outbound", addr, lease)
+            connection = await self._start(muxed, "outbound", addr, lease, kind)
             await connection.decided.wait()
             if connection.refusal is not None:
                 await connection.ended.wait()
                 raise RefusedError(f"{peer_id} at {addr}: {connection.refusal}")
-        except (VouchError, trio.Cancelled):
+        except VouchError as error:
+            outcome = _outcome(error)
+            raise
+        except trio.Cancelled:
             raise
         except Exception as error:  # transports, security and muxers raise errors of their own
+            outcome = "failed"
             raise DialError(f"{addr}: {_innermost(error)}") from error
         else:
+            outcome = "connected"
+            self.counts.seconds["outbound"].observe(trio.current_time() - began)
             return connection
         finally:
+            self.counts.dialled[kind, outcome] += 1
             if connection is None:
                 if lease is not None:
                     lease.release()
@@ -260,7 +279,9 @@ class Swarm(LibP2PSwarm):
         secured = await self.upgrader.upgrade_security(raw, True, peer_id)
         return await self.upgrader.upgrade_connection(secured, peer_id)
 
-    async def _start(self, muxed: IMuxedConn, direction: str, addr: Multiaddr, lease: Lease) -> Connection:
+    async def _start(
+        self, muxed: IMuxedConn, direction: str, addr: Multiaddr, lease: Lease, transport: str
+    ) -> Connection:
         if muxed.peer_id == self.self_id:
             await _close_quietly(muxed)
             raise DialError(f"{addr}: that is this node itself")
@@ -273,6 +294,8 @@ class Swarm(LibP2PSwarm):
             await _close_quietly(muxed)
             raise
         connection = Connection(muxed, self, direction, addr, lease)
+        connection.transport = transport
+        self.counts.opened[connection.way, transport] += 1
         self._running.add(connection)
         self.background_nursery.start_soon(connection.run)
         self._emit(Connected(connection.peer, str(addr), direction))
@@ -294,6 +317,7 @@ class Swarm(LibP2PSwarm):
         peer_id = connection.peer_id
         known = self.connections.setdefault(peer_id, [])
         known.append(connection)
+        self.counts.verdicts[connection.way, "admitted"] += 1
         if len(known) == 1:
             version = connection.hello.client_version if connection.hello else ""
             self._emit(Admitted(connection.peer, str(connection.addr), connection.way, version))
@@ -308,6 +332,7 @@ class Swarm(LibP2PSwarm):
     def forget(self, connection: Connection) -> None:
         """Takes an ended connection out of the books."""
         self._running.discard(connection)
+        self.counts.ended[connection.way, connection.transport, connection.reason] += 1
         self.remove_conn(connection)
         if not connection.admitted.is_set():
             return
@@ -324,6 +349,7 @@ class Swarm(LibP2PSwarm):
         """Reports a connection that wasn't admitted."""
         if refusal.reason == CLOSED_BY_PEER and connection.peer_id in self.connections:
             return  # the peer gave up one of two dials, and the other one won
+        self.counts.verdicts[connection.way, refusal.reason] += 1
         self._emit(Refused(connection.peer, str(connection.addr), connection.way, refusal.reason, str(refusal)))
 
     def _emit(self, event: Event) -> None:
@@ -386,6 +412,14 @@ def _remote_addr(muxed: IMuxedConn, listener: Multiaddr) -> Multiaddr:
     """The remote address of an inbound connection."""
     addresses = muxed.get_transport_addresses()
     return addresses[0] if addresses else listener
+
+
+def _outcome(error: VouchError) -> str:
+    """What became of a dial, as a fixed word."""
+    for kind, word in ((RefusedError, "refused"), (BannedError, "banned"), (LimitError, "limit")):
+        if isinstance(error, kind):
+            return word
+    return "failed"
 
 
 def _innermost(error: BaseException) -> str:

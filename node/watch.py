@@ -46,6 +46,10 @@ class Watch:
         watched = self._peers.get(peer)
         return watched.monitor if watched else None
 
+    def monitors(self) -> list[Monitor]:
+        """Of the peers that are watched now."""
+        return [watched.monitor for watched in self._peers.values()]
+
     async def run(self, *, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
         """Runs until cancelled; owns one task for each peer. Started before the node takes connections."""
         async with trio.open_nursery() as nursery:

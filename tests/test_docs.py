@@ -44,6 +44,11 @@ def test_the_gossip_of_the_page_runs_as_printed(tmp_path):
     assert printed == {"handed to 1 peer", "accepted b'block 17'", "rejected b'nonsense'"}
 
 
+def test_the_metrics_of_the_page_are_told_as_printed(tmp_path):
+    (program,) = blocks("metrics.md", "python")
+    assert output(program, tmp_path) == "# HELP vouch_bound_used How much of a bound is used\n"
+
+
 # messages.md: each program is followed by what it prints, and by a `main` for several machines
 CHAT, CHAT_MAIN, STORE, STORE_MAIN = range(4)
 

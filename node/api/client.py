@@ -30,17 +30,20 @@ class NoNodeError(VouchError):
 class Client:
     """A connection to a running node's control socket."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises NoNodeError if nobody answers there."""
+    def __init__(self, path: Path, *, timeout: float = TIMEOUT) -> None:
+        """Raises NoNodeError if nobody listens there, VouchError if a node doesn't take the connection."""
         self.path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self._socket.settimeout(TIMEOUT)
+        self._socket.settimeout(timeout)
         self._next = 0
         try:
             if not path.parent.is_dir():
                 raise FileNotFoundError
             with socket_address(path) as address:
                 self._socket.connect(address)
+        except (TimeoutError, BlockingIOError):  # its backlog is full
+            self._socket.close()
+            raise VouchError("the node takes no connection: it hangs, or too many clients wait for it") from None
         except OSError:
             self._socket.close()
             raise NoNodeError(

@@ -49,11 +49,15 @@ async def serve(node: Node, *, task_status: TaskStatus = trio.TASK_STATUS_IGNORE
     path = node.config.control_socket
     listener = _bind(path)
     limiter = trio.CapacityLimiter(node.config.max_control_clients)
+    refused = 0
+    node.api_bounds["max_control_clients"] = lambda: (limiter.borrowed_tokens, int(limiter.total_tokens), refused)
 
     async def client(stream: trio.SocketStream) -> None:
+        nonlocal refused
         limit = int(limiter.total_tokens)
         try:
             if limiter.available_tokens < 1:
+                refused += 1
                 log.warning("control_client_refused", limit=limit)
                 await _refuse(stream, LimitError(f"there are {limit} clients, and max_control_clients is {limit}"))
                 return
@@ -68,6 +72,7 @@ async def serve(node: Node, *, task_status: TaskStatus = trio.TASK_STATUS_IGNORE
             await trio.serve_listeners(client, [listener])
     finally:
         path.unlink(missing_ok=True)
+        node.api_bounds.pop("max_control_clients", None)
 
 
 def _bind(path: Path) -> trio.SocketListener:

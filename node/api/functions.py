@@ -7,17 +7,18 @@ changed. A function of `STREAMS` also tells items, before its result or until it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 import trio
-from libp2p.peer.id import ID
 
-from node.api import addressbook, dht, gossip, operate, rendezvous, verdicts
+from node.api import addressbook, dht, gossip, operate, perf, rendezvous, verdicts
 from node.api import peers as peers_api
 from node.api.dht import PeerName
-from node.errors import NotConnectedError, NotFoundError, UsageError, VouchError
+from node.api.reach import reach
+from node.errors import NotFoundError, UsageError, VouchError
 from node.names import parse_peer_addr, parse_peer_id
 from node.node import Node
 from protocols import ProtocolError, StreamError
@@ -38,11 +39,14 @@ class Address(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class PingWhom(msgspec.Struct, forbid_unknown_fields=True):
-    """`target`: the ID of a connected peer, or the multiaddr of one to connect with; `interval` in seconds."""
+    """`target`: the ID of a connected peer, or the multiaddr of one to connect with; `interval` in seconds. `timeout`:
+    seconds that the whole series may take once the peer is connected; 0: as long as the protocol allows.
+    """
 
     target: str
     count: int = 1
     interval: float = 0.0
+    timeout: float = 0.0
 
 
 class Use(msgspec.Struct):
@@ -222,22 +226,19 @@ async def ping(node: Node, params: PingWhom) -> Pinged:
             f"expected at least one ping, and {MAX_SERIES:g} s at most in all, "
             f"got {params.count} that are {params.interval:g} s apart"
         )
-    peer_id = await _reach(node, params.target)
+    if not 0 <= params.timeout <= MAX_SERIES:
+        raise UsageError(f"timeout: expected 0 to {MAX_SERIES:g} s, got {params.timeout:g}")
+    peer_id = await reach(node, params.target)
     rtts: list[float] = []
-    try:
-        await node.ping(str(peer_id), params.count, params.interval, rtts)
-    except (StreamError, ProtocolError) as error:
-        return Pinged(str(peer_id), rtts, params.count - len(rtts), str(error))
-    return Pinged(str(peer_id), rtts, 0)
-
-
-async def _reach(node: Node, target: str) -> ID:
-    if target.startswith("/"):
-        return (await node.connect(target)).peer_id
-    peer_id = parse_peer_id(target)
-    if node.swarm.connection(peer_id) is None:
-        raise NotConnectedError(f"there is no connection to {target}: give its address, or `vouch connect` first")
-    return peer_id
+    error = ""
+    with trio.move_on_after(params.timeout or math.inf) as scope:
+        try:
+            await node.ping(str(peer_id), params.count, params.interval, rtts)
+        except (StreamError, ProtocolError) as failed:
+            error = str(failed)
+    if scope.cancelled_caught:
+        error = f"expected an answer within {params.timeout:g} s, got none"
+    return Pinged(str(peer_id), rtts, params.count - len(rtts), error)
 
 
 class Call(msgspec.Struct):
@@ -254,6 +255,7 @@ CALLS: dict[str, Call] = {
     "connect": Call(connect, Address),
     "disconnect": Call(disconnect, PeerName),
     "ping": Call(ping, PingWhom),
+    "perf": Call(perf.perf, perf.PerfWith),
     "find_peer": Call(dht.find_peer, PeerName),
     "dht_provide": Call(dht.provide, dht.Content),
     "dht_find_providers": Call(dht.find_providers, dht.ProvidersOf),
@@ -274,6 +276,8 @@ CALLS: dict[str, Call] = {
     "verdict": Call(verdicts.verdict, verdicts.GiveVerdict),
     "topics": Call(operate.topics, operate.NoParams),
     "mesh": Call(operate.mesh, operate.TopicName),
+    "metrics": Call(operate.metrics, operate.NoParams),
+    "metrics_snapshot": Call(operate.metrics_snapshot, operate.NoParams),
     "loglevel": Call(operate.loglevel, operate.NoParams),
     "set_loglevel": Call(operate.set_loglevel, operate.SetLevel),
     "config": Call(operate.config, operate.NoParams),

@@ -14,7 +14,7 @@ import trio
 
 from node import log
 from node.config import SETTINGS
-from node.errors import UsageError
+from node.errors import NotFoundError, UsageError
 from node.events import Event, event_classes
 from node.node import Node
 
@@ -135,6 +135,26 @@ class Ready(msgspec.Struct):
 
     ready: bool
     checks: list[Check]
+
+
+class MetricsText(msgspec.Struct):
+    """`text`: every metric in Prometheus' text format (docs/metrics.md)."""
+
+    text: str
+
+
+async def metrics(node: Node, _params: NoParams) -> MetricsText:
+    """All metrics, as Prometheus gets them. Raises NotFoundError if this node has none."""
+    if node.metrics is None:
+        raise NotFoundError("this node has no metrics")
+    return MetricsText(node.metrics.text().decode())
+
+
+async def metrics_snapshot(node: Node, _params: NoParams) -> dict[str, Any]:
+    """The same for programs: by name, its kind and its values with their labels."""
+    if node.metrics is None:
+        raise NotFoundError("this node has no metrics")
+    return dict(node.metrics.snapshot())
 
 
 async def topics(node: Node, _params: NoParams) -> Topics:

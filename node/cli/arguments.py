@@ -1,6 +1,6 @@
 """What the command line is made of: argparse with our errors, the flags for settings, and checked numbers.
 
-Which commands there are is `node.cli.parser`.
+Which commands there are is `node.cli.commands`.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         super().__init__(allow_abbrev=False, **options)
+        self.summary = ""  # what its line in the list of commands says
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see {self.prog} --help)")
@@ -36,6 +37,29 @@ class Parser(argparse.ArgumentParser):
         if flag.startswith("-"):
             self.error(f"unknown flag {flag!r}{nearest(flag, self._option_string_actions)}")
         self.error(f"unexpected argument {argument!r}")
+
+
+class Root(Parser):
+    """The command line's own, which lists its commands by purpose."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.purposes: dict[str, list[tuple[str, str]]] = {}  # name and summary of each command
+
+    def format_help(self) -> str:
+        formatter = self._get_formatter()
+        formatter.add_usage(f"{self.prog} [-h] [--version] COMMAND ...", [], [])
+        formatter.add_text(self.description)
+        options = [action for action in self._actions if action.option_strings]
+        for purpose, commands in self.purposes.items():
+            formatter.start_section(purpose)
+            formatter.add_arguments(argparse.Action([], name, help=summary) for name, summary in commands)
+            formatter.end_section()
+        formatter.start_section("options")
+        formatter.add_arguments(options)
+        formatter.end_section()
+        formatter.add_text(self.epilog)
+        return formatter.format_help()
 
 
 class Version(argparse.Action):
@@ -63,7 +87,9 @@ def group(commands: Commands, name: str, text: str, example: str) -> Commands:
 
 def _add(commands: Commands, name: str, text: str, example: str, after: str = "") -> Parser:
     epilog = f"example: {example}" + (f"\n\n{after}" if after else "")
-    return commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=epilog)
+    parser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.", epilog=epilog)
+    parser.summary = text
+    return parser
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:
@@ -103,6 +129,14 @@ def number(text: str) -> int:
     if not re.fullmatch(r"[0-9]{1,10}", text, re.ASCII) or int(text) >= 1 << 32:
         raise argparse.ArgumentTypeError(f"expected a whole number from 0 to {(1 << 32) - 1}, got {text!r}")
     return int(text)
+
+
+def size(text: str) -> int:
+    """Bytes: 65536, 64K, 16M, 1G."""
+    match = re.fullmatch(r"([0-9]{1,11})([KMG]?)", text, re.ASCII | re.IGNORECASE)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"expected bytes such as 65536, 64K or 16M, got {text!r}")
+    return int(match[1]) << {"": 0, "K": 10, "M": 20, "G": 30}[match[2].upper()]
 
 
 def pause(text: str) -> float:

@@ -7,6 +7,9 @@ length and first bytes. `--raw` writes payloads and nothing else, one after the 
     {"event": "message", "topic": "blocks", "message_id": "1f…", "author": "12D3…", "forwarder": "12D3…", "type": 0,
      "timestamp_ms": 1767225600000, "received_ns": 81234567890, "size": 5, "payload": "aGVsbG8="}
     {"event": "missed", "count": 3}                               what we were too slow for
+
+With `--verdict` (`node.cli.deciding`) each message is printed once it has its verdict: a column before it, or the keys
+"verdict" and "counted" (it came in time) in its object.
 """
 
 from __future__ import annotations
@@ -15,11 +18,13 @@ import argparse
 import base64
 import json
 import sys
-from contextlib import closing
+from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from node.api.client import Client
+from node.cli.deciding import Deciding, Decision
 from node.cli.parser import settings_from
 from node.errors import UsageError
 
@@ -46,19 +51,51 @@ def publish(args: argparse.Namespace) -> int:
 
 
 def subscribe(args: argparse.Namespace) -> int:
-    """Prints a topic's messages, `--count` of them or until it is interrupted."""
+    """Prints a topic's messages, `--count` of them or until it is interrupted; with `--verdict`, decides on them."""
+    config = settings_from(args).config
     left = args.count
-    with (
-        Client(settings_from(args).config.control_socket) as client,
-        closing(client.stream("subscribe", topic=args.topic)) as items,
-    ):
+    with ExitStack() as stack:
+        client = stack.enter_context(Client(config.control_socket))
+        deciding = None
+        if args.verdict is not None:
+            verdicts = stack.enter_context(Client(config.control_socket))
+            begin = partial(_before, args) if args.verdict == "ask" else lambda _item: None
+            deciding = Deciding(verdicts, args.verdict, begin, partial(_show_decided, args))
+        decide = {"decide": True} if deciding is not None else {}
+        items = stack.enter_context(closing(client.stream("subscribe", topic=args.topic, **decide)))
+        if deciding is not None:
+            stack.callback(deciding.close)  # before the items end, which would leave the last ones ignored
         for item in items:
-            _show(item, args)
-            if item["event"] == "message" and left is not None:
+            if item["event"] != "message":
+                _show(item, args)
+                continue
+            if deciding is None:
+                _show(item, args)
+            elif not deciding.message(item):
+                return 0
+            if left is not None:
                 left -= 1
                 if not left:
                     return 0
     return 0
+
+
+def _before(args: argparse.Namespace, item: dict[str, Any]) -> None:
+    """Shows a message to whoever is asked for its verdict."""
+    print(_line(item), file=sys.stderr, flush=True)
+
+
+def _show_decided(args: argparse.Namespace, item: dict[str, Any], decision: Decision) -> None:
+    if args.json:
+        print(json.dumps({**item, "verdict": decision.verdict, "counted": decision.counted}), flush=True)
+    elif args.raw:
+        if decision.verdict == "accept" and decision.counted:
+            _show(item, args)
+    else:
+        late = "" if decision.counted else " (too late, it has no effect)"
+        print(f"{decision.verdict + late:8}  {_line(item)}", flush=True)
+    if decision.verdict == "ignore" and decision.reason and args.verdict not in ("ask", "ignore"):
+        print(f"vouch: warning: ignored {item['message_id'][:16]}…: {decision.reason}", file=sys.stderr)
 
 
 def _show(item: dict[str, Any], args: argparse.Namespace) -> None:
@@ -71,15 +108,17 @@ def _show(item: dict[str, Any], args: argparse.Namespace) -> None:
             print(f"vouch: listening to {item['topic']}{how}", file=sys.stderr)
         case "missed":
             print(f"vouch: warning: too slow, {item['count']} messages were missed here", file=sys.stderr)
+        case "message" if args.raw:
+            sys.stdout.buffer.write(base64.b64decode(item["payload"]))
+            sys.stdout.buffer.flush()
         case "message":
-            payload = base64.b64decode(item["payload"])
-            if args.raw:
-                sys.stdout.buffer.write(payload)
-                sys.stdout.buffer.flush()
-            else:
-                author = item["author"]
-                kind = f"  type {item['type']}" if item["type"] else ""
-                print(f"{author[:8]}…{author[-6:]}{kind}  {shown(payload)}", flush=True)
+            print(_line(item), flush=True)
+
+
+def _line(item: dict[str, Any]) -> str:
+    author = item["author"]
+    kind = f"  type {item['type']}" if item["type"] else ""
+    return f"{author[:8]}…{author[-6:]}{kind}  {shown(base64.b64decode(item['payload']))}"
 
 
 def shown(payload: bytes) -> str:

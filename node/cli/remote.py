@@ -1,7 +1,8 @@
-"""Commands that ask the running node: `status`, `peers`, `connect`, `ping`.
+"""Commands that ask the running node one thing: `status`, `metrics`, `peers`, `connect`, `ban`, `topics`, `log level` …
 
-`connect` and `ping` can do without one: if none runs with that data directory, a short-lived node of the same network
-is started, which listens nowhere, asks, and ends. `status` and `peers` are about a node that runs, and say so.
+`connect` (and `ping` and `perf`, `node.cli.probe`) can do without one: if none runs with that data directory, a
+short-lived node of the same network is started, which listens nowhere, asks, and ends. The others are about a node that
+runs, and say so.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 from node.api.client import Client, NoNodeError
 from node.cli.parser import settings_from
 from node.config import Config
+from node.errors import UsageError
 
 Ask = Callable[..., dict[str, Any]]
 
@@ -25,13 +27,13 @@ def status(args: argparse.Namespace) -> int:
     with Client(settings_from(args).config.control_socket) as client:
         answer = client.call("status")
     if args.json:
-        _print_json(answer)
+        print_json(answer)
         return 0
     rows = [
         ("peer ID", answer["peer_id"]),
         ("network", answer["network_id"]),
         ("version", answer["client_version"]),
-        ("up for", _duration(answer["uptime"])),
+        ("up for", duration(answer["uptime"])),
         ("peers", f"{answer['peers']} ({answer['inbound']} inbound, {answer['outbound']} outbound)"),
         ("routing table", f"{len(answer['routing_table'])} peers"),
         *(("listens on", addr) for addr in answer["addrs"]),
@@ -42,19 +44,28 @@ def status(args: argparse.Namespace) -> int:
     return 0
 
 
+def metrics(args: argparse.Namespace) -> int:
+    """Prints the running node's metrics: in Prometheus' text format, or as JSON."""
+    if args.json:
+        print_json(ask_node(args, "metrics_snapshot"))
+    else:
+        print(ask_node(args, "metrics")["text"], end="")
+    return 0
+
+
 def peers(args: argparse.Namespace) -> int:
     """Lists the running node's peers."""
     with Client(settings_from(args).config.control_socket) as client:
         answer = client.call("peers")
     if args.json:
-        _print_json(answer)
+        print_json(answer)
         return 0
     if not answer["peers"]:
         print("no peers are connected")
         return 0
     for peer in answer["peers"]:
         agent = peer["client_version"] or peer["agent"] or "-"
-        connected = _duration(peer["connected_for"])
+        connected = duration(peer["connected_for"])
         rtt = "-" if peer["rtt"] is None else f"{peer['rtt'] * 1000:.1f} ms"
         mark = "  flaky" if peer["flaky"] else ""
         print(f"{peer['peer']}  {peer['direction']:8}  {agent:16}  {connected:>8}  {rtt:>9}  {peer['addr']}{mark}")
@@ -67,7 +78,7 @@ def connect(args: argparse.Namespace) -> int:
     def command(ask: Ask) -> int:
         answer = ask("connect", address=args.address)
         if args.json:
-            _print_json(answer)
+            print_json(answer)
         elif answer["already"]:
             print(f"{answer['peer']} is connected already ({answer['direction']}, {answer['addr']})")
         else:
@@ -77,28 +88,96 @@ def connect(args: argparse.Namespace) -> int:
     return with_node(settings_from(args).config, command)
 
 
-def ping(args: argparse.Namespace) -> int:
-    """Pings a peer; exit status 1 if an answer is missing."""
+def disconnect(args: argparse.Namespace) -> int:
+    """Closes the connections with a peer."""
+    answer = ask_node(args, "disconnect", peer=args.peer)
+    _done(args, answer, f"disconnected {args.peer}")
+    return 0
 
-    def command(ask: Ask) -> int:
-        rtts: list[float] = []
-        lost, reason, peer = 0, "", ""
-        while len(rtts) < args.count and not lost:
-            if rtts:
-                time.sleep(args.interval)
-            answer = ask("ping", target=args.target)
-            peer, lost, reason = answer["peer"], answer["lost"], answer["error"]
-            rtts += answer["rtts"]
-            if not args.json:
-                print(f"{len(rtts) + lost}: {reason if lost else f'{rtts[-1] * 1e6:.0f} µs'}", flush=True)
-        if args.json:
-            _print_json({"peer": peer, "rtts": rtts, "lost": lost, "error": reason})
-        elif rtts:
-            least, mean, most = (value * 1e6 for value in (min(rtts), sum(rtts) / len(rtts), max(rtts)))
-            print(f"{len(rtts)} answered, {lost} lost; min/avg/max {least:.0f}/{mean:.0f}/{most:.0f} µs")
-        return 1 if lost else 0
 
-    return with_node(settings_from(args).config, command)
+def ban(args: argparse.Namespace) -> int:
+    """Bans a peer, an address or a network."""
+    answer = ask_node(args, "ban", target=args.target, reason=args.reason, seconds=args.seconds)
+    lasts = "for ever" if args.seconds is None else f"for {duration(args.seconds)}"
+    _done(args, answer, f"banned {args.target} {lasts}")
+    return 0
+
+
+def unban(args: argparse.Namespace) -> int:
+    """Takes a ban back."""
+    _done(args, ask_node(args, "unban", target=args.target), f"{args.target} is banned no more")
+    return 0
+
+
+def bans(args: argparse.Namespace) -> int:
+    """Lists who is banned."""
+    answer = ask_node(args, "bans")
+    if args.json:
+        print_json(answer)
+        return 0
+    if not answer["bans"]:
+        print("nobody is banned")
+    for row in answer["bans"]:
+        left = "for ever" if row["until"] is None else f"{duration(max(0.0, row['until'] - time.time()))} left"
+        print(f"{row['target']:52}  {left:>12}  {row['reason']}")
+    return 0
+
+
+def topics(args: argparse.Namespace) -> int:
+    """Lists the joined topics, or the peers of one."""
+    if args.topic is not None:
+        return _mesh(args, ask_node(args, "mesh", topic=args.topic))
+    answer = ask_node(args, "topics")
+    if args.json:
+        print_json(answer)
+        return 0
+    if not answer["topics"]:
+        print("no topic is joined: `vouch subscribe TOPIC` or `vouch run --topic NAME` joins one")
+    for row in answer["topics"]:
+        decides = {"": "nobody decides", "relay": "what is signed properly is accepted"}
+        who = decides.get(row["decided_by"], f"a {row['decided_by']} decides")
+        print(f"{row['topic']:32}  mesh {row['mesh']:>3}  subscribers {row['subscribers']:>3}  {who}")
+    return 0
+
+
+def _mesh(args: argparse.Namespace, answer: dict[str, Any]) -> int:
+    if args.json:
+        print_json(answer)
+        return 0
+    if not answer["peers"]:
+        print(f"no connected peer subscribes to {args.topic}")
+    for row in answer["peers"]:
+        print(f"{row['peer']}  {'mesh' if row['in_mesh'] else '-':4}  score {row['score']:.1f}")
+    if not answer["joined"]:
+        print(f"this node hasn't joined {args.topic}: `vouch subscribe {args.topic}` does", file=sys.stderr)
+    return 0
+
+
+def log_level(args: argparse.Namespace) -> int:
+    """Tells or changes the levels of the log."""
+    if len(args.words) > 2:
+        raise UsageError(f"expected at most PART and LEVEL, got {len(args.words)} words (see vouch log level --help)")
+    if args.words:
+        *part, level = args.words
+        given = "" if level == "default" else level
+        answer = ask_node(args, "set_loglevel", part=part[0] if part else "", level=given)
+    else:
+        answer = ask_node(args, "loglevel")
+    if args.json:
+        print_json(answer)
+        return 0
+    levels = answer["levels"]
+    for part_name in answer["parts"]:
+        own = part_name in levels
+        print(f"{part_name:16} {levels[part_name] if own else levels['']}{'' if own else ' (as all)'}")
+    print(f"{'all others':16} {levels['']}")
+    return 0
+
+
+def ask_node(args: argparse.Namespace, call: str, **params: Any) -> dict[str, Any]:
+    """Asks the running node one thing."""
+    with Client(settings_from(args).config.control_socket) as client:
+        return client.call(call, **params)
 
 
 def with_node(config: Config, command: Callable[[Ask], int]) -> int:
@@ -113,12 +192,21 @@ def with_node(config: Config, command: Callable[[Ask], int]) -> int:
         return command(client.call)
 
 
-def _print_json(answer: dict[str, Any]) -> None:
+def _done(args: argparse.Namespace, answer: dict[str, Any], text: str) -> None:
+    if args.json:
+        print_json(answer)
+    else:
+        print(text)
+
+
+def print_json(answer: dict[str, Any]) -> None:
+    """One line of JSON."""
     json.dump(answer, sys.stdout)
     print()
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds for people, in one unit."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     if seconds < 7200:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 
 import trio
@@ -154,6 +154,9 @@ class NodeExchange:
         self._records, self._book = records, book
         self._own_addrs = own_addrs
         self._at_once = config.exchange_at_once
+        self.under_way = 0
+        self.outcomes: Counter[str] = Counter()  # of our questions: answered, not_supported, failed
+        self.heard = 0  # peers that answers named
         self._feed: Feed | None = None
         self._rounds = Rounds(config.exchange_interval, hungry_pause=HUNGRY_PAUSE, rng=rng)
         self._changed = trio.Event()
@@ -229,17 +232,23 @@ class NodeExchange:
                 await self._changed.wait()
 
     async def _ask(self, peer: str, feed: Feed, limiter: trio.Semaphore) -> None:
+        self.under_way += 1
         try:
             found = await self.ask(peer)
         except NotSupported:
+            self.outcomes["not_supported"] += 1
             self._rounds.gone(peer)
         except (StreamError, ProtocolError) as error:
+            self.outcomes["failed"] += 1
             log.debug("exchange_failed", peer=peer, error=str(error))
         else:
+            self.outcomes["answered"] += 1
+            self.heard += len(found)
             log.debug("exchanged", peer=peer, peers=len(found))
             for other, (addrs, record) in found.items():
                 feed.found(other, addrs, record=record, told_by=peer)
         finally:
+            self.under_way -= 1
             self._rounds.ended(peer, trio.current_time())
             limiter.release()
             self._wake()

@@ -10,6 +10,7 @@ admission it registers with both forms of its record (node.envelopes), so that p
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -87,6 +88,7 @@ class Rendezvous:
         named.pop(host.get_id(), None)  # a point that names itself
         self._points = list(named.items())
         self._at: list[_At] | None = None
+        self.outcomes: Counter[tuple[str, str]] = Counter()  # register, discover: and ok, refused, failed
 
     @property
     def registered(self) -> list[str]:
@@ -118,6 +120,7 @@ class Rendezvous:
             try:
                 await self._ask(at, asking, wanted, feed)
             except (VouchError, Refused, StreamError, ProtocolError) as error:
+                self.outcomes["discover", "refused" if isinstance(error, Refused) else "failed"] += 1
                 asking.failed(trio.current_time())
                 log.info("not_discovered", peer=at.peer, error=str(error))
 
@@ -149,6 +152,7 @@ class Rendezvous:
             try:
                 await self._register(at)
             except (VouchError, Refused, StreamError, ProtocolError) as error:
+                self.outcomes["register", "refused" if isinstance(error, Refused) else "failed"] += 1
                 refused = error if isinstance(error, Refused) else None
                 wait = at.upkeep.failed(trio.current_time(), refused)
                 log.warning("not_registered", peer=at.peer, error=str(error), retry_in=round(wait, 1))
@@ -178,6 +182,7 @@ class Rendezvous:
                 break
         if not taken:
             raise last
+        self.outcomes["register", "ok"] += 1
         first = at.upkeep.expires_at < trio.current_time()
         at.upkeep.registered(taken, ttl, trio.current_time())
         tell = log.info if first else log.debug
@@ -217,6 +222,7 @@ class Rendezvous:
             asking.found(count, answer.cookie, trio.current_time())
             if told >= wanted or count < PAGE:
                 break
+        self.outcomes["discover", "ok"] += 1
         log.debug("discovered", peer=at.peer, peers=told)
 
     async def _tell(self, point: str, records: Sequence[bytes], feed: Feed) -> int:

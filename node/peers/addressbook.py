@@ -19,6 +19,7 @@ from __future__ import annotations
 import random
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Container, Iterator, Sequence
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from node.peers.bans import MAX_BANS, Ban, Bans, parse_target
 from node.peers.book import FIRST_WAIT, LONGEST_WAIT, MAX_PEERS, Book, Entry
 from node.peers.bookfile import BookFile
 from node.tasks import TaskStatus
+from protocols.histogram import Histogram
 
 WRITE_DELAY = 0.25
 BATCH = 1000  # peers in one write, that the event loop isn't kept by making it
@@ -76,6 +78,8 @@ class AddressBook:
         self._wake = trio.Event()
         self._hurry = trio.Event()
         self._waiting: list[_Waiter] = []
+        self.writes: Counter[str] = Counter()  # "ok", "failed"
+        self.write_seconds = Histogram()
         self.error = ""  # why the last write failed; empty after one that didn't
 
     # life
@@ -235,6 +239,10 @@ class AddressBook:
             await self.flush()
         return banned
 
+    def ban_bound(self) -> tuple[int, int, int]:
+        """How many bans are kept, may be, and gave way or were refused because there was no place."""
+        return len(self._bans), self._bans.places, self._bans.no_room
+
     def bans(self) -> list[Ban]:
         """Those that hold now."""
         now = self.clock()
@@ -300,10 +308,14 @@ class AddressBook:
             self._wake, self._hurry = trio.Event(), trio.Event()
             file = self._file
             assert file is not None
+            began = trio.current_time()
             try:
                 await self._write(file)
                 failures, self.error = 0, ""
+                self.writes["ok"] += 1
+                self.write_seconds.observe(trio.current_time() - began)
             except (OSError, sqlite3.Error) as error:
+                self.writes["failed"] += 1
                 failures, self.error = failures + 1, str(error)
                 self._wake.set()
                 self._answer(error)

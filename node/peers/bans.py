@@ -38,6 +38,7 @@ class Bans:
 
     def __init__(self, places: int = MAX_BANS) -> None:
         self.places = places
+        self.no_room = 0  # how often one gave way, or was refused
         self._bans: dict[str, Ban] = {}
         # (IP version, length of prefix) -> number of the network -> target
         self._networks: dict[tuple[int, int], dict[int, str]] = {}
@@ -51,6 +52,7 @@ class Bans:
         if target not in self._bans and len(self._bans) >= self.places:
             gone = self.expire(now)
             if not gone:
+                self.no_room += 1
                 ending = [other for other in self._bans.values() if other.until is not None]
                 if not ending:
                     raise LimitError(f"there are {len(self._bans)} bans without an end, and max_bans is {self.places}")

@@ -210,6 +210,11 @@ class Book:
         """All of them; the book may change meanwhile."""
         return iter(list(self._entries.values()))
 
+    @property
+    def worked(self) -> int:
+        """How many of them we have reached once."""
+        return len(self._worked)
+
     def __len__(self) -> int:
         return len(self._entries)
 

@@ -80,6 +80,16 @@ class ConnectionLimiter:
         self._by_group: Counter[str] = Counter()
         self._half_open_by_group: Counter[str] = Counter()
 
+    @property
+    def most_of_ip(self) -> int:
+        """Connections of the IP address (or /64) that has most."""
+        return max(self._by_group.values(), default=0)
+
+    @property
+    def most_half_open_of_ip(self) -> int:
+        """The same of those that aren't admitted yet."""
+        return max(self._half_open_by_group.values(), default=0)
+
     def accept(self, host: str) -> Lease:
         """A place for a connection that `host` has opened to us. Raises LimitError."""
         group, limits = ip_group(host), self.limits

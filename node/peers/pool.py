@@ -27,6 +27,7 @@ without a second connection: only tested addresses are passed on to others, and 
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -116,6 +117,7 @@ class Pool:
         self.dialling: dict[str, Dial] = {}
         self.protected: set[str] = set()
         self.budget = budget or DialBudget()
+        self.counts: Counter[tuple[str, str]] = Counter()  # dial, failed: and why; drop: and reason; test: ok, failed
         self.shortage = 0  # how many candidates were missing when last looked
         self._score = score
         self._banned = banned
@@ -200,6 +202,7 @@ class Pool:
         dial = self.dialling.pop(peer, None)
         if dial is None:
             return 0.0
+        self.counts["failed", dial.why] += 1
         self._answered += answered
         self._retry.failed(peer, now)
         if dial.source and dial.addrs:
@@ -217,11 +220,13 @@ class Pool:
         if self._wanted_outbound(without=peer) > 0:
             return None
         self._dropping[peer] = "tested"
+        self.counts["drop", "tested"] += 1
         return Drop(peer, "tested")
 
     def tested(self, now: float, peer: str, addr: str, *, ok: bool) -> None:
         """A `Probe` has its outcome."""
         self._testing.discard(peer)
+        self.counts["test", "ok" if ok else "failed"] += 1
         (self.budget.succeeded if ok else self.budget.failed)(host(addr), now)
         known = self.peers.get(peer)
         if known is not None:
@@ -371,6 +376,7 @@ class Pool:
             if peer is not None:
                 gone.add(peer.peer)
                 self._dropping[peer.peer] = "surplus"
+                self.counts["drop", "surplus"] += 1
                 actions.append(Drop(peer.peer, "surplus"))
             return peer is not None
 
@@ -520,6 +526,7 @@ class Pool:
     def _dial(
         self, now: float, actions: list[Action], peer: str, addrs: Sequence[str], why: str, source: str = ""
     ) -> None:
+        self.counts["dial", why] += 1
         self.dialling[peer] = dial = Dial(peer, tuple(addrs), why, source, now)
         actions.append(dial)
 

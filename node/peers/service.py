@@ -307,6 +307,11 @@ class Peers:
         """What a connected peer is worth: by heartbeats, gossip, and the rules it broke. Below 0: it misbehaves."""
         return self._outside_score(peer) - self.faults.points(peer, trio.current_time())
 
+    @property
+    def pool(self) -> Pool | None:
+        """The pool's rules, once the node runs."""
+        return self._pool
+
     def leave(self, peer: str) -> None:
         """A user is about to close the connections to that peer: the pool doesn't dial it for minutes, unless it is
         static."""

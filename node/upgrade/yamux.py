@@ -89,6 +89,11 @@ class Session:
     # calls in
 
     @property
+    def waiting(self) -> tuple[int, int]:
+        """Bytes received that nobody has read, and bytes that wait to be sent, on all streams."""
+        return self._unread, self._unsent
+
+    @property
     def exhausted(self) -> bool:
         """Whether there are no stream numbers left; a new connection has some."""
         return self._next > LAST_STREAM

@@ -106,6 +106,35 @@ class Engine:
         """Messages that await their verdict, and the bytes of their data."""
         return self._messages.waiting.count, self._messages.waiting.bytes
 
+    def bounds(self) -> dict[str, tuple[int, int, int]]:
+        """By the parameter that bounds it, how much is used, the bound, and how often it has said no, for metrics."""
+        params, counts, waiting = self.params, self._state.counts, self._messages.waiting
+        messages, size = waiting.busiest()
+        no_room = counts["no_room"] + counts["dropped_no_room"]
+        return {
+            "max_pending_messages": (waiting.count, params.max_pending_messages, no_room),
+            "max_pending_bytes": (waiting.bytes, params.max_pending_bytes, no_room),
+            "max_pending_messages_per_peer": (messages, params.max_pending_messages_per_peer, no_room),
+            "max_pending_bytes_per_peer": (size, params.max_pending_bytes_per_peer, no_room),
+            "max_seen": (len(self._seen), params.max_seen, counts["seen_full"]),
+            "max_cache_bytes": (self._cache.bytes, params.max_cache_bytes, self._cache.evicted),
+            "max_unwanted": (len(self._lazy.unwanted), params.max_unwanted, counts["idontwant_ignored"]),
+            "max_topics_per_peer": (
+                max((len(peer.topics) for peer in self._state.peers.values()), default=0),
+                params.max_topics_per_peer,
+                counts["too_many_topics"],
+            ),
+        }
+
+    def connected(self) -> tuple[Peer, ...]:
+        """The connected peers."""
+        return tuple(self._state.peers)
+
+    @property
+    def thresholds(self) -> PeerScoreThresholds:
+        """What a peer's score decides."""
+        return self._state.thresholds
+
     def mesh(self, topic: str) -> tuple[Peer, ...]:
         found = self._state.joined.get(topic)
         return tuple(found.mesh or ()) if found is not None else ()

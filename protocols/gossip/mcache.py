@@ -20,14 +20,15 @@ Peer = Hashable
 class MessageCache:
     """Messages by ID, and their IDs by topic and window."""
 
-    __slots__ = ("_asked", "_bytes", "_gossip", "_max_bytes", "_messages", "_windows")
+    __slots__ = ("_asked", "_gossip", "_max_bytes", "_messages", "_windows", "bytes", "evicted")
 
     def __init__(self, history_length: int, history_gossip: int, max_bytes: int) -> None:
         self._gossip, self._max_bytes = history_gossip, max_bytes
         self._messages: OrderedDict[bytes, PubsubMessage] = OrderedDict()
         self._asked: dict[bytes, dict[Peer, int]] = {}
         self._windows: list[dict[str, list[bytes]]] = [{} for _ in range(history_length)]
-        self._bytes = 0
+        self.bytes = 0
+        self.evicted = 0  # before their time
 
     def __len__(self) -> int:
         return len(self._messages)
@@ -37,8 +38,9 @@ class MessageCache:
             return
         self._messages[message_id] = message
         self._windows[0].setdefault(message.topic, []).append(message_id)
-        self._bytes += len(message.data)
-        while self._bytes > self._max_bytes:
+        self.bytes += len(message.data)
+        while self.bytes > self._max_bytes:
+            self.evicted += 1
             self._forget(next(iter(self._messages)))
 
     def get(self, message_id: bytes) -> PubsubMessage | None:
@@ -73,5 +75,5 @@ class MessageCache:
     def _forget(self, message_id: bytes) -> None:
         message = self._messages.pop(message_id, None)
         if message is not None:
-            self._bytes -= len(message.data)
+            self.bytes -= len(message.data)
             self._asked.pop(message_id, None)

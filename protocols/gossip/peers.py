@@ -108,6 +108,10 @@ class Peers:
         """Bytes that have gone out, on links that have ended and on those that are there."""
         return self._stats.bytes_sent + sum(link.bytes_sent for link in self._links.values())
 
+    def links(self) -> list[Link]:
+        """The links that there are now."""
+        return list(self._links.values())
+
     def flush_soon(self) -> None:
         """What `send` has put into the queues goes out a turn later."""
         if self._touched:

@@ -89,6 +89,11 @@ class Waiting:
         self._queues.setdefault(one.timeout, OrderedDict())[one.message_id] = one
         return True, gone
 
+    def busiest(self) -> tuple[int, int]:
+        """The messages of the peer that has most waiting, and the bytes of the one that has most of those."""
+        accounts = self._accounts.values()
+        return max((len(one.held) for one in accounts), default=0), max((one.bytes for one in accounts), default=0)
+
     def take(self, one: Pending) -> None:
         """The message has its verdict."""
         self._remove(one)

@@ -129,6 +129,7 @@ class Gossip:
                     subscription.close()
 
     def _took(self, seconds: float) -> None:
+        self.stats.heartbeat_seconds.observe(seconds)
         if seconds > self.params.slow_heartbeat_warning * self.params.heartbeat_interval:
             self.stats.slow_heartbeats += 1
             if self._on_slow is not None:

@@ -7,6 +7,7 @@ from collections import Counter, deque
 
 from protocols.gossip.link import Link
 from protocols.gossip.messages import Verdict
+from protocols.histogram import Gathered, Histogram
 
 # durations that are kept, the last ones
 KEPT = 4096
@@ -14,7 +15,7 @@ KEPT = 4096
 
 class Stats:
     """Counters since the start; `delays` (publish to delivery, by the authors' clocks) and `verdict_times` are the last
-    4,096, in seconds."""
+    4,096, in seconds, and in `delay_seconds` and `verdict_seconds` are all of them."""
 
     def __init__(self) -> None:
         self.published = 0
@@ -35,19 +36,32 @@ class Stats:
         self.lost: Counter[str] = Counter()  # in full queues, on links that have ended
         self.delays: deque[float] = deque(maxlen=KEPT)
         self.verdict_times: deque[float] = deque(maxlen=KEPT)
+        self.delay_seconds = Gathered()  # read after `fold`
+        self.verdict_seconds = Gathered()
+        self.heartbeat_seconds = Histogram()
 
     def delivered(self, timestamp_ms: int | None) -> None:
         """A message was handed to whoever decides."""
         self.delivered_messages += 1
+        if self.delivered_messages % KEPT == 0:
+            self.fold()
         if timestamp_ms is not None:
-            self.delays.append(time.time() - timestamp_ms / 1000)
+            delay = time.time() - timestamp_ms / 1000
+            self.delays.append(delay)
+            self.delay_seconds.add(delay)
 
     def decided(self, verdict: Verdict, seconds: float, reason: str) -> None:
         """A verdict that counted came so long after the delivery."""
         self.verdicts[verdict] += 1
         self.verdict_times.append(seconds)
+        self.verdict_seconds.add(seconds)
         if verdict is Verdict.REJECT and (len(self.reasons) < 256 or reason in self.reasons):
             self.reasons[reason] += 1
+
+    def fold(self) -> None:
+        """Counts what waits in the histograms."""
+        self.delay_seconds.fold()
+        self.verdict_seconds.fold()
 
     def link_ended(self, link: Link) -> None:
         """Adds up what a link has done."""

@@ -103,6 +103,11 @@ class Records:
         self._providers: dict[bytes, dict[bytes, Provider]] = {}
         self._provides: Counter[bytes] = Counter()
         self._provided = 0
+        self.no_room: Counter[str] = Counter()  # "values", "providers": refused, as there was no room
+
+    def sizes(self) -> tuple[int, int, int]:
+        """Values, their bytes, providers."""
+        return len(self._values), self._bytes, self._provided
 
     # values
 
@@ -156,6 +161,7 @@ class Records:
     def _make_room(self, key: bytes, size: int) -> None:
         while len(self._values) >= self.params.max_values or self._bytes + size > self.params.max_bytes:
             if not self._by_distance or self._by_distance[-1] < (self._distance(key), key):
+                self.no_room["values"] += 1
                 raise RecordRefusedError(f"expected room for a value, got {len(self._values)} values that are nearer")
             self.forget_value(self._by_distance[-1][1])
 
@@ -187,6 +193,7 @@ class Records:
             if len(providers) >= self.params.max_providers_per_key:
                 self._make_place(key, providers, subnet)
             elif self._provided >= self.params.max_provided:
+                self.no_room["providers"] += 1
                 raise RecordRefusedError(f"expected at most {self.params.max_provided} providers in all, got more")
         self._note(Provider(key, peer.id, peer.addrs, now, subnet))
         self.changed.providers.add((key, peer.id))

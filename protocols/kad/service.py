@@ -22,6 +22,7 @@ import trio
 
 from protocols.base import Network, Protocol, Stream
 from protocols.errors import NotConnected, NotSupported, ProtocolError, StreamError
+from protocols.histogram import Histogram
 from protocols.kad.engine import Addresses, Engine
 from protocols.kad.keyspace import MAX_PREFIX, point, random_key, to_bytes, to_text
 from protocols.kad.lookup import Candidate, Lookup, LookupParams
@@ -111,6 +112,9 @@ class Kademlia:
         )
         self.questions = Questions(network, self.protocol)
         self.last = Outcome(0, 0, 0.0)
+        self.lookups: Counter[str] = Counter()  # by question
+        self.asked: Counter[str] = Counter()  # peers, by outcome
+        self.lookup_seconds = Histogram()
 
     # what peers ask us
 
@@ -321,6 +325,8 @@ class Kademlia:
         for peer in lookup.silent(now):
             self.table.failed(peer, now)
         self.last = Outcome(lookup.requests, lookup.hops, now - began)
+        self.lookups[question.name.lower()] += 1
+        self.lookup_seconds.observe(now - began)
         return lookup
 
     async def _ask(self, peer: bytes, addrs: Sequence[bytes], message: Message) -> Message | None:
@@ -331,13 +337,17 @@ class Kademlia:
                     await self.links.connect(peer, addrs)
                 answer = await self.questions.ask(to_text(peer), message)
         except NotConnected:
+            self.asked["not_dialled"] += 1
             return None  # nobody has tried: it is no failure of the peer's
         except NotSupported:
+            self.asked["not_supported"] += 1
             self.table.remove(peer, trio.current_time())
             return None
-        except (StreamError, ProtocolError, trio.TooSlowError):
+        except (StreamError, ProtocolError, trio.TooSlowError) as error:
+            self.asked["timeout" if isinstance(error, trio.TooSlowError) else "failed"] += 1
             self.table.failed(peer, trio.current_time())
             return None
+        self.asked["answered"] += 1
         self.serving(peer)
         return answer or message
 

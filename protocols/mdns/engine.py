@@ -156,6 +156,11 @@ class Engine:
         told = (replace(found, addrs=tuple(usable(found))) for found in peers)
         return [found for found in told if self._learn(found, now)]
 
+    @property
+    def peers(self) -> int:
+        """How many are remembered."""
+        return len(self._peers)
+
     def known(self, now: float) -> list[Found]:
         """The peers whose answers still hold."""
         self._expire(now)

@@ -22,6 +22,7 @@ from protocols.errors import FrameTooLargeError
 from protocols.messages.errors import KindError, MessageDropped, MessageError, RemoteError, oversize
 from protocols.messages.requests import Requests
 from protocols.messages.rules import Rules
+from protocols.messages.tally import Tally
 from protocols.messages.wire import REQUEST, RESPONSE, Kind, Message, encode_signed, error_text
 from protocols.messages.writer import Writer
 
@@ -32,6 +33,7 @@ class Owner(typing.Protocol):
     network: Network
     rules: Rules
     stats: Counter[tuple[str, str]]
+    tally: Tally
 
     def wall_ms(self) -> int:
         """Unix time in milliseconds."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import trio
+
 from protocols.base import Protocol
 from protocols.messages.answer import Answer
 from protocols.messages.channel import Owner
@@ -34,8 +36,15 @@ class Client:
         check_outgoing(payload, type, sub.max_payload)
         seconds = sub.timeout if timeout is None else timeout
         self._owner.stats[sub.name, "requests"] += 1
-        with self._outbox(peer, sub) as outbox, within(seconds, peer, sub.name, "answer"):
-            return await outbox.request(payload, type)
+        began = trio.current_time()
+        try:
+            with self._outbox(peer, sub) as outbox, within(seconds, peer, sub.name, "answer"):
+                answer = await outbox.request(payload, type)
+        except BaseException as error:
+            self._owner.tally.ended(sub.name, trio.current_time() - began, error)
+            raise
+        self._owner.tally.ended(sub.name, trio.current_time() - began, None)
+        return answer
 
     @asynccontextmanager
     async def request_stream(
@@ -44,9 +53,15 @@ class Client:
         check_outgoing(payload, type, sub.max_payload)
         seconds = sub.timeout if timeout is None else timeout
         self._owner.stats[sub.name, "requests"] += 1
-        with self._outbox(peer, sub) as outbox:
-            async with outbox.request_parts(payload, type, seconds) as answer:
-                yield answer
+        began = trio.current_time()
+        try:
+            with self._outbox(peer, sub) as outbox:
+                async with outbox.request_parts(payload, type, seconds) as answer:
+                    yield answer
+        except BaseException as error:
+            self._owner.tally.ended(sub.name, trio.current_time() - began, error)
+            raise
+        self._owner.tally.ended(sub.name, trio.current_time() - began, None)
 
     def _outbox(self, peer: str, sub: SubProtocol) -> _Use:
         key = peer, sub.name

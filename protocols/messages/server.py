@@ -23,6 +23,7 @@ from protocols.messages.declare import OnMessage, OnParts, OnRequest, Reply, Sub
 from protocols.messages.errors import AnswerError, MessageDropped, MessageError, oversize
 from protocols.messages.gate import Gate
 from protocols.messages.rules import Rules
+from protocols.messages.tally import Tally
 from protocols.messages.wire import (
     ERROR_TYPE,
     ONE_WAY,
@@ -48,6 +49,7 @@ class Owner(typing.Protocol):
 
     rules: Rules
     stats: Counter[tuple[str, str]]
+    tally: Tally
 
     def wall_ms(self) -> int:
         """Unix time in milliseconds."""
@@ -259,6 +261,7 @@ class _Session:
     # requests
 
     async def _handle_request(self, request: Message, size: int) -> None:
+        began = trio.current_time()
         try:
             parts = self.sub.parts.get(request.type)
             handler = None if parts else self.sub.requests.get(request.type)
@@ -273,6 +276,7 @@ class _Session:
         except StreamError:
             return  # whoever asked is gone; the reader sees it too
         finally:
+            self.owner.tally.handled(self.sub.name, trio.current_time() - began)
             self.peer.leave(size)
 
     async def _answer_whole(self, request: Message, handler: OnRequest) -> None:

@@ -26,6 +26,7 @@ from protocols.messages.declare import SubProtocol
 from protocols.messages.errors import MessageDropped, MessageError
 from protocols.messages.rules import Rules
 from protocols.messages.server import Server
+from protocols.messages.tally import Tally
 from protocols.messages.wire import Message
 
 # (error, sub-protocol): a MessageError or MessageDropped, which names the peer and the reason
@@ -36,7 +37,7 @@ OnFailed = Callable[[Exception, str, str], None]
 
 class Messages:
     """A node's messages. `stats` counts by (sub-protocol, what): sent, requests, received, answered, refused, failed,
-    unhandled, late, unknown, and "rejected:" or "dropped:" with the reason.
+    unhandled, late, unknown, and "rejected:" or "dropped:" with the reason; `tally` what became of requests.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Messages:
         self.network = network
         self.rules = rules
         self.stats: Counter[tuple[str, str]] = Counter()
+        self.tally = Tally()
         self.wall_ms = wall_ms or _wall_ms
         self._on_rejected = on_rejected
         self._on_failed = on_failed

@@ -149,6 +149,7 @@ class Registrations:
         self.limits = limits
         self.next_number = next_number
         self.bytes = 0
+        self.no_room: Counter[str] = Counter()  # by the limit that said no
         self._key = key
         self._rows: dict[tuple[str, str, Form], Row] = {}
         self._all = _Order()
@@ -232,6 +233,13 @@ class Registrations:
                 over.append(row)
         return over
 
+    def most(self) -> tuple[int, int]:
+        """The registrations of the peer that has most, and of the namespace that has most."""
+        peers: Counter[str] = Counter()
+        for (peer, _), count in self._per_peer.items():
+            peers[peer] += count
+        return max(peers.values(), default=0), max(map(len, self._by_namespace.values()), default=0)
+
     @property
     def next_expiry(self) -> float | None:
         """When `expire` is worth calling again, at the earliest."""
@@ -242,12 +250,13 @@ class Registrations:
         if old is None:
             namespace = len(self._by_namespace.get(row.namespace, ()))
             peers = sum(self._per_peer.get((row.peer, form), 0) for form in Form)
-            for used, most, what in (
-                (peers, limits.max_per_peer, "registrations of one peer"),
-                (namespace, limits.max_per_namespace, "registrations in one namespace"),
-                (len(self._rows), limits.max_registrations, "registrations"),
+            for name, used, most, what in (
+                ("max_per_peer", peers, limits.max_per_peer, "registrations of one peer"),
+                ("max_per_namespace", namespace, limits.max_per_namespace, "registrations in one namespace"),
+                ("max_registrations", len(self._rows), limits.max_registrations, "registrations"),
             ):
                 if used >= most:
+                    self.no_room[name] += 1
                     raise Refused(Status.UNAVAILABLE, f"this point takes {most} {what}, and has them")
         if self.bytes + row.size - (old.size if old else 0) > limits.max_bytes:
             raise Refused(Status.UNAVAILABLE, f"this point takes {limits.max_bytes} bytes of records, and has them")

@@ -21,6 +21,8 @@ LOCAL = ROOT / "docker/compose.local.yml"
 DOCKERFILES = sorted((ROOT / "docker").glob("*.Dockerfile"))
 BASES = {"PYTHON_IMAGE", "GO_IMAGE", "RUST_IMAGE", "NODE_IMAGE", "RUNTIME_IMAGE"}
 ALWAYS = {"bootstrap", "node1", "node2", "node3", "go", "rust", "js"}
+# of others, by whose images they are; people look at them with a browser
+FOREIGN = {"prometheus": 9090, "grafana": 3000}
 # which run until somebody is done with them, and have no state to be in
 ONCE = {"check", "transport"}
 DEFAULT = re.compile(r"\$\{(\w+):-([^}]*)\}")
@@ -42,6 +44,7 @@ def test_seven_are_up_without_a_profile(services):
         "check",
         "scale",
         "contract",
+        "monitoring",
     }
 
 
@@ -62,14 +65,16 @@ def test_services_can_do_no_more_than_they_need(services):
     for name, service in services.items():
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
-        assert not {"privileged", "cap_add", "ports", "network_mode", "pid", "ipc", "devices"} & set(service), name
+        assert not {"privileged", "cap_add", "network_mode", "pid", "ipc", "devices"} & set(service), name
+        port = FOREIGN.get(name)
+        assert service.get("ports") == ([f"127.0.0.1:{port}:{port}"] if port else None), name
         assert str(service.get("user", UID)) not in ("0", "root"), name
 
 
 def test_images_have_tags_that_stay(services):
     for name, service in services.items():
         default = DEFAULT.sub(r"\2", service["image"])
-        assert re.fullmatch(r"[a-z/-]+:(local|\d[\w.-]*)", default), name
+        assert re.fullmatch(r"[a-z/-]+:(local|v?\d[\w.-]*)", default), name
     for path in DOCKERFILES:
         for image in re.findall(r"^ARG \w+_IMAGE=(\S+)$", path.read_text(), re.M):
             assert re.fullmatch(r"[a-z]+:(?!latest)\S+", image), path.name
@@ -126,7 +131,7 @@ def test_what_dockerfiles_copy_is_sent_to_the_engine():
 
 def test_the_local_override_swaps_images_and_mounts_only(services):
     local = yaml.safe_load(LOCAL.read_text())["services"]
-    assert set(local) == set(services)
+    assert set(local) == set(services) - FOREIGN.keys()
     for name, service in local.items():
         assert set(service) == {"image", "environment", "volumes", "working_dir"}, name
         assert set(service["environment"]) == {"PATH", "PYTHONPYCACHEPREFIX"}, name
@@ -184,3 +189,13 @@ def test_an_engines_socket_has_a_short_path():
     deep = Engine(Path("/tmp", *["deep"] * 60))
     assert len(str(deep.socket)) < 64
     assert hashlib.sha256(str(deep.dir).encode()).hexdigest()[:12] in str(deep.socket)
+
+
+def test_what_the_monitoring_mounts_is_there(services):
+    for name in FOREIGN:
+        for volume in services[name]["volumes"]:
+            source, _, mode = volume.split(":")
+            assert (ROOT / source).exists(), source
+            assert mode == "ro"
+    rules = yaml.safe_load((ROOT / "docker/prometheus.yml").read_text())["rule_files"]
+    assert rules == ["/etc/prometheus/prometheus-rules.yml"]

@@ -26,7 +26,7 @@ def test_everybody_knows_everybody_and_gossip_reaches_all(network):
 @pytest.mark.docker
 def test_a_peer_is_healthy_by_its_control_and_a_node_by_its_control_socket(network):
     states = network.states()
-    for service, words in (("node1", ["CMD", "vouch", "status"]), ("go", ["CMD", "bash", "-c"])):
+    for service, words in (("node1", ["CMD", "vouch", "health"]), ("go", ["CMD", "bash", "-c"])):
         test = states[service]["Config"]["Healthcheck"]["Test"]
         assert test[: len(words)] == words
 

@@ -157,7 +157,7 @@ def test_every_setting_has_a_flag_on_run_and_show():
     values |= {"max_stream_window": "1000000", "max_connection_window": "100000000"}
     values |= {"heartbeat_steady": "2", "mdns_service": "_x._udp.local"}
     values |= dict.fromkeys(("gossip_direct", "rendezvous"), values["bootstrap"])
-    values |= {"dns_servers": "192.0.2.1", "api": "127.0.0.1:7", "security": "tls"}
+    values |= {"dns_servers": "192.0.2.1", "api": "127.0.0.1:7", "security": "tls", "log_levels": "gossip=debug"}
     values |= {"low_peers": "7", "target_peers": "30", "high_peers": "70", "subnet_share": "0.5", "source_share": "0.5"}
     for command in (["run"], ["config", "show"]):
         for name, setting in SETTINGS.items():
@@ -232,6 +232,30 @@ def test_rare_settings_are_apart_in_help(capsys):
     assert "--drain-timeout" in advanced
 
 
+def test_commands_are_listed_once_by_purpose(capsys):
+    assert main(["--help"]) == 0
+    sections = capsys.readouterr().out.split("\n\n")
+    purposes = {text.partition(":\n")[0]: re.findall(r"^  ([a-z]+)  +\S", text, re.MULTILINE) for text in sections}
+    listed = [name for names in purposes.values() for name in names]
+    assert len(set(listed)) == len(listed)
+    assert {"run", "demo"} < set(purposes["run nodes"])
+    assert {"ping", "perf", "ban"} < set(purposes["its peers"])
+    assert "doctor" in purposes["this machine and its files"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("0", 0), ("65536", 65536), ("64K", 65536), ("16m", 16 << 20), ("2G", 2 << 30)]
+)
+def test_bytes_on_the_command_line(text, expected):
+    assert parse(["perf", "x", "--upload", text]).upload == expected
+
+
+@pytest.mark.parametrize("text", ["", "-1", "1.5M", "1T", "many", "1 M"])
+def test_what_is_no_number_of_bytes(capsys, text):
+    assert main(["perf", "x", f"--upload={text}"]) == 2
+    assert "expected bytes such as 65536, 64K or 16M" in capsys.readouterr().err
+
+
 def test_version(capsys, monkeypatch):
     monkeypatch.setattr("node.cli.arguments.node_version", lambda: "1.2.3")
     assert main(["--version"]) == 0
@@ -260,7 +284,7 @@ def test_each_command_names_its_own_function():
         "node.cli.remote:status",
         "node.cli.remote:peers",
         "node.cli.remote:connect",
-        "node.cli.remote:ping",
+        "node.cli.probe:ping",
         "node.cli.demo:demo",
     ]
     for argv in (["key", "generate"], ["key", "inspect", "x"], ["config", "show"]):

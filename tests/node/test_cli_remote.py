@@ -1,4 +1,4 @@
-"""`vouch status`, `peers`, `connect` and `ping`: with a running node, and without one."""
+"""Commands that ask the running node, and those that can do without one."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import json
 import os
 import re
 import socket
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from node.cli import main
+from node.cli.happenings import line
 from node.identity import Identity
-from tests.node.test_cli_run import LOOPBACK, Running, ask, client_of
+from tests.node.test_cli_run import LOOPBACK, ROOT, Running, ask, client_of
 
 NETWORK = "remote-tests"
 STRANGER = Identity.generate().peer_id
@@ -34,7 +37,8 @@ def peers(tmp_path_factory):
     """Two nodes that don't know each other: the one whose commands are tested, and one to talk with."""
     folder = tmp_path_factory.mktemp("remote")
     flags = ("--network-id", NETWORK, "--listen", LOOPBACK, "--pool", "off", "--log-format", "json", "--data-dir")
-    with Running(*flags, folder / "ours") as ours, Running(*flags, folder / "theirs") as theirs:
+    more = ("--perf", "on", "--topic", "relayed")
+    with Running(*flags, folder / "ours") as ours, Running(*flags, folder / "theirs", *more) as theirs:
         found = []
         for name, running in (("ours", ours), ("theirs", theirs)):
             running.logged("is_bootstrap")
@@ -183,7 +187,7 @@ def test_ping_by_address_and_by_peer_id(vouch, ours, theirs):
         status, out, err = vouch("ping", target, "--count", "3", "--interval", "0.01", *at(ours))
         assert (status, err) == (0, "")
         assert re.fullmatch(
-            rf"1: {RTT}\n2: {RTT}\n3: {RTT}\n3 answered, 0 lost; min/avg/max [0-9]+/[0-9]+/{RTT}\n", out
+            rf"1: {RTT}\n2: {RTT}\n3: {RTT}\n3 answered, 0 lost; min/avg/p99/max [0-9]+/[0-9]+/[0-9]+/{RTT}\n", out
         )
 
 
@@ -194,6 +198,8 @@ def test_ping_as_json(vouch, ours, theirs):
     assert (answer["peer"], answer["lost"], answer["error"]) == (theirs.peer_id, 0, "")
     assert len(answer["rtts"]) == 2
     assert all(rtt > 0 for rtt in answer["rtts"])
+    assert answer["loss"] == 0
+    assert 0 < answer["min"] <= answer["avg"] <= answer["p99"] == answer["max"]
 
 
 def test_ping_of_a_peer_that_is_not_connected(vouch, ours):
@@ -202,10 +208,144 @@ def test_ping_of_a_peer_that_is_not_connected(vouch, ours):
     one_error(vouch("ping", "--json", STRANGER, *at(ours)), text)
 
 
+# perf
+
+
+def test_perf_with_a_peer_that_serves_it(vouch, ours, theirs):
+    given = ("--upload", "300K", "--download", "1M")
+    status, out, err = vouch("perf", theirs.addr, *given, *at(ours))
+    assert (status, err) == (0, "")
+    line = r"[0-9.]+ [KMG]iB/s  \({} in [0-9.]+ s\)\n"
+    assert re.fullmatch(f"upload    {line.format('300.0 KiB')}download  {line.format('1.0 MiB')}", out), out
+    status, out, err = vouch("perf", theirs.peer_id, *given, "--streams", "2", "--json", *at(ours))
+    assert (status, err) == (0, "")
+    answer = json.loads(out)
+    assert (answer["upload"], answer["download"], answer["peer"]) == (600 << 10, 2 << 20, theirs.peer_id)
+    assert answer["upload_speed"] == pytest.approx(answer["upload"] / answer["upload_seconds"])
+
+
+def test_perf_with_a_peer_that_does_not_serve_it(vouch, ours, theirs):
+    one_error(vouch("perf", ours.addr, "--network-id", NETWORK, *at(theirs)), rf".*{ours.peer_id}.*/perf/1\.0\.0.*")
+
+
+@pytest.mark.parametrize("flags", [("--streams", "9"), ("--streams", "0"), ("--upload", "5G")])
+def test_perf_has_bounds(vouch, ours, theirs, flags):
+    status, out, err = vouch("perf", theirs.addr, *flags, *at(ours))
+    assert (status, out) == (2, "")
+    assert err.startswith(f"vouch: error: {flags[0].strip('-')}: expected ")
+
+
+def test_without_a_node_perf_starts_one_for_the_occasion(vouch, theirs, tmp_path):
+    given = ("--network-id", NETWORK, "--data-dir", tmp_path / "none", "--upload", "0", "--download", "64K")
+    status, out, err = vouch("perf", theirs.addr, *given)
+    assert (status, err) == (0, "")
+    assert re.fullmatch(r"download  [0-9.]+ [KMG]iB/s  \(64\.0 KiB in [0-9.]+ s\)\n", out)
+    assert list(tmp_path.iterdir()) == []
+
+
+# disconnect, bans
+
+
+def test_disconnect(vouch, ours, theirs):
+    assert vouch("connect", theirs.addr, *at(ours))[0] == 0
+    assert vouch("disconnect", theirs.peer_id, *at(ours)) == (0, f"disconnected {theirs.peer_id}\n", "")
+    assert vouch("peers", *at(ours))[1] == "no peers are connected\n"
+    one_error(vouch("disconnect", theirs.peer_id, *at(ours)), rf".*{theirs.peer_id}.*")
+
+
+def test_bans(vouch, ours, theirs):
+    assert vouch("bans", *at(ours)) == (0, "nobody is banned\n", "")
+    assert vouch("connect", theirs.addr, *at(ours))[0] == 0
+    status, out, err = vouch("ban", theirs.peer_id, "--reason", "it floods", "--for", "3600", *at(ours))
+    assert (status, out, err) == (0, f"banned {theirs.peer_id} for 60 min\n", "")
+    assert vouch("peers", *at(ours))[1] == "no peers are connected\n"
+    one_error(vouch("connect", theirs.addr, *at(ours)), ".*it floods.*")
+    assert vouch("ban", "--json", "192.0.2.0/24", *at(ours)) == (0, "{}\n", "")
+    status, out, _ = vouch("bans", *at(ours))
+    assert [re.split("  +", line) for line in out.splitlines()] == [
+        [theirs.peer_id, "60 min left", "it floods"],
+        ["192.0.2.0/24", "for ever", "by the operator"],
+    ] or [re.split("  +", line)[0] for line in out.splitlines()] == ["192.0.2.0/24", theirs.peer_id]
+    rows = json.loads(vouch("bans", "--json", *at(ours))[1])["bans"]
+    assert {row["target"]: row["reason"] for row in rows}[theirs.peer_id] == "it floods"
+    for target in (theirs.peer_id, "192.0.2.0/24"):
+        assert vouch("unban", target, *at(ours)) == (0, f"{target} is banned no more\n", "")
+    status, out, err = vouch("unban", theirs.peer_id, *at(ours))
+    assert (status, out) == (2, "")
+    assert "isn't banned" in err
+
+
+# topics, log level, health
+
+
+def test_topics(vouch, ours, theirs):
+    assert vouch("topics", *at(ours))[1].startswith("no topic is joined: ")
+    assert vouch("connect", theirs.addr, *at(ours))[0] == 0
+    assert vouch("topics", *at(theirs))[1] == (
+        "relayed                           mesh   0  subscribers   0  what is signed properly is accepted\n"
+    )
+    for _ in range(500):  # until the hello has come
+        status, out, err = vouch("topics", "relayed", *at(ours))
+        if theirs.peer_id in out:
+            break
+    assert status == 0
+    assert re.fullmatch(rf"{theirs.peer_id}  (mesh|-   )  score [-0-9.]+\n", out)
+    assert err == "this node hasn't joined relayed: `vouch subscribe relayed` does\n"
+    assert json.loads(vouch("topics", "--json", *at(theirs))[1])["topics"][0]["decided_by"] == "relay"
+
+
+def test_log_level(vouch, ours):
+    status, out, err = vouch("log", "level", *at(ours))
+    assert (status, err) == (0, "")
+    rows = dict(re.split("  +", line, maxsplit=1) if "  " in line else line.split(" ", 1) for line in out.splitlines())
+    assert rows["all others"] == "info"
+    assert rows["node"] == "info (as all)"
+    assert re.search(r"^node +debug$", vouch("log", "level", "node", "debug", *at(ours))[1], re.MULTILINE)
+    assert json.loads(vouch("log", "level", "--json", *at(ours))[1])["levels"] == {"": "info", "node": "debug"}
+    assert re.search(r"^node +info", vouch("log", "level", "node", "default", *at(ours))[1], re.MULTILINE)
+    for words in (("loud",), ("nobody", "debug"), ("a", "b", "c")):
+        status, out, err = vouch("log", "level", *words, *at(ours))
+        assert (status, out) == (2, "")
+        assert err.startswith("vouch: error: expected ")
+
+
+def test_health(vouch, ours, theirs, tmp_path):
+    assert vouch("health", *at(ours)) == (0, "healthy\n", "")
+    assert vouch("health", "--ready", *at(ours)) == (0, "ready\n", "")
+    answer = json.loads(vouch("health", "--ready", "--json", *at(ours))[1])
+    assert answer["healthy"]
+    assert {check["name"] for check in answer["checks"]} >= {"listening", "peers"}
+    one_error(vouch("health", "--data-dir", tmp_path), "no node is running .*")
+    assert json.loads(vouch("health", "--json", "--data-dir", tmp_path)[1])["healthy"] is False
+
+
+def test_health_of_a_node_that_hangs(vouch, tmp_path):
+    with socket.socket(socket.AF_UNIX) as deaf:
+        deaf.bind(str(tmp_path / "control.sock"))
+        deaf.listen(0)
+        one_error(vouch("health", "--timeout", "0.1", "--data-dir", tmp_path), "the node didn't answer .*")
+        one_error(
+            vouch("health", "--timeout", "0.1", "--data-dir", tmp_path), "the node takes no connection: it hangs, .*"
+        )
+
+
+def test_health_imports_nothing_slow(tmp_path):
+    program = (
+        "import sys; from node.cli import main; main(['health', '--data-dir', sys.argv[1]])\n"
+        "print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=60
+    )
+    loaded = set(done.stdout.split())
+    assert "argparse" in loaded, done.stderr
+    assert not loaded & {"libp2p", "structlog", "rich", "trio", "cryptography", "msgspec", "google"}
+
+
 # without a running node
 
 
-@pytest.mark.parametrize("command", ["status", "peers"])
+@pytest.mark.parametrize("command", ["status", "peers", "topics", "bans", "top"])
 @pytest.mark.parametrize("folder", ["there", "not-there"])
 def test_without_a_node_there_is_nothing_to_tell(vouch, tmp_path, command, folder):
     (tmp_path / "there").mkdir()
@@ -231,7 +371,7 @@ def test_without_a_node_ping_starts_one_for_the_occasion(vouch, theirs, tmp_path
     given = ("--network-id", NETWORK, "--data-dir", tmp_path / "none", "--count", "2", "--interval", "0.01")
     status, out, err = vouch("ping", theirs.addr, *given)
     assert (status, err) == (0, "")
-    assert re.fullmatch(rf"1: {RTT}\n2: {RTT}\n2 answered, 0 lost; min/avg/max [0-9]+/[0-9]+/{RTT}\n", out)
+    assert re.fullmatch(rf"1: {RTT}\n2: {RTT}\n2 answered, 0 lost; min/avg/p99/max [0-9]+/[0-9]+/[0-9]+/{RTT}\n", out)
     status, out, err = vouch("ping", "--json", theirs.addr, *given)
     assert (status, err) == (0, "")
     assert json.loads(out)["peer"] == theirs.peer_id
@@ -252,3 +392,46 @@ def test_a_node_for_the_occasion_knows_nobody(vouch, tmp_path):
 def test_a_node_for_the_occasion_where_nobody_listens(vouch, nobody, tmp_path):
     given = ("--network-id", NETWORK, "--data-dir", tmp_path / "none")
     one_error(vouch("ping", nobody, *given), rf"{STRANGER} can't be reached: .+")
+
+
+# events
+
+
+def test_events_tell_who_comes(ours, theirs, vouch):
+    command = [
+        sys.executable,
+        "-m",
+        "node",
+        "events",
+        "admitted",
+        "--count",
+        "2",
+        "--json",
+        "--data-dir",
+        ours.data_dir,
+    ]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as watching:
+        try:
+            for _ in range(300):  # nothing says when it has begun to listen
+                assert vouch("connect", theirs.addr, "--data-dir", ours.data_dir)[0] == 0
+                assert vouch("disconnect", theirs.peer_id, "--data-dir", ours.data_dir)[0] == 0
+                if watching.poll() is not None:
+                    break
+        finally:
+            watching.kill()
+        told = [json.loads(row) for row in watching.stdout]
+    assert watching.returncode == 0
+    assert [item["event"] for item in told] == ["admitted", "admitted"]
+    assert {item["fields"]["peer"] for item in told} == {theirs.peer_id}
+
+
+def test_events_of_a_kind_that_there_is_not(ours, vouch):
+    status, _, error = vouch("events", "arrived", "--data-dir", ours.data_dir)
+    assert status == 2
+    assert "expected kinds of events among admitted, " in error
+    assert "got 'arrived'" in error
+
+
+def test_an_event_on_a_line():
+    item = {"event": "refused", "time": 0, "fields": {"peer": STRANGER, "detail": "a \x1b[2Jword", "rtt": None, "n": 3}}
+    assert line(item)[8:] == f'  refused        peer={STRANGER} detail="a \\u001b[2Jword" n=3'

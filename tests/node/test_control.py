@@ -130,6 +130,7 @@ async def test_status_of_a_node_alone(node):
         "max_connections": {"used": 0, "limit": 256},
         "max_inbound": {"used": 0, "limit": 192},
         "max_half_open": {"used": 0, "limit": 32},
+        "max_control_clients": {"used": 1, "limit": 16},
     }
     assert await ask(node, "peers") == {"peers": []}
 
@@ -249,8 +250,9 @@ async def test_unknown_call(node):
     assert str(error.value) == (
         "expected one of the calls add_peer, addressbook, addressbook_import, ban, bans, config, connect, "
         "dht_find_providers, dht_get, dht_provide, dht_put, dht_withdraw, disconnect, discover, events, find_peer, "
-        "gossip, loglevel, mesh, peer, peers, ping, protect_peer, publish, ready, registrations, remove_peer, "
-        "set_loglevel, status, subscribe, topics, unban, unprotect_peer, verdict, got 'halt'"
+        "gossip, loglevel, mesh, metrics, metrics_snapshot, peer, peers, perf, ping, protect_peer, publish, ready, "
+        "registrations, remove_peer, set_loglevel, status, subscribe, topics, unban, unprotect_peer, "
+        "verdict, got 'halt'"
     )
 
 

@@ -9,9 +9,9 @@ time; how many connections there are is `serve`'s.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import msgspec
 import trio
@@ -27,6 +27,7 @@ from node.api.http.guard import Access, Asked, Guard, Places, Rates, Refusal
 from node.api.http.openapi import document
 from node.api.http.routes import ROUTES, ApiRoute
 from node.api.http.stream import Feed, Numbered, pinging
+from node.counting import MetricsSource
 from node.errors import UsageError, VouchError
 from node.log import get_logger
 from node.node import Node
@@ -64,13 +65,6 @@ log = get_logger("api")
 Receive = Callable[[], Awaitable[Any]]
 Send = Callable[[Any], Awaitable[None]]
 Endpoint = Callable[[Request, Receive, Send], Awaitable[None]]
-
-
-class MetricsSource(Protocol):
-    """What /metrics and /v1/metrics tell: `node.metrics.Metrics`."""
-
-    def text(self) -> bytes: ...
-    def snapshot(self) -> Mapping[str, Any]: ...
 
 
 class RefusedError(Exception):

@@ -18,11 +18,12 @@ from typing import Any
 
 import trio
 
-from node.api.http.app import Api, MetricsSource
+from node.api.http.app import Api
 from node.api.http.connection import Connection, error_body, hypercorn_config
 from node.api.http.guard import Guard, Places, Refusal
 from node.api.http.token import load_or_make_token, token_path
 from node.config import Config
+from node.counting import MetricsSource
 from node.errors import UsageError
 from node.hostport import Address, parse_address
 from node.log import get_logger
@@ -101,7 +102,8 @@ class Server:
                     await self._take(nursery, accepted, host)
         finally:
             self.node.api_url = ""
-            self.node.api_bounds.clear()
+            for places in (self.connections, self.api.listeners):
+                self.node.api_bounds.pop(places.setting, None)
             unsubscribe()
             listening.close()
 
