@@ -36,7 +36,7 @@ async def rendezvous(pair: Pair) -> None:
     await theirs.call("unregister", ours.peer_id, NAMESPACE)
 
     async def gone() -> bool:
-        return (await theirs.call("discover", ours.peer_id, NAMESPACE))["peers"] == []
+        return not (await theirs.call("discover", ours.peer_id, NAMESPACE))["peers"]
 
     # nobody answers UNREGISTER: it may still be under way
     await eventually(gone, "nobody is registered any more", timeout=5.0)
