@@ -10,12 +10,13 @@ import sys
 from pathlib import Path
 
 import pytest
+import trio
 
 from interop.matrix import report
 from interop.matrix.__main__ import DOCUMENT, main
 from interop.matrix.cells import CHECKS, RESULTS, Cell, Line, Result, cells, lines, not_applicable
 from interop.matrix.checks import CHECKS as FUNCTIONS
-from interop.matrix.run import MissingPeerError, check_built, ended_by
+from interop.matrix.run import MissingPeerError, Plan, check_built, ended_by, run
 from interop.matrix.upstream import DEFECTS, HERE, Defect, Defects, reproduce
 from interop.peer import Peer
 from node.identity import Identity
@@ -121,6 +122,16 @@ def test_silence_is_excused_only_where_the_peer_says_that_it_ended_the_connectio
     reason = "vouch: echo failed: StreamTimeout('it did not send anything on /vouch/bytes/1.0.0 for 30 s')"
     cell = Cell(Line(peer, "ws", security, "out"), "transfer")
     assert (Defects().of(cell, reason + ended_by(theirs, ours)) is not None) is excused
+
+
+async def test_an_end_of_ours_that_does_not_start_fails_its_lines_and_is_not_tried_for_ever(monkeypatch):
+    broken = [sys.executable, "-c", "import sys; sys.exit('the harbour is closed')"]
+    monkeypatch.setattr("interop.matrix.run.vouch_process", lambda *_: Peer("vouch", broken))
+    results = []
+    with trio.fail_after(30):
+        await run(Plan([GO], ["connect", "ping"]), results.append)
+    assert [(result.cell.check, result.result) for result in results] == [("connect", "fail"), ("ping", "fail")]
+    assert all("the harbour is closed" in result.reason for result in results)
 
 
 # the document
