@@ -25,6 +25,16 @@ $(VENV)/.stamp: pyproject.toml constraints.txt
 test: setup peers-if-any ## every test, four at a time: make test ARGS="-n 0 tests/node" for one after the other
 	$(BIN)/pytest -n 4 --dist worksteal $(ARGS)
 
+.PHONY: docs
+docs: setup ## the documentation as a site, in .site; a broken link or anchor is an error
+	@rm -rf .site
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going --builder html docs .site
+	@echo "open .site/index.html"
+
+.PHONY: docs-reference
+docs-reference: setup ## docs/reference/, from the settings, the command line and the docstrings
+	$(BIN)/python docs/generate.py
+
 .PHONY: metrics-doc
 metrics-doc: setup ## docs/metrics.md, from the catalogue
 	$(BIN)/python -m node.metrics.document > docs/metrics.md
@@ -77,5 +87,5 @@ constraints: setup ## new versions of everything, for constraints.txt
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --extra dev --extra bench --no-header --no-annotate pyproject.toml --output-file constraints.txt
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache interop/.built interop/js/node_modules .bench
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache interop/.built interop/js/node_modules .bench .site
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -236,6 +236,7 @@ class Config:
     max_registrations: int = advanced(10_000, "registrations at a rendezvous point")
     max_registrations_per_peer: int = advanced(32, "of them, one peer's")
     max_registrations_per_namespace: int = advanced(5000, "of them, those in one namespace")
+    max_registrations_per_subnet: int = advanced(1000, "of them, those from one public IPv4 /16 or IPv6 /32")
 
     # DNS
     dns_servers: tuple[str, ...] = advanced(

@@ -98,6 +98,11 @@ class Connection(SwarmConn):
         self.set_transport_info([addr], ConnectionType.DIRECT)
 
     @property
+    def ip(self) -> str:
+        """Where the peer is, as the socket has it: `addr` may be a name."""
+        return self.lease.host
+
+    @property
     def shaken(self) -> bool:
         """Whether the peer was admitted by a handshake."""
         return self.hello is not None

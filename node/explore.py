@@ -4,16 +4,20 @@
                  ^                  |
                  +------ named -----+     by peer exchange, and by Kademlia where it is spoken
 
-`Walk` is the rules: breadth first, bounded in nodes, and in dials a second. How often an address is dialled that
-strangers name is bounded by `DialBudget`, so that a walk can't be aimed at a victim. It does no I/O: `now` comes from
-the caller. `explore` moves it with a node, which should be short-lived: each peer is connected with, asked, and let go.
+`Walk` is the rules: outward from the first, by turns one of those whom each node was the first to name; bounded in
+nodes, and in dials a second. When there is no more room, who has named most that wait gives up one for a node that has
+named fewer. So a neighbour that invents thousands of peers takes its own turns and its own places, nobody else's. How
+often an address is dialled that strangers name is bounded by `DialBudget`, so that a walk can't be aimed at a victim.
+
+It does no I/O: `now` comes from the caller. `explore` moves it with a node, which should be short-lived: each peer is
+connected with, asked, and let go.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -26,6 +30,7 @@ from node.events import Identified
 from node.names import parse_peer_addr, parse_peer_id
 from node.node import Node
 from node.peers.budget import DialBudget
+from node.peers.choice import host
 from node.peers.reach import reach_of
 from node.records import readable
 from protocols import Protocol, ProtocolError, StreamError
@@ -52,10 +57,13 @@ State = Literal["waiting", "under way", "reached", "refused", "unreachable"]
 
 @dataclass
 class Seen:
-    """One node of the network. `rtt` in seconds; `knows` whom it has named; `depth` steps from the first."""
+    """One node of the network. `rtt` in seconds; `knows` whom it has named; `teller` who named it first, `depth` steps
+    from the first node by that way; `dials` its addresses that this visit may dial, `at` where it was reached.
+    """
 
     peer: str
     depth: int
+    teller: str = ""
     addrs: dict[str, None] = field(default_factory=dict)
     state: State = "waiting"
     agent: str = ""
@@ -64,6 +72,8 @@ class Seen:
     rtt: float | None = None
     error: str = ""
     knows: dict[str, None] = field(default_factory=dict)
+    dials: tuple[str, ...] = ()
+    at: str = ""
 
     @property
     def reachable(self) -> bool | None:
@@ -78,26 +88,28 @@ class Walk:
         """`rate`: dials a second."""
         self.start = peer
         self.max_nodes = max_nodes
-        self.nodes: dict[str, Seen] = {peer: Seen(peer, 0, {addr: None})}
+        self.nodes: dict[str, Seen] = {peer: Seen(peer, 0, addrs={addr: None})}
         self.left_out = 0
         self.under_way = 0
         self._pause = 1 / rate
         self._free_at = -math.inf
         self._budget = DialBudget(burst=BUDGET_BURST, period=BUDGET_PERIOD, longest=60 * BUDGET_PERIOD)
-        self._waiting = deque([peer])
+        # by their tellers, in the order of their turns
+        self._waiting: OrderedDict[str, deque[str]] = OrderedDict({"": deque([peer])})
 
     def named(self, by: str, peer: str, addrs: Iterable[str]) -> None:
         """`by` knows `peer`, and where it is."""
-        namer = self.nodes[by]
-        if peer == by or (peer not in namer.knows and len(namer.knows) >= MAX_NAMED):
+        namer, addrs = self.nodes[by], list(addrs)
+        if not addrs or peer == by or (peer not in namer.knows and len(namer.knows) >= MAX_NAMED):
             return
         seen = self.nodes.get(peer)
         if seen is None:
             if len(self.nodes) >= self.max_nodes:
                 self.left_out += 1
-                return
-            seen = self.nodes[peer] = Seen(peer, namer.depth + 1)
-            self._waiting.append(peer)
+                if not self._make_room(by):
+                    return
+            seen = self.nodes[peer] = Seen(peer, namer.depth + 1, by)
+            self._put(seen)
         namer.knows[peer] = None
         for addr in addrs:
             if len(seen.addrs) < MAX_ADDRS:
@@ -107,34 +119,40 @@ class Walk:
         """Whom to visit now; None if nobody can be: the rate, or the budget of all who wait. See `wait`."""
         if now < self._free_at:
             return None
-        for _ in range(len(self._waiting)):
-            seen = self.nodes[self._waiting.popleft()]
-            ip = _ip_of(seen)
-            if ip is None or seen.depth == 0 or self._budget.take(ip, now):
-                seen.state = "under way"
-                self.under_way += 1
-                self._free_at = now + self._pause
-                return seen
-            self._waiting.append(seen.peer)
+        for teller, waiting in list(self._waiting.items()):
+            self._waiting.move_to_end(teller)
+            for _ in range(len(waiting)):
+                seen = self.nodes[waiting.popleft()]
+                seen.dials = self._allowed(seen, now)
+                if seen.dials:
+                    if not waiting:
+                        del self._waiting[teller]
+                    seen.state = "under way"
+                    self.under_way += 1
+                    self._free_at = now + self._pause
+                    return seen
+                waiting.append(seen.peer)
         return None
 
     def wait(self, now: float) -> float:
         """Seconds until `next` may have somebody; for ever if nobody waits."""
         if not self._waiting:
             return math.inf
-        ips = (_ip_of(self.nodes[peer]) for peer in self._waiting)
-        budget = min((self._budget.wait(ip, now) if ip is not None else 0.0 for ip in ips), default=0.0)
+        hosts = {host(addr) for peers in self._waiting.values() for peer in peers for addr in self.nodes[peer].addrs}
+        budget = min((self._budget.wait(one, now) for one in hosts), default=0.0)
         return max(0.0, self._free_at - now, budget)
 
     def visited(self, seen: Seen, state: State, now: float, error: str = "") -> None:
         """A visit is over."""
         self.under_way -= 1
         seen.state, seen.error = state, error
-        ip = _ip_of(seen)
-        if ip is not None:
-            (self._budget.failed if state == "unreachable" else self._budget.succeeded)(ip, now)
+        for one in {host(addr) for addr in seen.dials}:
+            if state == "unreachable":
+                self._budget.failed(one, now)
+            elif seen.at and one == host(seen.at):
+                self._budget.succeeded(one, now)
         if state == "waiting":
-            self._waiting.append(seen.peer)
+            self._put(seen)
 
     @property
     def done(self) -> bool:
@@ -148,14 +166,27 @@ class Walk:
             counts[seen.state] += 1
         return counts
 
+    def _put(self, seen: Seen) -> None:
+        self._waiting.setdefault(seen.teller, deque()).append(seen.peer)
 
-def _ip_of(seen: Seen) -> str | None:
-    """The address that a visit dials first."""
-    for addr in seen.addrs:
-        parts = addr.split("/")
-        if len(parts) > 2 and parts[1] in ("ip4", "ip6"):
-            return parts[2]
-    return None
+    def _make_room(self, by: str) -> bool:
+        """Forgets one of the peers that wait, of whoever has named most of them, if that are more than `by` has."""
+        most = max(self._waiting, key=lambda teller: len(self._waiting[teller]), default=by)
+        if most == by or len(self._waiting[most]) <= len(self._waiting.get(by, ())) + 1:
+            return False
+        gone = self._waiting[most].pop()
+        del self.nodes[gone]
+        for seen in self.nodes.values():
+            seen.knows.pop(gone, None)
+        return True
+
+    def _allowed(self, seen: Seen, now: float) -> tuple[str, ...]:
+        """Which of its addresses may be dialled: those that the user has named, else by each host's budget."""
+        if seen.depth == 0:
+            return tuple(seen.addrs)
+        hosts = dict.fromkeys(host(addr) for addr in seen.addrs)
+        allowed = {one for one in hosts if self._budget.take(one, now)}
+        return tuple(addr for addr in seen.addrs if host(addr) in allowed)
 
 
 async def explore(node: Node, walk: Walk, *, at_once: int = AT_ONCE) -> None:
@@ -220,9 +251,9 @@ class _Visitor:
             await self._node.swarm.close_peer(parse_peer_id(seen.peer))
 
     async def _reach(self, seen: Seen) -> None:
-        addrs = [Multiaddr(addr.partition("/p2p/")[0]) for addr in seen.addrs]
+        addrs = [Multiaddr(addr.partition("/p2p/")[0]) for addr in seen.dials]
         connection = await self._node.dialer.dial(parse_peer_id(seen.peer), addrs)
-        seen.state = "reached"
+        seen.state, seen.at = "reached", str(connection.addr)
         seen.version = connection.hello.client_version if connection.hello else ""
         await self._ask(seen)
 

@@ -24,6 +24,7 @@ from node.events import Admitted, Disconnected, Event, GossipRejected, Identifie
 from node.host import Host
 from node.identify import IdentifyService
 from node.log import get_logger
+from node.peers.reach import Reach, of_use, seen_at
 from node.records import RecordError, Records
 from node.tasks import TaskStatus
 from node.topics import Topics
@@ -65,7 +66,7 @@ class NodeGossip:
         )
         self.router = self._make(network, config, policy, params, rules, host)
         self.topics = Topics(self.router, config.topic)
-        self._named: trio.MemorySendChannel[PeerInfo] | None = None
+        self._named: trio.MemorySendChannel[tuple[PeerInfo, str]] | None = None
         self._redial: trio.MemorySendChannel[str] | None = None
 
     def _make(
@@ -103,7 +104,7 @@ class NodeGossip:
         unsubscribe = self._swarm.events.subscribe(self._on_event)
         try:
             async with trio.open_nursery() as nursery:
-                self._named, named = trio.open_memory_channel[PeerInfo](params.max_pending_connections)
+                self._named, named = trio.open_memory_channel[tuple[PeerInfo, str]](params.max_pending_connections)
                 for _ in range(params.connectors):
                     nursery.start_soon(self._dial_named, named)
                 self._redial, missing = trio.open_memory_channel[str](len(self.direct))
@@ -143,7 +144,7 @@ class NodeGossip:
     def _connect(self, info: PeerInfo, via: str) -> None:
         if self._named is not None and info.record:
             try:
-                self._named.send_nowait(info)
+                self._named.send_nowait((info, via))
             except trio.WouldBlock:
                 log.debug("peer_exchange_full", peer=via)
 
@@ -165,10 +166,11 @@ class NodeGossip:
             except VouchError as error:
                 log.debug("direct_peer_not_dialled", peer=peer, error=str(error))
 
-    async def _dial_named(self, named: trio.MemoryReceiveChannel[PeerInfo]) -> None:
-        async for info in named:
+    async def _dial_named(self, named: trio.MemoryReceiveChannel[tuple[PeerInfo, str]]) -> None:
+        async for info, via in named:
+            reach = seen_at(self._swarm.ip_of(ID.from_base58(via)))
             try:
-                peer_id, addrs = named_peer(self._records, info)
+                peer_id, addrs = named_peer(self._records, info, reach)
             except RecordError as error:
                 log.debug("bad_peer_record", error=str(error))
                 continue
@@ -189,12 +191,13 @@ class NodeGossip:
                     log.debug("named_peer_not_dialled", peer=str(peer_id), error=str(error))
 
 
-def named_peer(records: Records, info: PeerInfo) -> tuple[ID, list[Multiaddr]]:
-    """Who a PRUNE has named, and where it is. Raises RecordError for a record that isn't its own, or an old one."""
+def named_peer(records: Records, info: PeerInfo, reach: int = Reach.LOOPBACK) -> tuple[ID, list[Multiaddr]]:
+    """Who a PRUNE has named, and where it is, as far as one who is seen at `reach` may say. Raises RecordError for a
+    record that isn't its own, or an old one."""
     signer = ID.from_base58(records.verify(info.record).peer)
     if signer.to_bytes() != info.peer_id:
         raise RecordError("peer", f"expected the record of {info.peer_id[:64].hex()}, got that of {signer}")
-    return signer, [Multiaddr(addr) for addr in records.accept(info.record).addrs]
+    return signer, [Multiaddr(addr) for addr in of_use(records.accept(info.record).addrs, reach)]
 
 
 def ip_of(addr: str) -> str | None:

@@ -6,6 +6,9 @@
 Both only on admitted connections; the one exception is open admission's question (docs/wire.md). The messages are
 py-libp2p's; the service is ours because py-libp2p's can't set our agent, doesn't keep the peer's, reads answers of any
 length and works in system tasks (docs/upstream.md).
+
+Of what a peer says of its addresses, those are kept that somebody where it is can have: of a peer in the world none in
+private networks, or it could have us dial our own neighbours (go-libp2p does the same).
 """
 
 from __future__ import annotations
@@ -24,7 +27,8 @@ from multiaddr import Multiaddr
 from node.connection import Connection
 from node.events import Admitted, Disconnected, Event, Identified, Listening
 from node.log import get_logger
-from node.records import RecordError, Records
+from node.peers.reach import of_use, seen_at
+from node.records import RecordError, Records, readable
 from node.swarm import Swarm
 from protocols import EndOfStream, Protocol, ProtocolError, Stream, StreamError
 
@@ -34,6 +38,8 @@ PROTOCOL_VERSION = "ipfs/0.1.0"
 MAX_MESSAGE = 64 * 1024
 MAX_PROTOCOLS = 512
 MAX_TEXT = 256
+# addresses that are looked at; the store keeps fewer
+MAX_ADDRS = 64
 RETRY_AFTER = (0.5, 2.0, 8.0)
 
 log = get_logger("identify")
@@ -82,7 +88,7 @@ class IdentifyService:
                 answer = await stream.receive()
             except EndOfStream:
                 raise ProtocolError(f"expected an Identify message from {connection.peer}, got none") from None
-        return await self._learn(connection.peer_id, answer)
+        return await self._learn(connection.peer_id, answer, connection.ip)
 
     async def push_all(self) -> None:
         """Tells every peer that listens for it what we are now."""
@@ -122,7 +128,8 @@ class IdentifyService:
 
     async def _pushed(self, stream: Stream) -> None:
         async for message in stream:
-            await self._learn(ID.from_base58(stream.peer), message)
+            peer_id = ID.from_base58(stream.peer)
+            await self._learn(peer_id, message, self.swarm.ip_of(peer_id))
             return
 
     async def _push(self, connection: Connection) -> None:
@@ -146,7 +153,8 @@ class IdentifyService:
             message.observed_addr = _without_peer(connection.addr).to_bytes()
         return message.SerializeToString()
 
-    async def _learn(self, peer_id: ID, data: bytes) -> PeerInfo:
+    async def _learn(self, peer_id: ID, data: bytes, seen: str) -> PeerInfo:
+        """`seen`: the IP address of the peer's end of the connection."""
         message = Message()
         try:
             message.ParseFromString(data)
@@ -155,6 +163,13 @@ class IdentifyService:
         protocols = tuple(text for text in message.protocols if len(text) <= MAX_TEXT)[:MAX_PROTOCOLS]
         del message.protocols[:]
         message.protocols.extend(protocols)
+        addrs = [
+            addr
+            for addr in message.listen_addrs[:MAX_ADDRS]
+            if (text := readable(addr)) is not None and of_use((text,), seen_at(seen))
+        ]
+        del message.listen_addrs[:]
+        message.listen_addrs.extend(addrs)
         signed = message.signedPeerRecord
         # the library would verify it each time it comes, and keep it on terms of its own
         message.ClearField("signedPeerRecord")

@@ -112,7 +112,7 @@ class Node:
             longest_wait=config.redial_backoff_max,
             clock=clock,
         )
-        self.remember = Remember(self.addressbook, self.events, self.dialer, self.identify)
+        self.remember = Remember(self.addressbook, self.events, self.dialer, self.identify, self.records)
         self._gossip = (
             NodeGossip(self, config, message_rules, self.host, self.identify, gossip_params)
             if config.gossip == "on"

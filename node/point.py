@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Collection
 
 import trio
+from libp2p.peer.id import ID
 
 from node.config import Config
 from node.envelopes import open_record
@@ -21,6 +22,7 @@ from node.errors import UsageError
 from node.events import Events, Registered, Unregistered
 from node.identify import IdentifyService
 from node.log import get_logger
+from node.peers.reach import Reach, seen_at, subnet_of
 from node.registrations import FILE, RegistrationFile
 from node.registry import Registry
 from node.tasks import TaskStatus
@@ -74,6 +76,7 @@ class RendezvousPoint:
             max_registrations=config.max_registrations,
             max_per_peer=config.max_registrations_per_peer,
             max_per_namespace=config.max_registrations_per_namespace,
+            max_per_subnet=config.max_registrations_per_subnet,
         )
         file = None
         if config.rendezvous_point == "on":
@@ -88,6 +91,7 @@ class RendezvousPoint:
             rates=Rates(config.rendezvous_rate, BURST),
             store=file,
             reads=self._reads,
+            subnet=self._subnet,
             on_change=self._changed,
             clock=self.clock,
         )
@@ -108,6 +112,10 @@ class RendezvousPoint:
             return _LEGACY
         forms = self.registrations.forms(peer)
         return _LEGACY if forms == _LEGACY else BOTH
+
+    def _subnet(self, peer: str) -> str:
+        ip = self._identify.swarm.ip_of(ID.from_base58(peer))
+        return subnet_of(ip) if seen_at(ip) is Reach.PUBLIC else ""
 
     def _changed(self, change: Change, row: Row) -> None:
         if change == "registered":

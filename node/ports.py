@@ -95,14 +95,16 @@ class Port:
         self._listeners = listeners
         self._scope = trio.CancelScope()
 
-    async def serve(self) -> None:
-        """Accepts until it is closed."""
+    async def serve(self, nursery: trio.Nursery) -> None:
+        """Accepts until it is closed; what it has accepted goes on in `nursery`."""
         with self._scope:
-            await trio.serve_listeners(self._accepted, list(self._listeners))
+            await trio.serve_listeners(self._accepted, list(self._listeners), handler_nursery=nursery)
 
     async def _accepted(self, socket: trio.SocketStream) -> None:
-        stream = with_address(BufferedTcpStream(socket))
         takers = dict(self.takers)
+        if not takers:
+            return  # closed in the same turn of the event loop
+        stream = with_address(BufferedTcpStream(socket))
         _, handler = next(iter(takers.values()))
         await handler(stream if list(takers) == [Kind.TCP] else Incoming(stream, takers))
 
@@ -188,7 +190,7 @@ class TcpListener(IListener):
         self._port, self._kind, self._suffix = port, kind, str(maddr).split(f"/tcp/{number}", 1)[1].split("/p2p/")[0]
         if not port.serving:
             port.serving = True
-            self.background_nursery.start_soon(port.serve)
+            self.background_nursery.start_soon(port.serve, self.background_nursery)
 
     def get_addrs(self) -> tuple[Multiaddr, ...]:
         """The addresses that are bound, the real port in them; a wildcard stays one."""

@@ -6,8 +6,8 @@
 
 https://github.com/libp2p/specs/blob/master/RFC/0002-signed-envelopes.md and 0003-routing-records.md. Ours is made once,
 and anew with a higher `seq` when our addresses have changed. `seq` is the time in Unix milliseconds, so it is higher
-after a restart too. Of our addresses it names those of the widest reach (`node.peers.reach`), since a record can't be
-told in part.
+after a restart too; where the clock was set back, it goes on from the last one, which `last_seq` and `on_own` keep. Of
+our addresses it names those of the widest reach (`node.peers.reach`), since a record can't be told in part.
 
 Others' are checked as any stranger's bytes: size, form, signature, that the key is the peer's, and that `seq` isn't
 lower than what is known of the peer. Each record is verified once: verdicts are kept by hash, bad ones too. Of its
@@ -70,6 +70,7 @@ class Records:
 
     addrs: our dialable addresses, looked at whenever our record is asked for.
     can_dial: whether a transport of ours dials an address.
+    last_seq, on_own: the highest `seq` of ours that is kept over restarts, and who keeps it.
     known_seq: the `seq` that the address book knows of a peer, 0 for none; what was taken lately is remembered here.
     """
 
@@ -82,6 +83,8 @@ class Records:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.known_seq: Callable[[str], int] = lambda _peer: 0
+        self.last_seq: Callable[[], int] = lambda: 0
+        self.on_own: Callable[[int], None] = lambda _seq: None
         self.verified = 0  # signatures that were looked at, for metrics
         self._signer = signer
         self._peer_id = peer_id_of(signer.public_key)
@@ -99,8 +102,10 @@ class Records:
     def own(self) -> bytes:
         """Our signed record, as it is passed on."""
         addrs = tuple(widest(dict.fromkeys(str(addr).partition("/p2p/")[0] for addr in self._addrs())))[:MAX_ADDRS]
-        if addrs != self._own_addrs:
-            self._own_seq = max(int(self._clock() * 1000), self._own_seq + 1)
+        last = max(self._own_seq, self.last_seq())
+        if addrs != self._own_addrs or self._own_seq < last:
+            self._own_seq = max(int(self._clock() * 1000), last + 1)
+            self.on_own(self._own_seq)
             self._own = seal(self._signer, addrs, self._own_seq)
             self._own_addrs = addrs
         return self._own

@@ -39,6 +39,7 @@ MIGRATIONS = (
             number INTEGER NOT NULL, expires REAL NOT NULL, PRIMARY KEY (peer, namespace, form)
         ) WITHOUT ROWID""",
     ),
+    ("ALTER TABLE registration ADD COLUMN subnet TEXT NOT NULL DEFAULT ''",),
 )
 
 log = get_logger("rendezvous")
@@ -144,9 +145,9 @@ class RegistrationFile:
         self.key, next_number = point
         self.next_number = next_number + GAP
         self.rows = [
-            Row(peer, namespace, Form(form), record, int(seq), number, expires)
-            for peer, namespace, form, record, seq, number, expires in db.execute(
-                "SELECT peer, namespace, form, record, seq, number, expires FROM registration ORDER BY number"
+            Row(peer, namespace, Form(form), record, int(seq), number, expires, subnet)
+            for peer, namespace, form, record, seq, number, expires, subnet in db.execute(
+                "SELECT peer, namespace, form, record, seq, number, expires, subnet FROM registration ORDER BY number"
             )
         ]
         if len(self.key) != KEY_BYTES:
@@ -160,9 +161,9 @@ class RegistrationFile:
                 [key for key, row in batch.items() if row is None],
             )
             db.executemany(
-                "INSERT OR REPLACE INTO registration VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT OR REPLACE INTO registration VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 [
-                    (row.peer, row.namespace, row.form, row.record, str(row.seq), row.number, row.expires)
+                    (row.peer, row.namespace, row.form, row.record, str(row.seq), row.number, row.expires, row.subnet)
                     for row in rows
                 ],
             )

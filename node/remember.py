@@ -3,6 +3,7 @@
     Admitted      seen; worked, where we dialled         Disconnected  seen
     Identified    what it says of itself, its addresses  Refused       failed, as a whole
     the dialler's failures: failed, address by address
+    our signed record's number is kept, others' are looked up there
 
 Connected peers count as seen every REFRESH seconds, so that a node that is killed finds those again that it had last.
 """
@@ -20,6 +21,7 @@ from node.events import Admitted, Disconnected, Event, Events, Identified, Refus
 from node.identify import IdentifyService
 from node.identity import Identity, load_key
 from node.peers.addressbook import AddressBook
+from node.records import Records
 
 REFRESH = 300.0
 
@@ -27,13 +29,21 @@ REFRESH = 300.0
 class Remember:
     """Feeds `book` from the node's events. `run` keeps it true."""
 
-    def __init__(self, book: AddressBook, events: Events, dialer: Dialer, identify: IdentifyService) -> None:
+    def __init__(
+        self, book: AddressBook, events: Events, dialer: Dialer, identify: IdentifyService, records: Records
+    ) -> None:
         self._book = book
         self._identify = identify
         self._connected: set[str] = set()
         book.book.connected = self._connected.__contains__
         dialer.on_failed = book.failed
+        records.known_seq = self._known_seq
+        records.last_seq, records.on_own = lambda: book.own_seq, book.keep_own_seq
         events.subscribe(self._on_event)
+
+    def _known_seq(self, peer: str) -> int:
+        entry = self._book.get(peer)
+        return 0 if entry is None else entry.record_seq
 
     async def run(self) -> None:
         """Runs until cancelled."""

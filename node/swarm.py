@@ -11,7 +11,6 @@ only; streams are opened on those only; a slot lives as long as its connection; 
 
 from __future__ import annotations
 
-import typing
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -35,6 +34,7 @@ from node.peers.limits import ConnectionLimiter, Lease, Limits
 from node.peers.single import surplus
 from node.registry import Registry
 from node.tasks import TaskStatus
+from node.transports import Unopened, close_quietly, dial, innermost, remote_addr
 from node.upgrade.upgrader import Upgrader
 from protocols.handshake import engine
 
@@ -42,22 +42,6 @@ CLOSE_TIMEOUT = 1.0
 UNKNOWN_HOST = "unknown"
 
 log = get_logger("swarm")
-
-
-@typing.runtime_checkable
-class Unopened(typing.Protocol):
-    """A connection with something to do once it has its place: QUIC secures itself, WebSocket begins as HTTP."""
-
-    async def handshake(self) -> None:
-        """Does it. Raises ProtocolError."""
-
-
-@typing.runtime_checkable
-class DialsPeers(typing.Protocol):
-    """A transport whose connections are secured when they are made."""
-
-    async def dial_peer(self, maddr: Multiaddr, peer: ID) -> IMuxedConn:
-        """A connection with that peer, and with nobody else."""
 
 
 class Swarm(LibP2PSwarm):
@@ -161,7 +145,7 @@ class Swarm(LibP2PSwarm):
             lease = self.limits.accept(host)
         except (LimitError, BannedError) as error:
             log.debug("connection_refused", addr=as_multiaddr(host), error=str(error))
-            await _close_quietly(read_write_closer)
+            await close_quietly(read_write_closer)
             return
         connection: Connection | None = None
         began, outcome = trio.current_time(), "given_up"
@@ -169,7 +153,7 @@ class Swarm(LibP2PSwarm):
             with trio.move_on_after(self.config.upgrade_timeout) as scope:
                 muxed = await self._upgrade_inbound(read_write_closer)
                 transport = transport_of(str(maddr))
-                connection = await self._start(muxed, "inbound", _remote_addr(muxed, maddr), lease, transport)
+                connection = await self._start(muxed, "inbound", remote_addr(muxed, maddr), lease, transport)
                 await connection.decided.wait()
                 if connection.admitted.is_set():
                     self.counts.seconds["inbound"].observe(trio.current_time() - began)
@@ -186,7 +170,7 @@ class Swarm(LibP2PSwarm):
             if connection is None:
                 self.counts.verdicts["inbound", outcome] += 1
                 lease.release()
-                await _close_quietly(read_write_closer)
+                await close_quietly(read_write_closer)
 
     async def _upgrade_inbound(self, accepted: ReadWriteCloser) -> IMuxedConn:
         if isinstance(accepted, Unopened):
@@ -218,7 +202,7 @@ class Swarm(LibP2PSwarm):
         kind, began, outcome = transport_of(str(addr)), trio.current_time(), "given_up"
         try:
             self._check_ban(str(peer_id), None)
-            raw = await _dial(transport, addr, peer_id)
+            raw = await dial(transport, addr, peer_id)
             remote = raw.get_remote_address()
             self._check_ban(None, remote[0] if remote else None)
             lease = self.limits.dialled(remote[0] if remote else UNKNOWN_HOST)
@@ -235,7 +219,7 @@ class Swarm(LibP2PSwarm):
             raise
         except Exception as error:  # transports, security and muxers raise errors of their own
             outcome = "failed"
-            raise DialError(f"{addr}: {_innermost(error)}") from error
+            raise DialError(f"{addr}: {innermost(error)}") from error
         else:
             outcome = "connected"
             self.counts.seconds["outbound"].observe(trio.current_time() - began)
@@ -246,7 +230,7 @@ class Swarm(LibP2PSwarm):
                 if lease is not None:
                     lease.release()
                 if raw is not None:
-                    await _close_quietly(raw)
+                    await close_quietly(raw)
             elif not connection.admitted.is_set():
                 await connection.close("dial_cancelled")
 
@@ -262,7 +246,7 @@ class Swarm(LibP2PSwarm):
         secured: Any = None
         try:
             with trio.fail_after(self.config.dial_timeout):
-                raw = await _dial(transport, addr, peer_id)
+                raw = await dial(transport, addr, peer_id)
                 if not isinstance(raw, IMuxedConn):
                     secured = await self.upgrader.upgrade_security(raw, True, peer_id)
                 elif raw.peer_id != peer_id:
@@ -270,10 +254,10 @@ class Swarm(LibP2PSwarm):
         except trio.TooSlowError:
             raise DialError(f"{addr}: no answer within {self.config.dial_timeout:g} s") from None
         except Exception as error:  # transports and security raise errors of their own
-            raise DialError(f"{addr}: {_innermost(error)}") from error
+            raise DialError(f"{addr}: {innermost(error)}") from error
         finally:
             if secured is not None or raw is not None:
-                await _close_quietly(secured or raw)
+                await close_quietly(secured or raw)
 
     async def _upgrade_outbound(self, raw: IRawConnection, peer_id: ID) -> IMuxedConn:
         secured = await self.upgrader.upgrade_security(raw, True, peer_id)
@@ -283,15 +267,15 @@ class Swarm(LibP2PSwarm):
         self, muxed: IMuxedConn, direction: str, addr: Multiaddr, lease: Lease, transport: str
     ) -> Connection:
         if muxed.peer_id == self.self_id:
-            await _close_quietly(muxed)
+            await close_quietly(muxed)
             raise DialError(f"{addr}: that is this node itself")
         if self.background_nursery is None or self._closing:
-            await _close_quietly(muxed)
+            await close_quietly(muxed)
             raise DialError(f"{addr}: this node isn't running")
         try:
             self._check_ban(str(muxed.peer_id), None)
         except BannedError:
-            await _close_quietly(muxed)
+            await close_quietly(muxed)
             raise
         connection = Connection(muxed, self, direction, addr, lease)
         connection.transport = transport
@@ -365,6 +349,11 @@ class Swarm(LibP2PSwarm):
         connections = self._open(peer_id)
         return connections[-1] if connections else None
 
+    def ip_of(self, peer_id: ID) -> str:
+        """Where a peer is, by whatever connection there is, on its way out or not; "" if there is none."""
+        connections = self.connections.get(peer_id)
+        return connections[-1].ip if connections else ""  # type: ignore[attr-defined]
+
     def admitted_connections(self) -> list[Connection]:
         """One connection for each peer that is admitted now."""
         found = (self.connection(peer_id) for peer_id in list(self.connections))
@@ -402,43 +391,9 @@ class Swarm(LibP2PSwarm):
         await self._notify("disconnected", conn)
 
 
-async def _dial(transport: ITransport, addr: Multiaddr, peer_id: ID) -> IRawConnection | IMuxedConn:
-    if isinstance(transport, DialsPeers):
-        return await transport.dial_peer(addr, peer_id)
-    return await transport.dial(addr)
-
-
-def _remote_addr(muxed: IMuxedConn, listener: Multiaddr) -> Multiaddr:
-    """The remote address of an inbound connection."""
-    addresses = muxed.get_transport_addresses()
-    return addresses[0] if addresses else listener
-
-
 def _outcome(error: VouchError) -> str:
     """What became of a dial, as a fixed word."""
     for kind, word in ((RefusedError, "refused"), (BannedError, "banned"), (LimitError, "limit")):
         if isinstance(error, kind):
             return word
     return "failed"
-
-
-def _innermost(error: BaseException) -> str:
-    """What really went wrong, under py-libp2p's wrapping and trio's."""
-    while True:
-        if isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        elif error.__cause__ is not None:
-            error = error.__cause__
-        else:
-            break
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error) or type(error).__name__
-
-
-async def _close_quietly(closable: Any) -> None:
-    with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_TIMEOUT):
-        try:
-            await closable.close()
-        except Exception as error:  # closing what is broken may fail in any way, and then it is closed
-            log.debug("close_failed", error=repr(error))

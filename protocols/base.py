@@ -260,9 +260,16 @@ class Stream:
 
     async def send_eof(self) -> None:
         """Says that we send no more; what the peer sends can still be received."""
-        async with self._send_lock:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            self._send_lock.acquire_nowait()  # no turn of the event loop: it goes with what was sent last
+        except trio.WouldBlock:
+            await self._send_lock.acquire()
+        try:
             self._need_whole()
             await self._raw.send_eof()
+        finally:
+            self._send_lock.release()
 
     async def close(self) -> None:
         """Closes the stream properly, or resets it if a send was cut off. Idempotent, and safe to cancel."""

@@ -24,9 +24,10 @@ from libp2p.peer.peerinfo import PeerInfo
 from multiaddr import Multiaddr
 
 from node.dialer import UNREACHABLE_FIRST, UNREACHABLE_LONGEST
-from node.discovery.addresses import ip_in, subnet_of
+from node.discovery.addresses import ip_in
 from node.errors import DialError
 from node.peers.backoff import Backoff
+from node.peers.reach import subnet_of
 from node.peers.store import BoundedPeerStore
 from node.streams import AsNetStream
 from protocols import NotConnected, Protocol, StreamError, StreamTimeout
@@ -136,7 +137,7 @@ class KadHost(_Base):
 
     def subnet(self, peer: bytes) -> str | None:
         host = HOSTS[self.net].get(to_text(peer))
-        return subnet_of(ipaddress.ip_address(host.ip)) if host is not None else None
+        return subnet_of(host.ip) if host is not None and ipaddress.ip_address(host.ip).is_global else None
 
     def own_addrs(self) -> tuple[bytes, ...]:
         return (addr_of(self.ip),)

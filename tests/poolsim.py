@@ -21,10 +21,11 @@ from collections.abc import Callable, Iterable, Sequence
 
 from node.discovery.exchange import HALF_LIFE, HUNGRY_PAUSE
 from node.discovery.rounds import Rounds
+from node.peers.actions import Dial, Drop, Low, Probe
 from node.peers.addressbook import AddressBook
 from node.peers.book import Entry
-from node.peers.choice import Dial, Targets
-from node.peers.pool import Drop, Low, Pool, Probe
+from node.peers.choice import Targets
+from node.peers.pool import Pool
 from node.peers.reach import subnet_of
 from protocols.exchange.share import Candidate, Share, ShareParams
 

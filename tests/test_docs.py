@@ -1,4 +1,4 @@
-"""The documentation's programs, run exactly as printed."""
+"""What the documentation says of the repository; tests/docs runs what is on its pages."""
 
 from __future__ import annotations
 
@@ -25,39 +25,13 @@ def command(file: Path, *args: str) -> list[str]:
     return [sys.executable, "-W", "error::ResourceWarning", str(file), *args]
 
 
-def output(program: str, folder: Path) -> str:
-    file = folder / "program.py"
-    file.write_text(program)
-    done = subprocess.run(command(file), cwd=folder, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def test_the_echo_protocol_runs_as_printed(tmp_path):
-    (program,) = blocks("writing-a-protocol.md", "python")
-    assert output(program, tmp_path) == "b'is anybody there?'\n"
-
-
-def test_the_gossip_of_the_page_runs_as_printed(tmp_path):
-    program = blocks("gossip.md", "python")[0]
-    printed = set(output(program, tmp_path).splitlines())  # in whatever order the two nodes come to print
-    assert printed == {"handed to 1 peer", "accepted b'block 17'", "rejected b'nonsense'"}
-
-
-def test_the_metrics_of_the_page_are_told_as_printed(tmp_path):
-    (program,) = blocks("metrics.md", "python")
-    assert output(program, tmp_path) == "# HELP vouch_bound_used How much of a bound is used\n"
-
-
-# messages.md: each program is followed by what it prints, and by a `main` for several machines
+# messages.md: each program is followed by a `main` for several machines
 CHAT, CHAT_MAIN, STORE, STORE_MAIN = range(4)
 
 
-@pytest.mark.parametrize(("program", "printed"), [(CHAT, 0), (STORE, 1)], ids=["chat", "key-value"])
-def test_the_programs_with_messages_run_as_printed(program, printed, tmp_path):
-    text = blocks("messages.md", "python")[program]
-    assert len(text.splitlines()) < 80
-    assert output(text, tmp_path) == blocks("messages.md", "text")[printed]
+def test_the_programs_with_messages_are_short():
+    for program in (CHAT, STORE):
+        assert len(blocks("messages.md", "python")[program].splitlines()) < 80
 
 
 def test_the_chat_runs_on_two_machines(tmp_path):
@@ -145,7 +119,7 @@ def say_until_heard(speaker: subprocess.Popen[str], text: str, listener: subproc
 
 
 @pytest.mark.parametrize(
-    "page", [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))], ids=lambda page: page.name
+    "page", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))], ids=lambda page: page.name
 )
 def test_links_between_pages_lead_somewhere(page):
     prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
@@ -156,7 +130,7 @@ def test_links_between_pages_lead_somewhere(page):
 OF_THE_SUITES = {"test_timeout_seconds"}  # a variable of libp2p's own suites, no test
 
 
-@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=lambda page: page.name)
 def test_the_tests_that_a_page_names_are_there(page):
     files = list((ROOT / "tests").rglob("*.py"))
     there = {path.stem for path in files}
@@ -166,3 +140,17 @@ def test_the_tests_that_a_page_names_are_there(page):
             continue
         # a long name may be cut with an ellipsis
         assert any(one.startswith(name) for one in there), f"{page.name} names {name}, which isn't there"
+
+
+CODE = ("*.py", "*.proto", "*.go", "*.rs", "*.js", "*.yml", "*.html", "*.service", "Makefile", "*.Dockerfile")
+OF_OTHERS = ("docs/write-a-", "docs/images-yaml-schema")  # pages of libp2p's own suites
+MADE = {"node_modules", ".built", ".venv", "target"}
+
+
+def test_the_pages_that_the_code_names_are_there():
+    for top in ("node", "protocols", "interop", "tests", "docker", "packaging"):
+        for file in (file for pattern in CODE for file in (ROOT / top).rglob(pattern)):
+            if MADE.isdisjoint(file.parts):
+                for named in re.findall(r"\bdocs/[\w/-]+\.md\b", file.read_text()):
+                    there = named.startswith(OF_OTHERS) or (ROOT / named).exists()
+                    assert there, f"{file.relative_to(ROOT)} names {named}"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from node.peers.choice import Dial, Targets
+from node.peers.actions import Dial
+from node.peers.choice import Targets
 from tests.poolsim import DIAL_TIMEOUT, RTT, Network
 
 SMALL = Targets(low=4, target=6, high=12, outbound=3)

@@ -1,8 +1,11 @@
 """What Kademlia needs of the node: where peers are, what of it may be told to whom, and connections to them.
 
-Addresses are bytes, as on the wire. One that begins with an IP address is public or private by it; one with a name is
-public. Private ones are told to private peers only, and believed of private peers only: a stranger on the Internet
-neither learns how we are wired nor sends us looking around our own networks.
+Addresses are bytes, as on the wire. One that begins with an IP address is public, private or loopback by it; one with a
+name is public. They are told to, and believed of, only who is as near as they are (`node.peers.reach`): a stranger on
+the Internet neither learns how we are wired nor sends us looking around our own networks.
+
+Whoever is named in an answer is dialled at once, and naming costs nothing: so each host has a budget, wide enough for
+many nodes behind one address. Those that it doesn't allow count as not tried.
 """
 
 from __future__ import annotations
@@ -15,8 +18,12 @@ from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStoreError
 from multiaddr import Multiaddr
 
+from node.dialer import MAX_ADDRESSES
 from node.errors import BackoffError, DialError, LimitError, RefusedError
 from node.host import Host
+from node.peers.budget import DialBudget
+from node.peers.choice import host
+from node.peers.reach import Reach, seen_at, subnet_of
 from protocols import NotConnected, StreamError
 from protocols.kad.keyspace import to_text
 
@@ -24,6 +31,8 @@ IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 Found = Callable[[bytes, Sequence[bytes], bytes], None]
 
 MAX_TOLD = 16
+# dials to one host at once, and then one in so many seconds, twice as long after each that fails, up to LONGEST
+BUDGET_BURST, BUDGET_PERIOD, BUDGET_LONGEST = 16, 1.0, 60.0
 _IP4, _IP6 = 4, 41  # codes of multiaddr
 
 
@@ -35,13 +44,6 @@ def ip_in(addr: bytes) -> IPAddress | None:
         six = ipaddress.IPv6Address(addr[1:17])
         return six.ipv4_mapped or six
     return None
-
-
-def subnet_of(ip: IPAddress) -> str | None:
-    """The network that a public address counts for, a /16 or for IPv6 a /32; None for others."""
-    if not ip.is_global:
-        return None
-    return str(ipaddress.ip_network((ip, 16 if ip.version == 4 else 32), strict=False))
 
 
 def to_multiaddr(addr: bytes) -> Multiaddr | None:
@@ -61,10 +63,11 @@ def to_texts(addrs: Sequence[bytes]) -> list[str]:
 class NodeLinks:
     """The node's connections and addresses, for `protocols.kad`."""
 
-    def __init__(self, host: Host, found: Found) -> None:
-        self._swarm = host.swarm
-        self._dialer = host.dialer
-        self._host = host
+    def __init__(self, node: Host, found: Found) -> None:
+        self._swarm = node.swarm
+        self._dialer = node.dialer
+        self._host = node
+        self._budget = DialBudget(burst=BUDGET_BURST, period=BUDGET_PERIOD, longest=BUDGET_LONGEST)
         self.found = found
 
     def is_connected(self, peer: bytes) -> bool:
@@ -86,11 +89,13 @@ class NodeLinks:
         return self.believed(addrs, asker)  # the same rule both ways
 
     def believed(self, addrs: Sequence[bytes], sender: bytes) -> tuple[bytes, ...]:
-        return tuple(filter(_is_public, addrs)) if self._is_public(sender) else tuple(addrs)
+        ours = sender == self._swarm.self_id.to_bytes()
+        reach = Reach.LOOPBACK if ours else seen_at(self._swarm.ip_of(ID(sender)))
+        return tuple(addr for addr in addrs if _reach_of(addr) >= reach)
 
     def subnet(self, peer: bytes) -> str | None:
-        ip = self._ip(peer)
-        return subnet_of(ip) if ip is not None else None
+        ip = self._swarm.ip_of(ID(peer))
+        return subnet_of(ip) if ip and seen_at(ip) is Reach.PUBLIC else None
 
     def own_addrs(self) -> tuple[bytes, ...]:
         return tuple(addr.to_bytes() for addr in self._host.listen_addrs[:MAX_TOLD])
@@ -101,22 +106,28 @@ class NodeLinks:
         if wait:
             raise NotConnected(f"{peer_id} couldn't be reached lately and isn't dialled for another {wait:.0f} s")
         known = (*self.told(peer, self._swarm.self_id.to_bytes()), *addrs)
+        usable = [addr for data in known if (addr := to_multiaddr(data)) is not None][:MAX_ADDRESSES]
+        hosts = {addr: host(str(addr)) for addr in usable}
+        allowed = {one for one in dict.fromkeys(hosts.values()) if self._budget.take(one, trio.current_time())}
+        if usable and not allowed:
+            raise NotConnected(f"{peer_id}: its addresses were dialled so often that it has to wait")
         try:
-            await self._dialer.dial(peer_id, [addr for data in known if (addr := to_multiaddr(data)) is not None])
+            connection = await self._dialer.dial(peer_id, [addr for addr in usable if hosts[addr] in allowed])
         except (BackoffError, LimitError) as error:
             raise NotConnected(str(error)) from error
         except (RefusedError, DialError) as error:
+            for one in allowed:
+                self._budget.failed(one, trio.current_time())
             raise StreamError(str(error)) from error
-
-    def _is_public(self, peer: bytes) -> bool:
-        ip = self._ip(peer)
-        return ip is not None and ip.is_global
-
-    def _ip(self, peer: bytes) -> IPAddress | None:
-        connection = self._swarm.connection(ID(peer))
-        return ip_in(connection.addr.to_bytes()) if connection is not None else None
+        self._budget.succeeded(host(str(connection.addr)), trio.current_time())
 
 
-def _is_public(addr: bytes) -> bool:
+def _reach_of(addr: bytes) -> Reach:
     ip = ip_in(addr)
-    return ip is None or ip.is_global
+    return Reach.PUBLIC if ip is None else _reach_of_ip(ip)
+
+
+def _reach_of_ip(ip: IPAddress) -> Reach:
+    if ip.is_loopback:
+        return Reach.LOOPBACK
+    return Reach.PUBLIC if ip.is_global else Reach.PRIVATE

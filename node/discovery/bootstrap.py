@@ -23,6 +23,7 @@ from node.discovery.dnsaddr import DnsResolver, ResolveError, Resolver, is_named
 from node.discovery.source import Feed
 from node.errors import UsageError
 from node.log import get_logger
+from node.names import is_peer_id
 from node.peers.backoff import Backoff
 from node.repeats import worth_a_warning
 from node.swarm import Swarm
@@ -77,7 +78,9 @@ class Bootstrap:
                 wait = RENEW
                 self._backoff.succeeded(name)
                 failures = 0
-                peers = _by_peer(addr for addr in addrs if "/p2p/" in addr and self.swarm.can_dial(Multiaddr(addr)))
+                # whose address doesn't end with a peer's ID, or goes through a peer, is nobody that can be dialled
+                named = [addr for addr in addrs if addr.count("/p2p/") == 1 and is_peer_id(addr.rpartition("/p2p/")[2])]
+                peers = _by_peer(addr for addr in named if self.swarm.can_dial(Multiaddr(addr)))
                 if not peers:
                     log.warning("bootstrap_unusable", name=name, addrs=addrs, detail="none can be dialled by this node")
                 self._tell(feed, peers)
@@ -88,7 +91,7 @@ class Bootstrap:
             if peer == str(self.swarm.self_id):
                 log.info("bootstrap_is_this_node", peer=peer)
                 continue
-            feed.found(peer, addrs, addrs_trusted=True)
+            feed.found(peer, addrs)
 
 
 def _by_peer(addrs: Iterable[str]) -> dict[str, list[str]]:

@@ -243,11 +243,13 @@ class Dht:
             return
         try:
             await trio.to_thread.run_sync(self._file.write, batch_of(changed, records), limiter=self._threads)
-        except (OSError, sqlite3.Error) as error:
-            log.warning("dht_not_written", file=str(self._file.path), error=str(error))
+        except BaseException as error:  # cancelled before it began, too
             records.changed.values |= changed.values
             records.changed.providers |= changed.providers
             records.changed.own |= changed.own
+            if not isinstance(error, OSError | sqlite3.Error):
+                raise
+            log.warning("dht_not_written", file=str(self._file.path), error=str(error))
             await trio.sleep(TIDY_EVERY)  # a full disk isn't asked every second
 
     async def _close(self) -> None:

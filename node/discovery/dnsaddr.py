@@ -6,8 +6,9 @@
 
 What follows the name must stand at the end of what it resolves to: with /p2p/PEER only that peer's addresses count.
 A name's owner decides what comes back, so all is bounded: MAX_DEPTH names deep, MAX_LOOKUPS names in all, each asked
-once (so loops end), MAX_ADDRS addresses and names, `timeout` seconds over everything. A name that can't be
-resolved doesn't hide what others gave. Left to the caller: whether an address can be dialled, and asking again later.
+once (so loops end), MAX_ADDRS addresses and names, `timeout` seconds over everything. A name that can't be resolved, or
+a record that is no address, doesn't hide what others gave. Left to the caller: whether an address can be dialled, and
+asking again later.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import typing
 from collections.abc import Iterable
 
 import trio
+from multiaddr import Multiaddr
 
 from node.errors import VouchError
 from node.log import get_logger
@@ -141,8 +143,10 @@ class _Search:
             if is_named(target):
                 names.append((target, []))
                 into.append(names[-1][1])
-            elif _ADDR.fullmatch(target):
+            elif _is_addr(target):
                 into.append(target)
+            else:
+                self._fail(f"{name}: expected an address in its records, got {target[:300]!r}")
         async with trio.open_nursery() as nursery:
             for target, place in names:
                 nursery.start_soon(self.follow, target, place, depth + 1)
@@ -167,6 +171,16 @@ class _Search:
     def _fail(self, why: str) -> None:
         if len(self.failures) < MAX_LOOKUPS:
             self.failures.append(why)
+
+
+def _is_addr(text: str) -> bool:
+    if not _ADDR.fullmatch(text):
+        return False
+    try:
+        Multiaddr(text)
+    except Exception:  # each codec of the library fails in its own way
+        return False
+    return True
 
 
 class _Texts:

@@ -29,7 +29,7 @@ from node.identify import IdentifyService
 from node.log import get_logger
 from node.peers.addressbook import AddressBook
 from node.peers.book import Entry
-from node.peers.reach import Reach, reach_of, reach_of_ip, subnet_of
+from node.peers.reach import Reach, of_use, reach_of, seen_at, subnet_of
 from node.records import RecordError, Records, addrs_of, readable
 from node.swarm import Swarm
 from protocols import Network, NotSupported, Protocol, ProtocolError, StreamError
@@ -170,7 +170,6 @@ class NodeExchange:
             on_fault=self._fault,
             rng=rng,
         )
-        records.known_seq = self._known_seq
         swarm.events.subscribe(self._on_event)
 
     @property
@@ -197,7 +196,7 @@ class NodeExchange:
                 if error.reason != "seq":  # who knows only an older one doesn't lie
                     bad, last = bad + 1, str(error)
                 continue
-            addrs = _of_use(record.addrs, reach)
+            addrs = of_use(record.addrs, reach)
             if addrs and record.peer not in (peer, self._network.peer_id):
                 found[record.peer] = addrs, data
         if bad:
@@ -287,22 +286,14 @@ class NodeExchange:
 
     def whereabouts(self, peer: str) -> tuple[str, int]:
         """The asker's group (its subnet, in the world) and the reach at which we see it."""
-        connection = self._swarm.connection(ID.from_base58(peer))
-        addr = "" if connection is None else str(connection.addr)
-        reach = reach_of(addr)
-        if reach is None or reach is not Reach.PUBLIC:
-            return peer, Reach.PUBLIC if reach is None else reach
-        ip = addr.split("/")[2]
-        return (peer if reach_of_ip(ip) is None else subnet_of(ip)), reach
+        ip = self._swarm.ip_of(ID.from_base58(peer))
+        reach = seen_at(ip)
+        return (subnet_of(ip) if reach is Reach.PUBLIC else peer), reach
 
     def own_addrs(self, peer: str) -> list[bytes]:
         """Ours, as far as they are of use to that peer."""
-        named = _of_use([str(addr) for addr in self._own_addrs()], self.whereabouts(peer)[1])
+        named = of_use([str(addr) for addr in self._own_addrs()], self.whereabouts(peer)[1])
         return [Multiaddr(addr).to_bytes() for addr in named[:MAX_MULTIADDRS]]
-
-    def _known_seq(self, peer: str) -> int:
-        entry = self._book.get(peer)
-        return 0 if entry is None else entry.record_seq
 
     def _heard(self, peer: str, alive: Alive) -> None:
         """A peer that asks has said where it can be dialled."""
@@ -310,15 +301,10 @@ class NodeExchange:
             return
         said = [text for text in map(readable, alive.multiaddrs) if text is not None]
         plain = [addr for addr, _, named in (text.partition("/p2p/") for text in said) if named in ("", peer)]
-        useful = _of_use(plain, self.whereabouts(peer)[1])
+        useful = of_use(plain, self.whereabouts(peer)[1])
         addrs = [addr for addr in useful if self._swarm.can_dial(Multiaddr(addr))]
         if addrs:
             self._feed.found(peer, addrs)
 
     def _fault(self, peer: str, reason: str, detail: str) -> None:
         self._swarm.events.emit(Misbehaved(peer, PROTOCOL_ID, reason, detail))
-
-
-def _of_use(addrs: Sequence[str], reach: int) -> tuple[str, ...]:
-    """The addresses that somebody seen at that reach can dial, and may name."""
-    return tuple(addr for addr in addrs if (known := reach_of(addr)) is not None and known >= reach)

@@ -4,7 +4,8 @@
     run     the pool is hungry: DISCOVER at the point that was asked longest ago --> each record verified --> feed
 
 When is `protocols.rendezvous.upkeep`'s to say. A node that listens nowhere doesn't register. In a network with open
-admission it registers with both forms of its record (node.envelopes), so that peers of rust-libp2p can read one.
+admission it registers with both forms of its record (node.envelopes), so that peers of rust-libp2p can read one. A
+point in the world isn't believed addresses in private networks.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from node.errors import VouchError
 from node.events import Disconnected, Event, Listening
 from node.host import Host
 from node.log import get_logger
+from node.peers.reach import of_use, seen_at
 from protocols import Network, NotSupported, ProtocolError, StreamError, StreamTimeout
 from protocols.rendezvous import service
 from protocols.rendezvous.rules import Form
@@ -227,6 +229,7 @@ class Rendezvous:
 
     async def _tell(self, point: str, records: Sequence[bytes], feed: Feed) -> int:
         told = 0
+        reach = seen_at(self._host.swarm.ip_of(ID.from_base58(point)))
         self._rng.shuffle(order := list(records[:PAGE]))
         for index, record in enumerate(order):
             if index % PIECE == PIECE - 1:
@@ -236,9 +239,10 @@ class Rendezvous:
             except ValueError as error:
                 log.debug("bad_peer_record", error=str(error))
                 continue
-            if signed.peer != self._network.peer_id and signed.addrs:
+            addrs = of_use(signed.addrs, reach)
+            if signed.peer != self._network.peer_id and addrs:
                 # the book verifies records in the standard's form, and knows no other
                 known = record if signed.form is Form.STANDARD else None
-                feed.found(signed.peer, signed.addrs, record=known, told_by=point)
+                feed.found(signed.peer, addrs, record=known, told_by=point)
                 told += 1
         return told

@@ -27,19 +27,17 @@ class Feed(typing.Protocol):
         addrs: Sequence[str],
         *,
         record: bytes | None = None,
-        addrs_trusted: bool = False,
         told_by: str = "",
     ) -> None:
         """A candidate: a peer ID and multiaddrs as text, with or without /p2p/PEERID. Never blocks, never raises for
         what strangers said: what is malformed, banned or too much is dropped. `record` is the peer's own signed record
-        as it came, verified by whoever keeps it. `addrs_trusted`: from the operator or the peer itself over an
-        authenticated connection. `told_by`: the connected peer whose word it is, so that no single one's flood counts
-        as much as all others' together.
+        as it came, which the source has verified (`node.records.accept`): it is passed on to others. `told_by`: the
+        connected peer whose word it is, so that no single one's flood counts as much as all others' together.
         """
 
     async def wanted(self) -> int:
-        """Waits until the pool wants more candidates; how many, at least 1. A source that has none to give should wait
-        for a while before it asks again; one that asks again at once waits at least the pool's `source_pause`."""
+        """Waits until the pool wants more candidates; how many, at least 1. A source that asks again at once waits
+        longer and longer, up to a minute, while it has nothing new to tell."""
         ...
 
 

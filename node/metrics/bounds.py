@@ -53,6 +53,7 @@ BOUNDS: dict[str, str] = {
     "max_registrations": "registrations at this rendezvous point",
     "max_registrations_per_peer": "the same of the peer that has most",
     "max_registrations_per_namespace": "the same in the namespace that has most",
+    "max_registrations_per_subnet": "the same from the public subnet that has most",
     "mdns_max_peers": "peers known of the link that has most; refused: packets and peers ignored",
     "exchange_at_once": "peers that are being asked for others; it asks no more",
     # of the gossip router's parameters
@@ -203,7 +204,7 @@ def _peers(node: Node) -> Iterator[Bound]:
         yield Bound("mdns_max_peers", most, config.mdns_max_peers, sum(engine.ignored for engine in engines))
     if node.point is not None and node.point.running:
         registrations = node.point.registrations
-        per_peer, per_namespace = registrations.most()
+        per_peer, per_namespace, per_subnet = registrations.most()
         no = registrations.no_room
         yield Bound("max_registrations", len(registrations), config.max_registrations, no["max_registrations"])
         yield Bound("max_registrations_per_peer", per_peer, config.max_registrations_per_peer, no["max_per_peer"])
@@ -213,3 +214,5 @@ def _peers(node: Node) -> Iterator[Bound]:
             config.max_registrations_per_namespace,
             no["max_per_namespace"],
         )
+        per = config.max_registrations_per_subnet
+        yield Bound("max_registrations_per_subnet", per_subnet, per, no["max_per_subnet"])

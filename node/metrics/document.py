@@ -16,7 +16,10 @@ the same, `vouch metrics --json` and `/v1/metrics` give it to programs.
 [docker/prometheus.yml](../docker/prometheus.yml) scrapes the nodes of `docker-compose.yml`, with alert rules
 ([docker/prometheus-rules.yml](../docker/prometheus-rules.yml)) and dashboards ([docker/grafana](../docker/grafana)):
 
-    docker compose --profile monitoring up --build --detach      # Grafana: http://127.0.0.1:3000
+<!-- not run: needs a Docker engine; `make docker-test` has one, without images -->
+```
+docker compose --profile monitoring up --build --detach      # Grafana: http://127.0.0.1:3000
+```
 
 A program that embeds a node makes them itself, before the node starts:
 
@@ -27,6 +30,10 @@ from node.metrics import Metrics
 node = Node(Config(), identity=Identity.generate())
 metrics = Metrics(node)
 print(metrics.text().decode().splitlines()[0])
+```
+
+```text
+# HELP vouch_bound_used How much of a bound is used
 ```
 
 The parts of a node count in plain numbers; a scrape reads them, and between two nothing is spent (figures:

@@ -66,6 +66,7 @@ class AddressBook:
         self.book = Book(
             max_peers, rng=rng, first_wait=first_wait, longest_wait=longest_wait, changed=self._peer_changed
         )
+        self.book.banned = self._is_banned
         self._bans = Bans(max_bans)
         self._open_file = open_file
         self._file: BookFile | None = None
@@ -73,6 +74,7 @@ class AddressBook:
         self._dirty: dict[str, None] = {}
         self._dirty_bans: dict[str, None] = {}
         self._stored: set[str] = set()
+        self.own_seq, self._own_seq_dirty = 0, False  # the highest number that a record of ours has had
         self._changes = 0
         self._written = 0
         self._wake = trio.Event()
@@ -109,6 +111,7 @@ class AddressBook:
         for warning in file.warnings:
             log.warning("addressbook", detail=warning)
         file.warnings.clear()
+        self.own_seq = max(self.own_seq, file.own_seq)
         self._stored.update(entry.peer for entry in file.entries)
         known = set(self._dirty)
         self.book.restore(file.entries, now)
@@ -188,6 +191,14 @@ class AddressBook:
         """Forgets a peer; whether it was known."""
         return self.book.remove(peer)
 
+    def keep_own_seq(self, seq: int) -> None:
+        """Our own signed record has that number now: the next one's is to be higher, whatever the clock says."""
+        if seq > self.own_seq:
+            self.own_seq = seq
+            if self.path is not None:
+                self._own_seq_dirty = True
+                self._changed()
+
     def restore(self, entries: Sequence[Entry]) -> int:
         """Joins entries with what is known (an import); how many are in the book now."""
         return self.book.restore(entries, self.clock())
@@ -208,11 +219,11 @@ class AddressBook:
 
     def candidates(self, limit: int, *, exclude: Container[str] = ()) -> list[Entry]:
         """Peers that may be dialled now, best first: neither banned nor excluded, their backoff over."""
-        return self.book.candidates(limit, self.clock(), exclude=_Either(exclude, self._is_banned))
+        return self.book.candidates(limit, self.clock(), exclude=exclude)
 
     def untested(self, limit: int, *, exclude: Container[str] = ()) -> list[Entry]:
         """The same of those that we have never reached."""
-        return self.book.untested(limit, self.clock(), exclude=_Either(exclude, self._is_banned))
+        return self.book.untested(limit, self.clock(), exclude=exclude)
 
     def dialable(self, entry: Entry) -> list[str]:
         """The addresses of an entry whose backoff is over, best first."""
@@ -252,8 +263,8 @@ class AddressBook:
         """The ban that holds for a peer or an address."""
         return self._bans.of(self.clock(), peer=peer, ip=ip)
 
-    def _is_banned(self, peer: object) -> bool:
-        return len(self._bans) > 0 and self.ban_of(peer=str(peer)) is not None
+    def _is_banned(self, peer: str) -> bool:
+        return len(self._bans) > 0 and self.ban_of(peer=peer) is not None
 
     # the disk
 
@@ -336,6 +347,7 @@ class AddressBook:
         self._stored.clear()
         self._dirty = {entry.peer: None for entry in self.book.entries()}
         self._dirty_bans = {ban.target: None for ban in self._bans}
+        self._own_seq_dirty = self.own_seq > 0
         self._changed()
         self._hurry.set()
 
@@ -344,11 +356,12 @@ class AddressBook:
         target = self._changes
         # a batch's worth at a time: what changes meanwhile comes behind them, and needn't be waited for
         left = len(self._dirty)
-        while left > 0 or self._dirty_bans:
+        while left > 0 or self._dirty_bans or self._own_seq_dirty:
             peers, bans = list(self._dirty)[:BATCH] if left > 0 else [], list(self._dirty_bans)
             for peer in peers:
                 del self._dirty[peer]
             self._dirty_bans.clear()
+            own_seq, self._own_seq_dirty = self.own_seq if self._own_seq_dirty else None, False
             left -= len(peers)
             put = [entry for peer in peers if (entry := self.book.get(peer)) is not None]
             removed = [peer for peer in peers if peer not in self.book]
@@ -356,8 +369,11 @@ class AddressBook:
             unbanned = [target_ for target_ in bans if self._bans.get(target_) is None]
             self._stored.update(entry.peer for entry in put)
             try:
-                await trio.to_thread.run_sync(file.write, put, removed, kept, unbanned, abandon_on_cancel=abandon)  # type: ignore[call-arg]  # old stubs
+                await trio.to_thread.run_sync(  # type: ignore[call-arg]  # old stubs
+                    file.write, put, removed, kept, unbanned, own_seq, abandon_on_cancel=abandon
+                )
             except BaseException:
+                self._own_seq_dirty = self._own_seq_dirty or own_seq is not None
                 self._dirty = dict.fromkeys(peers) | self._dirty
                 self._dirty_bans = dict.fromkeys(bans) | self._dirty_bans
                 raise
@@ -382,14 +398,3 @@ class _Waiter:
         self.target = target
         self.answered = trio.Event()
         self.error: Exception | None = None
-
-
-class _Either:
-    """What is in a container, or fulfils a condition."""
-
-    def __init__(self, one: Container[str], other: Callable[[object], bool]) -> None:
-        self._one = one
-        self._other = other
-
-    def __contains__(self, peer: object) -> bool:
-        return peer in self._one or self._other(peer)

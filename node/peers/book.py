@@ -59,7 +59,8 @@ PINNED = frozenset({"static", "protected"})
 
 
 class Book:
-    """Bounded in peers and in what is kept of each. `connected` tells who is never evicted, beside PINNED.
+    """Bounded in peers and in what is kept of each. `connected` tells who is never evicted, beside PINNED, and `banned`
+    who is no candidate.
 
     `changed` is told the ID of each peer that is new, different or gone: what keeps the book on disk.
     """
@@ -79,6 +80,7 @@ class Book:
         self.first_wait = first_wait
         self.longest_wait = longest_wait
         self.connected: Callable[[str], bool] = lambda _peer: False
+        self.banned: Callable[[str], bool] = lambda _peer: False
         self.evicted = 0
         self.refused = 0
         self._rng = rng or random.Random()
@@ -230,7 +232,7 @@ class Book:
             return found
         for peer in self._best_first():
             entry = self._entries[peer]
-            if peer not in exclude and entry.dialable(now, self.longest_wait):
+            if self._may_be_dialled(entry, exclude, now):
                 found.append(entry)
                 if len(found) == limit:
                     break
@@ -243,11 +245,16 @@ class Book:
             if len(found) >= limit:
                 break
             entry = self._entries[peer]
-            if peer not in exclude and entry.dialable(now, self.longest_wait):
+            if self._may_be_dialled(entry, exclude, now):
                 found.append(entry)
         return found
 
     # the rules
+
+    def _may_be_dialled(self, entry: Entry, exclude: Container[str], now: float) -> bool:
+        return (
+            entry.peer not in exclude and not self.banned(entry.peer) and bool(entry.dialable(now, self.longest_wait))
+        )
 
     def _best_first(self) -> Iterator[str]:
         yield from reversed(self._worked)

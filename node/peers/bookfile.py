@@ -50,6 +50,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
             until REAL
         ) WITHOUT ROWID""",
     ),
+    ("CREATE TABLE own_record (id INTEGER PRIMARY KEY CHECK (id = 1), seq INTEGER NOT NULL)",),
 )
 
 _COLUMNS = "peer, last_seen, added, source, failures, not_before, record, agent, protocols, tags, addrs"
@@ -62,7 +63,8 @@ T = TypeVar("T")
 
 
 class BookFile:
-    """The open file. `entries` and `bans` are what it held; `warnings`, what an operator should know of its opening."""
+    """The open file. `entries`, `bans` and `own_seq`, the highest number that a signed record of ours has had, are what
+    it held; `warnings`, what an operator should know of its opening."""
 
     def __init__(self, path: Path, *, pragmas: Sequence[str] = ()) -> None:
         """Opens or makes the file. Raises UsageError if another node holds it, or it can't be used.
@@ -72,6 +74,7 @@ class BookFile:
         self.path = path
         self.entries: list[Entry] = []
         self.bans: list[Ban] = []
+        self.own_seq = 0
         self.warnings: list[str] = []
         self._database = Database(path, "address book", MIGRATIONS, pragmas=pragmas)
         self._held = contextlib.ExitStack()
@@ -96,6 +99,7 @@ class BookFile:
         removed: Iterable[str] = (),
         bans: Iterable[Ban] = (),
         unbanned: Iterable[str] = (),
+        own_seq: int | None = None,
     ) -> None:
         """All of it is on disk when this returns, or none of it when it raises OSError or sqlite3.Error."""
         with self._database.transaction() as db:
@@ -103,6 +107,8 @@ class BookFile:
             db.executemany("DELETE FROM peers WHERE peer = ?", ((peer,) for peer in removed))
             db.executemany("INSERT OR REPLACE INTO bans VALUES (?, ?, ?, ?)", map(_ban_row, bans))
             db.executemany("DELETE FROM bans WHERE target = ?", ((target,) for target in unbanned))
+            if own_seq is not None:
+                db.execute("INSERT OR REPLACE INTO own_record VALUES (1, ?)", (own_seq,))
 
     def set_aside(self, error: Exception) -> None:
         """Gives the damaged file another name, and begins a new one that is empty."""
@@ -118,7 +124,7 @@ class BookFile:
         self._held.close()
 
     def _open(self) -> None:
-        self.entries, self.bans = [], []
+        self.entries, self.bans, self.own_seq = [], [], 0
         self._read(self._database.open())
 
     def _read(self, db: sqlite3.Connection) -> None:
@@ -131,6 +137,8 @@ class BookFile:
                     bad += 1
             for row in db.execute("SELECT target, reason, since, until FROM bans"):
                 self.bans.append(Ban(*row))
+            for (seq,) in db.execute("SELECT seq FROM own_record"):
+                self.own_seq = seq
         except sqlite3.OperationalError as error:
             if error.sqlite_errorcode == sqlite3.SQLITE_ERROR:  # no such table or column
                 raise DamagedError(str(error)) from error

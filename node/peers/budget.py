@@ -6,19 +6,29 @@
 
 A signed record proves who wrote it, not that the addresses in it are its writer's: without this, anybody could aim a
 whole network at a victim, or have us try one port after the other. It counts by IP address, and an IPv6 /64 as one,
-whatever the peer and the port. Loopback is exempt: those dials reach nobody else. The table is bounded: past `capacity`
+whatever the peer and the port; a name counts as its last two labels, since whoever has a domain has any number of names
+in it. Loopback is exempt: those dials reach nobody else. The table is bounded: past `capacity`
 the address that was dialled longest ago is forgotten.
 """
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 from functools import lru_cache
 
 from node.peers.limits import ip_group
 from node.peers.reach import CACHED, Reach, reach_of_ip
 
-_group = lru_cache(maxsize=CACHED)(ip_group)
+
+@lru_cache(maxsize=CACHED)
+def _group(host: str) -> str:
+    """What has one account."""
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return ".".join(host.lower().rstrip(".").split(".")[-2:])
+    return ip_group(host)
 
 
 @dataclass(slots=True)

@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from node.peers.actions import Dial
 from node.peers.book import Entry
 from node.peers.standing import Peer, subnet
 
@@ -42,18 +43,6 @@ class Candidates(typing.Protocol):
     def candidates(self, limit: int, *, exclude: Container[str] = ()) -> list[Entry]: ...
     def untested(self, limit: int, *, exclude: Container[str] = ()) -> list[Entry]: ...
     def dialable(self, entry: Entry) -> list[str]: ...
-
-
-@dataclass(frozen=True)
-class Dial:
-    """Dial a peer. `why`: pool, static, reserve, feeler; `since`: when that was said, in seconds of the pool's clock.
-    The outcome is told by `connected` or `failed`."""
-
-    peer: str
-    addrs: tuple[str, ...]
-    why: str
-    source: str = ""
-    since: float = 0.0
 
 
 class Choice:

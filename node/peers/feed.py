@@ -64,7 +64,6 @@ class PoolFeed:
         addrs: Sequence[str],
         *,
         record: bytes | None = None,
-        addrs_trusted: bool = False,
         told_by: str = "",
     ) -> None:
         self._told += self._pool.found(self._name, peer, addrs, record=record, told_by=told_by)

@@ -43,13 +43,14 @@ def ip_group(host: str) -> str:
 
 
 class Lease:
-    """One connection's place."""
+    """One connection's place. `host`: the other end's IP address, as the socket has it."""
 
-    __slots__ = ("_limiter", "group", "half_open", "inbound", "released")
+    __slots__ = ("_limiter", "group", "half_open", "host", "inbound", "released")
 
-    def __init__(self, limiter: ConnectionLimiter, group: str, *, inbound: bool) -> None:
+    def __init__(self, limiter: ConnectionLimiter, host: str, *, inbound: bool) -> None:
         self._limiter = limiter
-        self.group = group
+        self.host = host
+        self.group = ip_group(host)
         self.inbound = inbound
         self.half_open = inbound
         self.released = False
@@ -101,7 +102,7 @@ class ConnectionLimiter:
             limits.max_half_open_per_ip,
             f"connections not yet admitted from {group}",
         )
-        lease = self._new(group, inbound=True)
+        lease = self._new(host, inbound=True)
         self.inbound += 1
         self.half_open += 1
         self._half_open_by_group[group] += 1
@@ -109,17 +110,17 @@ class ConnectionLimiter:
 
     def dialled(self, host: str) -> Lease:
         """A place for a connection that we have opened to `host`. Raises LimitError."""
-        return self._new(ip_group(host), inbound=False)
+        return self._new(host, inbound=False)
 
-    def _new(self, group: str, *, inbound: bool) -> Lease:
-        limits = self.limits
+    def _new(self, host: str, *, inbound: bool) -> Lease:
+        group, limits = ip_group(host), self.limits
         self._check("max_connections", self.total, limits.max_connections, "connections")
         self._check(
             "max_connections_per_ip", self._by_group[group], limits.max_connections_per_ip, f"connections with {group}"
         )
         self.total += 1
         self._by_group[group] += 1
-        return Lease(self, group, inbound=inbound)
+        return Lease(self, host, inbound=inbound)
 
     def _check(self, name: str, used: int, limit: int, what: str) -> None:
         if used >= limit:

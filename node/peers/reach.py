@@ -63,6 +63,18 @@ def reach_of_ip(host: str) -> Reach | None:
     return Reach.PUBLIC if ip.is_global else Reach.PRIVATE
 
 
+def seen_at(ip: str) -> Reach:
+    """How far away somebody is whose connection comes from that IP address; the world, where it doesn't show."""
+    reach = reach_of_ip(ip)
+    return Reach.PUBLIC if reach is None else reach
+
+
+def of_use(addrs: Iterable[str], reach: int) -> tuple[str, ...]:
+    """The addresses that somebody seen at that reach can dial, and may name: one in the world that names addresses in
+    private networks wants something dialled there."""
+    return tuple(addr for addr in addrs if (known := reach_of(addr)) is not None and known >= reach)
+
+
 def widest(addrs: Iterable[str]) -> list[str]:
     """Those of a node's own addresses that its record names: the public ones if there are any, else those of its
     networks, else its machine's.

@@ -4,13 +4,12 @@
     sources --> Feed.found --> address book --> Pool --Drop--> connections
     ban --> address book (on disk), connections closed, and what comes later refused before its handshake
 
-What is decided is `node.peers.pool`'s; here it gets its events, its time and its consequences.
+What is decided is `node.peers.pool`'s, what comes of it `node.peers.outcomes`'; here it gets its events and its time.
 """
 
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -21,7 +20,7 @@ from multiaddr import Multiaddr
 from node.config import Config
 from node.dialer import Dialer
 from node.discovery.source import Source
-from node.errors import DialError, RefusedError, UsageError, VouchError
+from node.errors import UsageError
 from node.events import (
     Admitted,
     Banned,
@@ -36,23 +35,23 @@ from node.events import (
 )
 from node.log import get_logger
 from node.names import is_peer_id, parse_peer_id
+from node.peers.actions import Back, Dial, Drop, Low, Probe
 from node.peers.addressbook import AddressBook
 from node.peers.banning import Banning
-from node.peers.choice import Dial, host
+from node.peers.choice import host
 from node.peers.entry import plain_addr
 from node.peers.faults import Faults
 from node.peers.feed import run_source
-from node.peers.pool import Back, Drop, Low, Pool, Probe
+from node.peers.outcomes import Outcomes
+from node.peers.pool import Pool
+from node.peers.reserve import MAX_RESERVE
 from node.peers.standing import subnet
-from node.repeats import worth_a_warning
 from node.rules import pool_targets
 from node.swarm import Swarm
 from node.tasks import TaskStatus
 from protocols import ProtocolError
 
 STATIC, PROTECTED = "static", "protected"
-# a peer that was dialled only to see whether its address works may say who it is before it is let go
-FEELER_STAY = 1.0
 MAX_ADDRS = 16
 
 log = get_logger("peers")
@@ -101,7 +100,6 @@ class Peers:
         self._protected: dict[str, dict[str, bool]] = {}  # tags, and whether they outlive the node
         self._asked: dict[str, int] = {}
         self._bootstraps: set[str] = set()
-        self._failures: Counter[str] = Counter()  # in a row, of those whom an operator has named
         self._changed = trio.Event()
         self._nursery: trio.Nursery | None = None
         self._banning = Banning(swarm, book, spared=lambda peer: peer in self._protected or peer in self._static)
@@ -143,6 +141,15 @@ class Peers:
             self._nursery = None
 
     async def _keep(self, pool: Pool, nursery: trio.Nursery) -> None:
+        outcomes = Outcomes(
+            pool,
+            self.swarm,
+            self.dialer,
+            self.book,
+            timeout=self._config.pool_dial_timeout,
+            bootstraps=self._bootstraps,
+            changed=self._wake,
+        )
         while True:
             now = trio.current_time()
             for connection in self.swarm.admitted_connections():
@@ -150,11 +157,11 @@ class Peers:
             for action in pool.poll(now):
                 match action:
                     case Dial():
-                        nursery.start_soon(self._dial, pool, action)
-                    case Drop(peer, reason):
-                        nursery.start_soon(self._drop, peer, reason)
+                        nursery.start_soon(outcomes.dial, action)
+                    case Drop():
+                        nursery.start_soon(outcomes.drop, action)
                     case Probe():
-                        nursery.start_soon(self._test, pool, action)
+                        nursery.start_soon(outcomes.test, action)
                     case Back(seconds):
                         self.book.forgive(self.book.clock() - seconds)
                         pool.learned(now)
@@ -163,50 +170,6 @@ class Peers:
             with trio.move_on_at(pool.next_wakeup(now)):
                 await self._changed.wait()
             self._changed = trio.Event()
-
-    async def _dial(self, pool: Pool, dial: Dial) -> None:
-        peer_id = ID.from_base58(dial.peer)
-        if self.book.ban_of(peer=dial.peer) is not None:
-            pool.failed(trio.current_time(), dial.peer)
-            return
-        # whom an operator names may be far away; of the others there are many
-        timeout = self._config.pool_dial_timeout if dial.why in ("pool", "feeler") else None
-        try:
-            await self.dialer.dial(peer_id, [Multiaddr(addr) for addr in dial.addrs], timeout=timeout)
-        except VouchError as error:
-            now = trio.current_time()
-            wait = pool.failed(now, dial.peer, answered=_answered(error))
-            wait = max(wait, self.dialer.refused.remaining(dial.peer, now))
-            if dial.peer in self._bootstraps or dial.why == "static":
-                self._failures[dial.peer] += 1
-                tell = log.warning if worth_a_warning(self._failures[dial.peer]) else log.debug
-                if dial.peer in self._bootstraps:
-                    tell("bootstrap_unreachable", peer=dial.peer, error=str(error), retry_in=round(wait, 1))
-                else:
-                    tell("static_peer_unreachable", peer=dial.peer, error=str(error), retry_in=round(wait, 1))
-        else:
-            self._failures.pop(dial.peer, None)
-            drop = pool.done(trio.current_time(), dial.peer)
-            if drop is not None:
-                await trio.sleep(FEELER_STAY)
-                await self._drop(drop.peer, drop.reason)
-        self._wake()
-
-    async def _test(self, pool: Pool, test: Probe) -> None:
-        try:
-            await self.swarm.probe(Multiaddr(test.addr), ID.from_base58(test.peer))
-        except DialError as error:
-            log.debug("address_failed", peer=test.peer, addr=test.addr, error=str(error))
-            self.book.failed(test.peer, test.addr)
-            pool.tested(trio.current_time(), test.peer, test.addr, ok=False)
-        else:
-            self.book.succeeded(test.peer, test.addr)
-            pool.tested(trio.current_time(), test.peer, test.addr, ok=True)
-        self._wake()
-
-    async def _drop(self, peer: str, reason: str) -> None:
-        log.debug("dropped", peer=peer, reason=reason)
-        await self.swarm.close_peer(ID.from_base58(peer), reason)
 
     # what users ask
 
@@ -341,7 +304,7 @@ class Peers:
         new = peer not in self.book
         plain = (plain_addr(addr, peer) for addr in addrs[:MAX_ADDRS])
         usable = [addr for addr in plain if addr and self._dialable(addr) and not self.book.ban_of(ip=host(addr))]
-        if name == "bootstrap":
+        if name == "bootstrap" and (peer in self._bootstraps or len(self._bootstraps) < MAX_RESERVE):
             self._bootstraps.add(peer)
             if self.on:
                 pool.add_reserve(now, peer, usable)
@@ -423,8 +386,3 @@ class Peers:
             self._asked[peer] = count
         else:
             self._asked.pop(peer, None)
-
-
-def _answered(error: VouchError) -> bool:
-    """Whether somebody said no: then the network is there."""
-    return isinstance(error, RefusedError) or (isinstance(error, DialError) and "refused" in str(error).lower())

@@ -160,7 +160,11 @@ class QuicConnection(Link):
     def stream_beat(self, now: float) -> None:
         for stream in list(self.streams.values()):
             if now - stream.closed_at > LINGER:
-                stream.reset_nowait()
+                if stream.was_reset:  # qh3 forgets that when data that was sent before is found lost
+                    stream.closed_at = now
+                    self.say_reset(stream)
+                else:
+                    stream.reset_nowait()
 
     def streams_may_write(self) -> None:
         if self._writers:

@@ -48,7 +48,7 @@ class Ends:
     def takes(self, core: QuicConnectionCore, stream: int) -> bool:
         """Whether that stream's end has to wait, because it may be lost for good if it is sent now."""
         unsent = core.get_send_buffer_size(stream)
-        if unsent >= _size(core):
+        if unsent >= datagram_size(core):
             return False  # more of it is left than the one packet that is under way, and the end goes with the last
         if not (unsent or core.bytes_in_flight or core.loss_total != self._sent_again):
             return False
@@ -61,7 +61,7 @@ class Ends:
     def follow(self, core: QuicConnectionCore, now: float) -> bool:
         """To be called when qh3 has had nothing to send, or might not send. Whether it may have something now."""
         losses = core.loss_total
-        if losses != self._sent_again and _may_send(core):
+        if losses != self._sent_again and may_send(core):
             self._sent_again = losses
         if self._waits and core.state != "connected":
             self._waits.clear()  # nothing more is sent
@@ -87,11 +87,17 @@ class Ends:
         return bool(due) or fenced
 
 
-def _size(core: QuicConnectionCore) -> int:
+def datagram_size(core: QuicConnectionCore) -> int:
+    """What one datagram holds now, in bytes."""
     return int(core.active_path[5])
 
 
-def _may_send(core: QuicConnectionCore) -> bool:
+def has_window(core: QuicConnectionCore) -> bool:
+    """Whether the congestion window has room for one more datagram."""
+    return bool(core.congestion_window - core.bytes_in_flight >= datagram_size(core))
+
+
+def may_send(core: QuicConnectionCore) -> bool:
     """Whether it is for want of data, and not of permission, that nothing is sent."""
     timer = core.get_timer()
-    return core.congestion_window - core.bytes_in_flight >= _size(core) and (timer is None or timer[0] != "pacing")
+    return has_window(core) and (timer is None or timer[0] != "pacing")

@@ -34,6 +34,7 @@ FLUSH_TIMEOUT = 0.2
 BEATS = 3
 MAX_EARLY = 4  # datagrams that are kept while a connection waits for its place
 MAX_REASON = 200
+IDLE = b"Idle timeout"  # as qh3 says it
 
 log = get_logger("quic")
 
@@ -252,6 +253,9 @@ class Link(IMuxedConn):
                 self.owner.flush_soon(self)
         except QuicError as error:
             self._fail(error)
+        if native.overdue:
+            self._with_native(native.catch_up)
+            self.owner.flush_soon(self)
         self.streams_may_write()
         self.owner.arm(self)
 
@@ -295,7 +299,7 @@ class Link(IMuxedConn):
         elif kind == "ended":
             self._lose(event[2] or f"error {event[1]}")
         elif kind == "connection_terminated":
-            self._lose("the peer was silent" if not event[1] else f"error {event[1]}")
+            self._lose(_why_ended(event[1], event[3]))
             self.owner.forget(self)
         else:
             self.stream_event(event)
@@ -324,3 +328,12 @@ class Link(IMuxedConn):
     def _wake(self) -> None:
         self._changed.set()
         self._changed = trio.Event()
+
+
+def _why_ended(code: int, reason: bytes) -> str:
+    """What qh3 means, when neither side has said that the connection ends."""
+    if reason == IDLE:
+        return "the peer was silent"
+    if not code and not reason:
+        return "the peer knows nothing of the connection any more"  # a stateless reset
+    return reason.decode("utf8", "replace") or f"error {code}"

@@ -10,7 +10,8 @@ version has changed what is relied on):
   browser;
 - events are taken one by one, so that no credit is given for what isn't taken (`paused`), and datagrams go out in runs;
 - a path that has become narrow is noticed: qh3 finds out how much one carries, and stays with that;
-- a stream's end that goes by itself waits for its data's acknowledgement: qh3 would lose it (`node.quic.ends`).
+- a stream's end that goes by itself waits for its data's acknowledgement: qh3 would lose it (`node.quic.ends`);
+- events wait while a stream may be finished of which a frame hasn't gone out: qh3 would fail (`node.quic.frames`).
 
 Whatever qh3 raises comes out as a QuicError (`node.quic.guard`): a stranger's bytes go through it.
 """
@@ -21,27 +22,29 @@ from collections.abc import Callable
 from typing import Any
 
 from qh3 import tls
-from qh3._hazmat import Buffer, QuicConnectionCore
+from qh3._hazmat import QuicConnectionCore
 from qh3.quic.connection import QuicConnection, QuicConnectionState
-from qh3.quic.packet import (
-    QuicErrorCode,
-    QuicProtocolVersion,
-    pull_quic_transport_parameters,
-    push_quic_transport_parameters,
-)
+from qh3.quic.packet import QuicErrorCode, QuicProtocolVersion, QuicTransportParameters
 from qh3.quic.tls_bridge import QuicTlsBridge, QuicTlsBridgeError
 
-from node.quic.configurations import MAX_DATAGRAM, Configurations, Limits
+from node.quic import parameters
+from node.quic.configurations import Configurations
 from node.quic.ends import Ends
+from node.quic.frames import Frames
 from node.quic.guard import guarded, no_panic
 from node.quic.mutual import SIGNATURES, Client, Server, Verify
 from node.quic.packets import destination
 
 MAX_REASON = 200
 CRYPTO_FRAME = 0x06
-MAX_ACK_DELAY = 0.025
 # so many probes in a row unanswered, each twice as long after the one before, and a path is taken for a narrow one
 NARROW_AFTER = 3
+# or that part of the idle timeout without a word, if frames may be waiting that are too large for a narrow one
+SURELY_NARROW_AFTER = 0.5
+# events that wait while none are taken: one costs 180 bytes, be it for a byte of a stream or for credit, which a peer
+# may give without end
+MAX_EVENTS = 128 * 1024
+EVENTS_ADDED = 5  # where qh3 says how many there are
 
 Address = tuple[Any, ...]
 Event = tuple[Any, ...]
@@ -75,6 +78,8 @@ class Native(QuicConnection):
         self._is_narrow = False
         self._reset_token = server_token
         self._ends = Ends()
+        self._frames = Frames()
+        self._waiting = 0
         self._fresh: set[int] = set()  # streams of which qh3 has data that it hasn't looked at
 
     @classmethod
@@ -111,10 +116,13 @@ class Native(QuicConnection):
 
     def receive(self, data: bytes, segment: int, addr: Address, now: float) -> None:
         """Takes datagrams of `segment` bytes each, the last may be shorter."""
+        self._frames.heard(now)
         with guarded():
             if self._told_established:
-                self._require_core().receive_gro_buffer(data, segment, addr, now)
+                self._waiting += self._require_core().receive_gro_buffer(data, segment, addr, now)[EVENTS_ADDED]
                 self._drain_core()
+                if self._waiting > MAX_EVENTS:
+                    self._take(("protocol_error", 0, None, f"expected at most {MAX_EVENTS} frames that wait, got more"))
             else:
                 for at in range(0, len(data), segment):
                     self._receive_one(data[at : at + segment], addr, now)
@@ -133,11 +141,20 @@ class Native(QuicConnection):
     def tick(self, now: float) -> None:
         """A deadline has passed."""
         with guarded():
-            if self._core is not None:
-                self._core.handle_timer(now)
+            core = self._core
+            if core is not None:
+                may_narrow = self._may_narrow(core, now)
+                core.handle_timer(now)
                 self._drain_core()
-                if self._core.pto_count >= NARROW_AFTER and self._told_established and not self._is_narrow:
-                    self._narrow(self._core)
+                if may_narrow and core.pto_count >= NARROW_AFTER:
+                    self._is_narrow = True
+                    parameters.narrow(core, self._theirs)
+
+    def _may_narrow(self, core: QuicConnectionCore, now: float) -> bool:
+        if self._is_narrow or not self._told_established:
+            return False
+        silence = self._frames.silence(now)
+        return self._frames.none_wait(core) or silence > SURELY_NARROW_AFTER * self.idle_timeout
 
     def drain(self) -> None:
         """Ends a pause: takes the events that are left from it."""
@@ -157,7 +174,18 @@ class Native(QuicConnection):
             transmit = core.poll_transmit(now)
             if transmit is None and self._ends.follow(core, now):
                 transmit = core.poll_transmit(now)
+            self._frames.asked(core, 0 if transmit is None else len(transmit[0]))
             return None if transmit is None else transmit[:2]
+
+    @property
+    def overdue(self) -> bool:
+        """Whether events had to wait for what has gone now: `catch_up` takes them."""
+        core = self._core
+        return core is not None and self._frames.behind and not self.paused and not self._frames.hold(core)
+
+    def catch_up(self) -> None:
+        with guarded():
+            self._drain_core()
 
     @property
     def deadline(self) -> float | None:
@@ -171,10 +199,12 @@ class Native(QuicConnection):
     @property
     def idle_timeout(self) -> float:
         """Seconds after which one of the two sides takes the other for lost. Known once it is established."""
-        assert self._tls is not None
-        theirs = self._tls.remote_transport_parameters
-        ours = self._limits.idle_timeout
+        theirs, ours = self._theirs, self._limits.idle_timeout
         return min(ours, theirs.max_idle_timeout / 1000) if theirs is not None and theirs.max_idle_timeout else ours
+
+    @property
+    def _theirs(self) -> QuicTransportParameters | None:
+        return self._tls.remote_transport_parameters if self._tls is not None else None
 
     @property
     def round_trip(self) -> float:
@@ -213,8 +243,12 @@ class Native(QuicConnection):
             if data:
                 self._fresh.add(stream)
             elif fin and stream not in self._fresh and self._ends.takes(core, stream):
+                self._frames.ended(stream)
                 return
             core.send_stream(stream, data, fin)
+            self._frames.said(stream)
+            if fin:
+                self._frames.ended(stream)
 
     @property
     def ends_wait(self) -> bool:
@@ -229,10 +263,13 @@ class Native(QuicConnection):
         self._ends.forget(stream)
         with no_panic():
             self._require_core().reset_stream(stream, code)
+        self._frames.ended(stream)
+        self._frames.risk(stream)
 
     def stop(self, stream: int, code: int) -> None:
         with no_panic():
             self._require_core().stop_sending(stream, code)
+        self._frames.risk(stream)
 
     # in place of qh3's own
 
@@ -242,10 +279,15 @@ class Native(QuicConnection):
             # what ends the connection isn't left waiting behind data that nobody reads
             self.paused = False
             self._take(("ended", 0, "the connection was closed"))
-        while not self.paused:
+        frames, late = self._frames, self._frames.behind
+        frames.look(core)
+        taken = 0
+        while not (self.paused or frames.hold(core)):
             event = core.next_event()
             if event is None:
-                break
+                frames.behind, self._waiting = False, 0
+                return
+            taken += 1
             kind = event[0]
             if kind == "crypto_data":
                 self._receive_crypto(core, event)
@@ -253,10 +295,18 @@ class Native(QuicConnection):
                 self._handshake_confirmed = True
                 core.handshake_confirmed()
             else:
+                if (kind == "stream_data" and event[3]) or kind == "stream_reset":
+                    frames.ended(event[1], by_peer=True)
+                elif kind == "stop_sending":
+                    frames.ended(event[1])  # qh3 resets our side of the stream by itself
+                    frames.risk(event[1], late=late)
+                elif kind == "stream_finished":
+                    frames.finished(event[1])
                 self._take(event)
                 if kind == "connection_terminated":
                     self._state = QuicConnectionState.TERMINATED
                     self._terminated = True
+        frames.behind, self._waiting = True, self._waiting - taken
 
     def _receive_crypto(self, core: QuicConnectionCore, event: Event) -> None:
         assert self._tls is not None
@@ -302,69 +352,25 @@ class Native(QuicConnection):
         if self._reset_token is not None:
             bridge.stateless_reset_token = self._reset_token(self.host_cid)
         context.handshake_extensions = [
-            (tls.ExtensionType.QUIC_TRANSPORT_PARAMETERS, _parameters(bridge, self._limits))
+            (tls.ExtensionType.QUIC_TRANSPORT_PARAMETERS, parameters.ours(bridge, self._limits))
         ]
         if not self._is_client:
             context.prepare()
         return bridge
 
     def _create_core(self, remote_addr: Address, initial_dcid: bytes, now: float) -> None:
-        configuration, limits = self._configuration, self._limits
-        self._core = QuicConnectionCore(
-            is_client=self._is_client,
-            version=self._version or int(QuicProtocolVersion.VERSION_1),
-            local_addr=("0.0.0.0", 0),
+        self._core = parameters.core(
+            self._configuration,
+            self._limits,
             remote_addr=remote_addr,
-            source_cid=self.host_cid,
-            destination_cid=initial_dcid,
-            peer_address_validated=self._is_client or self._retry_source_connection_id is not None,
-            active_connection_id_limit=2 if self._is_client else 8,
-            max_datagram_size=configuration.max_datagram_size,
-            probe_datagram_size=True,
-            idle_timeout=limits.idle_timeout,
-            ack_delay_exponent=3,
-            max_datagram_frame_size=None,
-            peer_max_datagram_frame_size=None,
-            connection_receive_window=limits.window,
-            connection_send_limit=0,
-            stream_receive_window=limits.stream_window,
-            stream_send_limit_bidi_local=0,
-            stream_send_limit_bidi_remote=0,
-            stream_send_limit_uni=0,
-            max_stream_reassembly=limits.stream_window,
-            local_max_streams_bidi=limits.streams,
-            local_max_streams_uni=0,
-            peer_max_streams_bidi=0,
-            peer_max_streams_uni=0,
-            initial_rtt=configuration.initial_rtt,
-            max_ack_delay=MAX_ACK_DELAY,
-            initial_time=now,
+            version=self._version or int(QuicProtocolVersion.VERSION_1),
+            source=self.host_cid,
+            destination=initial_dcid,
+            is_proven=self._is_client or self._retry_source_connection_id is not None,
+            now=now,
         )
         self._applied_transport_parameters = None
         self._pre_handshake_state_replayed = False
-
-    def _narrow(self, core: QuicConnectionCore) -> None:
-        """Sends what every path carries from now on: qh3 takes it for the peer's wish."""
-        self._is_narrow = True
-        theirs = self._tls.remote_transport_parameters if self._tls is not None else None
-        if theirs is None:
-            return
-        core.apply_peer_transport_parameters(
-            theirs.initial_max_data or 0,
-            theirs.initial_max_stream_data_bidi_local or 0,
-            theirs.initial_max_stream_data_bidi_remote or 0,
-            theirs.initial_max_stream_data_uni or 0,
-            theirs.initial_max_streams_bidi or 0,
-            theirs.initial_max_streams_uni or 0,
-            3 if theirs.ack_delay_exponent is None else theirs.ack_delay_exponent,
-            MAX_ACK_DELAY if theirs.max_ack_delay is None else theirs.max_ack_delay / 1000,
-            theirs.max_idle_timeout / 1000 if theirs.max_idle_timeout else None,
-            None,
-            theirs.stateless_reset_token,
-            theirs.active_connection_id_limit or 2,
-            bool(theirs.disable_active_migration),
-            MAX_DATAGRAM,
-        )
 
 
 def refusal(
@@ -384,21 +390,6 @@ def refusal(
 
 def _unasked(_: object) -> None:
     raise AssertionError("a connection that is refused has no TLS and no events")
-
-
-def _parameters(bridge: QuicTlsBridge, limits: Limits) -> bytes:
-    """qh3's transport parameters with our limits, and without what only a browser says."""
-    parameters = pull_quic_transport_parameters(Buffer(data=bridge.serialize_transport_parameters()))
-    parameters.initial_max_streams_bidi = limits.streams
-    parameters.initial_max_streams_uni = 0
-    parameters.max_datagram_frame_size = None
-    parameters.max_udp_payload_size = None
-    parameters.google_connection_options = None
-    parameters.initial_rtt = None
-    parameters.greased_transport_parameter = None
-    buffer = Buffer(capacity=1024)
-    push_quic_transport_parameters(buffer, parameters)
-    return bytes(buffer.data)
 
 
 def _chain(context: tls.Context) -> list[bytes]:

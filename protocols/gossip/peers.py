@@ -4,7 +4,11 @@
                   ^                          |
                   +----- stream lost --------+      between two streams it stays with the router: what it sends us is
                                                     read, what is for it waits
-    gone, or so often lost that it seems to speak no pubsub: forgotten
+    it speaks no pubsub, or is gone: forgotten
+    each stream lost before it was STEADY, once more than REOPEN_AFTER says: forgotten by the router, for nothing
+    reaches it, until it opens a stream itself, is identified anew, or AGAIN_AFTER has passed
+
+go-libp2p-pubsub gives up after as many streams, and for as long as the connection lives.
 
 An RPC is read and judged by the rules in the task that read it; `act` carries out what follows from it. What goes out
 is put into the links' queues; one task sends what is in them, a turn of the event loop later: what several peers bring
@@ -29,10 +33,12 @@ from protocols.gossip.state import PROTOCOLS
 from protocols.gossip.stats import Stats
 
 # seconds: a peer that takes nothing loses its stream; between two attempts to open one to a peer; a stream that has
-# lasted so long doesn't count as one; for a peer whose RPCs come before our stream to it is open
+# lasted so long doesn't count as one; before it all begins again with one that lost every stream; for a peer whose
+# RPCs come before our stream to it is open
 SEND_TIMEOUT = 30.0
 REOPEN_AFTER = (0.5, 2.0, 8.0, 30.0)
 STEADY = 60.0
+AGAIN_AFTER = 600.0
 HELLO_TIMEOUT = 15.0
 
 
@@ -86,7 +92,9 @@ class Peers:
             self._nursery = None
 
     def admitted(self, peer: str, *, outbound: bool, ip: str | None, peer_id: bytes) -> None:
-        """A peer is connected, and told so once."""
+        """A peer is connected, or has said what it speaks."""
+        if peer in self._peers:
+            self._peers[peer].again.set()
         if peer not in self._peers and self._nursery is not None:
             known = self._peers[peer] = _Peer(outbound, ip, peer_id)
             self._nursery.start_soon(self._run_peer, peer, known)
@@ -166,32 +174,42 @@ class Peers:
         )
 
     async def _run_peer(self, peer: str, known: _Peer) -> None:
-        """A peer from its admission to its end: our stream to it, opened anew when it is lost.
-
-        Between two streams it stays with the router: what it sends us is read, what is for it waits.
-        """
+        """A peer from its admission to its end."""
         with known.scope:
-            lost = 0
-            while lost < len(REOPEN_AFTER):
-                started = _now()
-                try:
-                    await self._run_link(peer, known)
-                except NotSupported:
-                    break
-                except (StreamError, ProtocolError):
-                    pass
-                except Exception as error:  # costs the stream, as if it had been lost
-                    self._fault(error, f"the stream to {peer}")
-                lasted = _now() - started
-                if lasted > STEADY:
-                    lost = 0
-                await trio.sleep(REOPEN_AFTER[lost])
-                lost += 1
+            while await self._keep_link(peer, known):
+                known.topics = self._engine.topics_of(peer)
+                self._forget(peer)
+                known.up, known.again = trio.Event(), trio.Event()
+                with trio.move_on_after(AGAIN_AFTER):
+                    await known.again.wait()
         # it may come to speak pubsub later: identify tells
         if self._peers.get(peer) is known:
             del self._peers[peer]
             self._forget(peer)
         known.end()
+
+    async def _keep_link(self, peer: str, known: _Peer) -> bool:
+        """Our stream to a peer, opened anew when it is lost, until that was too often; False if it speaks no pubsub.
+
+        Between two streams it stays with the router: what it sends us is read, what is for it waits.
+        """
+        lost = 0
+        while True:
+            started = _now()
+            try:
+                await self._run_link(peer, known)
+            except NotSupported:
+                return False
+            except (StreamError, ProtocolError):
+                pass
+            except Exception as error:  # costs the stream, as if it had been lost
+                self._fault(error, f"the stream to {peer}")
+            if _now() - started > STEADY:
+                lost = 0
+            if lost == len(REOPEN_AFTER):
+                return True
+            await trio.sleep(REOPEN_AFTER[lost])
+            lost += 1
 
     async def _run_link(self, peer: str, known: _Peer) -> None:
         """One stream to a peer. Raises what ended it, NotSupported if the peer speaks no pubsub."""
@@ -207,10 +225,10 @@ class Peers:
 
     def _link_to(self, peer: str, known: _Peer, protocol: str) -> Link:
         """The peer's link, which is about to have a stream: the one that it had, or a new one."""
-        topics: tuple[str, ...] = ()
+        topics, known.topics = known.topics, ()  # it won't say them again
         link = self._links.get(peer)
         if link is not None and link.overflowed:
-            topics = self._engine.topics_of(peer)  # it won't say them again
+            topics = self._engine.topics_of(peer)
             self._forget(peer)
             link = None
         if link is not None:
@@ -247,7 +265,10 @@ class Peers:
         """What a peer sends us."""
         peer, limits, engine, stats = stream.peer, self._engine.params.rpc, self._engine, self._stats
         known = self._peers.get(peer)
-        if known is None or not await known.is_up():
+        if known is None:
+            return
+        known.again.set()
+        if not await known.is_up():
             return
         if known.served:  # Go forgets our topics with a stream of its own that is lost
             self._announce(peer)
@@ -268,13 +289,15 @@ class Peers:
 class _Peer:
     """An admitted peer."""
 
-    __slots__ = ("ended", "ip", "outbound", "peer_id", "scope", "served", "up")
+    __slots__ = ("again", "ended", "ip", "outbound", "peer_id", "scope", "served", "topics", "up")
 
     def __init__(self, outbound: bool, ip: str | None, peer_id: bytes) -> None:
         self.outbound = outbound
         self.ip = ip
         self.peer_id = peer_id
         self.up = trio.Event()
+        self.again = trio.Event()  # it shows that it speaks pubsub
+        self.topics: tuple[str, ...] = ()  # what it subscribed to before all streams to it were lost
         self.served = False  # it has had a stream to us
         self.ended = False
         self.scope = trio.CancelScope()

@@ -171,7 +171,7 @@ class Gossip:
         """
         self.policy.check_topic(topic)
         if decide and topic in self._deciders:
-            raise ValueError(f"{topic} has somebody who decides already: subscribe with decide=False to listen")
+            raise ValueError(f"{topic} has somebody who decides already; others can only listen")
         if limit < 1:
             raise ValueError(f"limit: expected at least 1, got {limit}")
         subscription = Subscription(topic, limit, decides=decide, leave=self._unsubscribe)

@@ -10,7 +10,7 @@ new stream: on a kept one nobody would notice that the peer has closed it.
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 import trio
 
@@ -64,10 +64,11 @@ class Questions:
     async def close_idle(self, idle: float = IDLE) -> None:
         """Closes the streams that nobody used for `idle` seconds."""
         before = trio.current_time() - idle
-        for peer in list(self._kept):
-            old = [kept for kept in self._kept.get(peer, []) if kept.since <= before]
-            for kept in old:
-                self._remove(peer, kept)
+        old = [(peer, kept) for peer, of_peer in self._kept.items() for kept in of_peer if kept.since <= before]
+        for peer, kept in old:  # before any is closed, which takes a turn: nobody may ask on what is about to go
+            self._remove(peer, kept)
+        for _, kept in old:
+            with suppress(StreamError):  # it was lost, and nobody waits for it
                 await kept.stack.aclose()
 
     async def _exchange(

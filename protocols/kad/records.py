@@ -5,8 +5,8 @@
 
 Bounded for each key, each sender and in all. A value that finds everything full takes the place of the one whose key is
 farthest from us, if its own is nearer: what is near is ours to keep, and a flood elsewhere gets no place. A provider
-that finds its key full takes the place of the oldest of the most crowded subnet, if its own is less crowded. Each
-change is noted in `changed`, for whoever writes it down.
+that finds its key, or everything, full takes the place of the oldest of the subnet that is most crowded there, if its
+own is less crowded; our own never goes. Each change is noted in `changed`, for whoever writes it down.
 
 Source: libp2p/specs, kad-dht/README.md (48 h for provider records, republished after 22 h).
 """
@@ -95,6 +95,7 @@ class Records:
         self.validators = validators
         self.changed = Changed()
         self.own: dict[tuple[bytes, bool], Own] = {}  # by key, and whether it is a value
+        self._local = local
         self._point = point(local)
         self._values: dict[bytes, Value] = {}
         self._bytes = 0
@@ -103,6 +104,8 @@ class Records:
         self._providers: dict[bytes, dict[bytes, Provider]] = {}
         self._provides: Counter[bytes] = Counter()
         self._provided = 0
+        # by subnet, each in the order in which they were told last
+        self._crowds: dict[str | None, dict[tuple[bytes, bytes], None]] = {}
         self.no_room: Counter[str] = Counter()  # "values", "providers": refused, as there was no room
 
     def sizes(self) -> tuple[int, int, int]:
@@ -193,36 +196,55 @@ class Records:
             if len(providers) >= self.params.max_providers_per_key:
                 self._make_place(key, providers, subnet)
             elif self._provided >= self.params.max_provided:
-                self.no_room["providers"] += 1
-                raise RecordRefusedError(f"expected at most {self.params.max_provided} providers in all, got more")
+                self._make_place_in_all(subnet)
         self._note(Provider(key, peer.id, peer.addrs, now, subnet))
         self.changed.providers.add((key, peer.id))
 
     def forget_provider(self, key: bytes, peer: bytes) -> None:
         """Drops a provider."""
         providers = self._providers.get(key, {})
-        if providers.pop(peer, None) is None:
+        gone = providers.pop(peer, None)
+        if gone is None:
             return
         if not providers:
             del self._providers[key]
+        self._leave_crowd(gone)
         _decrement(self._provides, peer)
         self._provided -= 1
         self.changed.providers.add((key, peer))
 
     def _note(self, provider: Provider) -> None:
         providers = self._providers.setdefault(provider.key, {})
-        if provider.peer not in providers:
+        known = providers.get(provider.peer)
+        if known is None:
             self._provides[provider.peer] += 1
             self._provided += 1
+        else:
+            self._leave_crowd(known)
         providers[provider.peer] = provider
+        self._crowds.setdefault(provider.subnet, {})[provider.key, provider.peer] = None
+
+    def _leave_crowd(self, provider: Provider) -> None:
+        crowd = self._crowds[provider.subnet]
+        del crowd[provider.key, provider.peer]
+        if not crowd:
+            del self._crowds[provider.subnet]
 
     def _make_place(self, key: bytes, providers: dict[bytes, Provider], subnet: str | None) -> None:
         crowds = Counter(provider.subnet for provider in providers.values())
         crowd, size = max(crowds.items(), key=lambda item: item[1])
         if crowds[subnet] + 1 >= size:
             raise RecordRefusedError(f"expected at most {len(providers)} providers of one key, got more")
-        oldest = min((p for p in providers.values() if p.subnet == crowd), key=lambda provider: provider.received)
-        self.forget_provider(key, oldest.peer)
+        others = [p for p in providers.values() if p.subnet == crowd and p.peer != self._local]
+        self.forget_provider(key, min(others, key=lambda provider: provider.received).peer)
+
+    def _make_place_in_all(self, subnet: str | None) -> None:
+        largest = max(self._crowds.values(), key=len)
+        oldest = next((where for where in largest if where[1] != self._local), None)
+        if oldest is None or len(self._crowds.get(subnet, ())) + 1 >= len(largest):
+            self.no_room["providers"] += 1
+            raise RecordRefusedError(f"expected at most {self.params.max_provided} providers in all, got more")
+        self.forget_provider(*oldest)
 
     # our own
 

@@ -11,6 +11,9 @@ A row that is registered again is found again: its TTL has changed. The first ei
 others are text, for rust-libp2p takes no other cookies. A cookie costs the point no memory; in another peer's hands,
 for another namespace, or of another point it is refused.
 
+A registration counts with the network that it came from too, its `subnet`: the caller's to say, "" for none. Peer IDs
+cost nothing, addresses do.
+
 There are two forms of signed peer records (node.envelopes). A peer's two are two rows, of which a reader of both is
 given the standard one.
 
@@ -69,7 +72,8 @@ class SignedRecord:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One registration. `number` orders them; `expires` is Unix time; `seq` is the record's."""
+    """One registration. `number` orders them; `expires` is Unix time; `seq` is the record's; `subnet`: where it came
+    from."""
 
     peer: str
     namespace: str
@@ -78,6 +82,7 @@ class Row:
     seq: int
     number: int
     expires: float
+    subnet: str = ""
 
     @property
     def key(self) -> tuple[str, str, Form]:
@@ -98,6 +103,7 @@ class Limits:
     max_registrations: int = 10_000
     max_per_peer: int = 32
     max_per_namespace: int = 5_000
+    max_per_subnet: int = 1_000
     max_bytes: int = 64 << 20
     max_found: int = 1_000
     max_answer: int = 768 * 1024
@@ -155,6 +161,7 @@ class Registrations:
         self._all = _Order()
         self._by_namespace: dict[str, _Order] = {}
         self._per_peer: Counter[tuple[str, Form]] = Counter()
+        self._per_subnet: Counter[str] = Counter()
         self._ends: list[tuple[float, int, tuple[str, str, Form]]] = []
         for row in sorted(rows, key=lambda row: row.number):
             self._drop(row.key)
@@ -177,7 +184,9 @@ class Registrations:
         """The forms of a peer's records that are registered."""
         return frozenset(form for form in Form if (peer, form) in self._per_peer)
 
-    def register(self, peer: str, asked: Register, signed: SignedRecord, now: float) -> tuple[Row, Registered]:
+    def register(
+        self, peer: str, asked: Register, signed: SignedRecord, now: float, subnet: str = ""
+    ) -> tuple[Row, Registered]:
         """The row that is to be kept, and the answer. Raises Refused."""
         if signed.peer != peer:
             raise Refused(Status.NOT_AUTHORIZED, f"expected the record of {peer}, who asks, got that of {signed.peer}")
@@ -193,7 +202,7 @@ class Registrations:
         if old is not None and signed.seq < old.seq and old.expires > now:
             text = f"expected a record with seq {old.seq} or higher, got {signed.seq}"
             raise Refused(Status.INVALID_SIGNED_PEER_RECORD, text)
-        row = Row(peer, asked.namespace, signed.form, asked.record, signed.seq, self.next_number, now + ttl)
+        row = Row(peer, asked.namespace, signed.form, asked.record, signed.seq, self.next_number, now + ttl, subnet)
         self._check_room(row, old)
         self._drop(key)
         self.next_number += 1
@@ -233,12 +242,13 @@ class Registrations:
                 over.append(row)
         return over
 
-    def most(self) -> tuple[int, int]:
-        """The registrations of the peer that has most, and of the namespace that has most."""
+    def most(self) -> tuple[int, int, int]:
+        """The registrations of the peer that has most, of the namespace that has most, and of such a subnet."""
         peers: Counter[str] = Counter()
         for (peer, _), count in self._per_peer.items():
             peers[peer] += count
-        return max(peers.values(), default=0), max(map(len, self._by_namespace.values()), default=0)
+        namespace = max(map(len, self._by_namespace.values()), default=0)
+        return max(peers.values(), default=0), namespace, max(self._per_subnet.values(), default=0)
 
     @property
     def next_expiry(self) -> float | None:
@@ -258,6 +268,10 @@ class Registrations:
                 if used >= most:
                     self.no_room[name] += 1
                     raise Refused(Status.UNAVAILABLE, f"this point takes {most} {what}, and has them")
+        if (old is None or row.subnet != old.subnet) and self._per_subnet[row.subnet] >= limits.max_per_subnet:
+            self.no_room["max_per_subnet"] += 1
+            text = f"this point takes {limits.max_per_subnet} registrations from {row.subnet}, and has them"
+            raise Refused(Status.UNAVAILABLE, text)
         if self.bytes + row.size - (old.size if old else 0) > limits.max_bytes:
             raise Refused(Status.UNAVAILABLE, f"this point takes {limits.max_bytes} bytes of records, and has them")
 
@@ -266,6 +280,8 @@ class Registrations:
         self._all.append(row)
         self._by_namespace.setdefault(row.namespace, _Order()).append(row)
         self._per_peer[row.peer, row.form] += 1
+        if row.subnet:
+            self._per_subnet[row.subnet] += 1
         self.bytes += row.size
         heappush(self._ends, (row.expires, row.number, row.key))
         if len(self._ends) > 2 * len(self._rows) + 64:  # of rows that were registered again before their end
@@ -284,6 +300,10 @@ class Registrations:
         self._per_peer[row.peer, row.form] -= 1
         if not self._per_peer[row.peer, row.form]:
             del self._per_peer[row.peer, row.form]
+        if row.subnet:
+            self._per_subnet[row.subnet] -= 1
+            if not self._per_subnet[row.subnet]:
+                del self._per_subnet[row.subnet]
         self.bytes -= row.size
         return row
 

@@ -7,7 +7,7 @@
        |<--- DISCOVER_RESPONSE -------------------|  any number of questions on a stream, answered in order
 
 A question that breaks the rules is answered with an error; what is no question ends its stream. Left to the caller: the
-records' signatures (`open_record`), the disk (`Store`), which forms of records a peer reads.
+records' signatures (`open_record`), the disk (`Store`), which forms of records a peer reads, where it comes from.
 """
 
 from __future__ import annotations
@@ -93,11 +93,13 @@ class Point:
         rates: Rates,
         store: Store | None = None,
         reads: Callable[[str], Collection[Form]] = lambda _peer: BOTH,
+        subnet: Callable[[str], str] = lambda _peer: "",
         on_change: Callable[[Change, Row], None] = lambda _change, _row: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`open_record` verifies a signed record, and raises ValueError. `reads` says which forms a peer can read.
-        `on_change` is told at once and must not raise. `clock` is Unix time."""
+        """`open_record` verifies a signed record, and raises ValueError. `reads` says which forms a peer can read,
+        `subnet` what it counts with, "" for nothing. `on_change` is told at once and must not raise. `clock` is Unix
+        time."""
         self.registrations = registrations
         self.clock = clock
         self.refused = 0
@@ -105,6 +107,7 @@ class Point:
         self._rates = rates
         self._store = store or Memory()
         self._reads = reads
+        self._subnet = subnet
         self._on_change = on_change
         self.protocol = Protocol(PROTOCOL_ID, max_frame=None, timeout=TIMEOUT, streams_per_peer=4, handler=self._serve)
 
@@ -165,7 +168,7 @@ class Point:
             raise Refused(Status.INVALID_SIGNED_PEER_RECORD, str(error)) from None
         if not signed.addrs:
             raise Refused(Status.INVALID_SIGNED_PEER_RECORD, "expected a record with an address, got none")
-        row, answer = self.registrations.register(peer, asked, signed, self.clock())
+        row, answer = self.registrations.register(peer, asked, signed, self.clock(), self._subnet(peer))
         try:
             await self._store.keep(row)
         except StoreError:

@@ -67,7 +67,7 @@ class TestFeed:
         self.records = {}
         self.hungry = trio.Event()
 
-    def found(self, peer, addrs, *, record=None, addrs_trusted=False, told_by=""):
+    def found(self, peer, addrs, *, record=None, told_by=""):
         self.found_peers[peer] = tuple(addrs)
         if record is not None:
             self.records[peer] = record

@@ -10,6 +10,7 @@ from libp2p.peer.id import ID
 
 from node.events import Admitted
 from protocols.gossip import GossipParams, PeerScoreThresholds, Verdict
+from protocols.gossip.peers import AGAIN_AFTER, REOPEN_AFTER
 from protocols.gossip.rpc import PeerInfo
 from protocols.gossip.state import MESHSUB_11, MESHSUB_12
 from protocols.messages.wire import MAX_GOSSIP, MAX_OVERHEAD
@@ -91,6 +92,29 @@ async def test_a_stream_that_is_lost_is_opened_anew_however_often(net, autojump_
         assert raw.node.connected_peers() == [node.peer_id]
 
 
+@pytest.mark.parametrize("by_itself", [True, False])
+async def test_a_peer_that_lost_all_streams_comes_back_without_a_new_connection(net, autojump_clock, by_itself):
+    async with gossiper(net, 1) as node, raw_gossip(net, "10.0.0.2") as raw:
+        accept_all(node)
+        await raw.node.connect(node.addrs[0])
+        await raw.say(node, subscribe(TOPIC))
+        streams = 1 + len(REOPEN_AFTER)
+        for number in range(streams):
+            await raw.until(lambda number=number: len(raw.told) == number + 1, timeout=60)
+            raw.drop_inbound()
+        await eventually(lambda: raw.node.peer_id not in node.gossip.engine.peers(TOPIC))
+        await trio.sleep(AGAIN_AFTER / 2)
+        assert len(raw.told) == streams
+        if by_itself:
+            raw.forget_stream(node)
+            await raw.say(node, subscribe(TOPIC))
+        await raw.until(lambda: len(raw.told) == streams + 1, timeout=1 if by_itself else AGAIN_AFTER)
+        await eventually(lambda: raw.node.peer_id in node.gossip.engine.peers(TOPIC))
+        await node.gossip.publish(TOPIC, b"back")
+        await raw.until(lambda: len(raw.messages()) == 1)
+        assert raw.node.connected_peers() == [node.peer_id]
+
+
 async def test_a_peer_that_takes_nothing_loses_its_own_messages_only(net, autojump_clock):
     async with (
         gossiper(net, 1, max_gossip_queue=256 * 1024) as node,
@@ -159,6 +183,20 @@ async def test_a_peer_that_a_prune_names_is_dialled(net, autojump_clock, monkeyp
         assert (await at_named.next(Admitted)).peer == node.peer_id
         await meet(node, named)
         assert set(node.connected_peers()) == {raw.node.peer_id, named.peer_id}
+
+
+@pytest.mark.parametrize(("ip", "dialled"), [("93.184.0.2", False), ("10.0.0.2", True)])
+async def test_a_prune_from_the_world_names_private_addresses_in_vain(net, autojump_clock, monkeypatch, ip, dialled):
+    monkeypatch.setattr("node.gossip.PeerScoreThresholds", partial(PeerScoreThresholds, accept_px_threshold=0))
+    async with gossiper(net, 1) as node, raw_gossip(net, ip) as raw, gossiper(net, 3) as named:
+        accept_all(node)
+        await raw.node.connect(node.addrs[0])
+        await raw.say(node, subscribe(TOPIC))
+        await raw.until(lambda: raw.heard("graft"))
+        info = PeerInfo(ID.from_base58(named.peer_id).to_bytes(), named.host.signed_record())
+        await raw.say(node, prune(TOPIC, peers=(info,), backoff=60))
+        await trio.sleep(QUIET)
+        assert (named.peer_id in node.connected_peers()) is dialled
 
 
 async def test_a_prune_of_a_peer_that_nobody_trusts_names_in_vain(net, autojump_clock):

@@ -15,7 +15,7 @@ from tests.lab import lab_or_skip
 FLAGS = ("--mdns", "on", "--dht", "off", "--gossip", "off", "--heartbeat", "off", "--log-level", "debug")
 LISTEN = ("--listen", "/ip4/0.0.0.0/tcp/0", "--listen", "/ip6/::/tcp/0")
 
-# another program on the same port, as a name service of the system is; hears one packet and repeats its size
+# another program on the same port, as a name service of the system is; hears one packet and says its size
 OTHER_PROGRAM = """
 import socket, struct
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
@@ -24,8 +24,11 @@ s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
 s.bind(("0.0.0.0", 5353))
 group = socket.inet_aton("224.0.0.251") + socket.inet_aton("10.77.0.1")
 s.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group)
-s.settimeout(15)
-print(len(s.recv(9000)), flush=True)
+s.settimeout(60)  # two interpreters on a busy machine take their time
+heard = 0
+while heard <= 12:  # no more than a header, or a stranger's nothing
+    heard = len(s.recv(9000))
+print(heard, flush=True)
 """
 
 # what a stranger may send: junk, spoiled answers, an answer with other people's addresses
@@ -131,4 +134,4 @@ async def test_strangers_on_the_link_and_another_program_on_the_port():
                 assert not here.seen("mdns_found", peer=victim)
                 assert {event["peer"] for event in here.seen("mdns_found")} == {there.peer_id}
                 assert not any("Traceback" in str(event) for event in here.events)
-        assert int(heard[0]) > 12
+        assert heard

@@ -193,12 +193,14 @@ async def test_a_peer_that_was_restarted_says_so():
             endpoint(a).socket.send = lambda run, addr, local: True  # it has no time to say anything
         assert not recorder.of(Disconnected)
         async with quic(identity=identity, listen=listen) as a:
+            expected = conn.reason or "the peer knows nothing of the connection any more"
             if not conn.lost:  # else something of it was on its way anyhow
                 conn._native.ping()
                 conn.flush()
             with trio.fail_after(1):
                 await recorder.next(Disconnected)
             assert conn.lost
+            assert conn.reason == expected
             await b.connect(a.addrs[0])
 
 

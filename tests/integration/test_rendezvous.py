@@ -42,7 +42,7 @@ class Pool:
         self.peers: dict[str, Sequence[str]] = {}
         self.told = 0
 
-    def found(self, peer, addrs, *, record=None, addrs_trusted=False, told_by=""):
+    def found(self, peer, addrs, *, record=None, told_by=""):
         self.told += 1
         self.peers[peer] = addrs
 
@@ -217,6 +217,20 @@ async def test_a_peer_that_registers_in_rusts_form_is_answered_in_it(autojump_cl
 # hostile peers
 
 
+@pytest.mark.parametrize(("ip", "told"), [("9.9.9.9", 0), (POINT, 1)])
+async def test_a_point_in_the_world_is_not_believed_private_addresses(ip, told, autojump_clock):
+    async with MemNet() as net:
+        point, addr = make_point(net, ip)
+        pool = Pool()
+        async with point, make(net, A) as a, make(net, B, rendezvous=(addr,)) as b, trio.open_nursery() as nursery:
+            await a.connect(point.addrs[0])
+            await service.register(a, point.peer_id, "vouch/vouch-local", record_of(a))
+            nursery.start_soon(b.rendezvous.run, pool)
+            await trio.sleep(60)
+            assert len(pool.peers) == told
+            nursery.cancel_scope.cancel()
+
+
 async def test_others_records_and_forged_ones_are_refused(autojump_clock):
     async with MemNet() as net:
         point, _ = make_point(net)
@@ -290,6 +304,20 @@ async def test_a_flood_is_refused_and_others_are_answered(autojump_clock):
             await service.register(b, point.peer_id, "ns", record_of(b))
             await trio.sleep(60)
             assert len((await service.discover(a, point.peer_id)).registrations) == 6
+
+
+async def test_registrations_count_with_the_subnet_that_they_come_from(autojump_clock):
+    async with MemNet() as net:
+        point, _ = make_point(net, "9.9.9.9", max_registrations_per_subnet=2)
+        public, private = ["8.8.0.1", "8.8.4.4", "8.8.8.8", "1.1.1.1"], ["10.0.0.1", "10.0.0.2", "10.0.0.3"]
+        async with point, AsyncExitStack() as stack:
+            answers = []
+            for ip in public + private:
+                node = await stack.enter_async_context(make(net, ip))
+                await node.connect(point.addrs[0])
+                answers.append(await ask(node, point, Register("ns", record_of(node))))
+            assert [refused(answer, Status.UNAVAILABLE) for answer in answers] == [False] * 2 + [True] + [False] * 4
+            assert "from 8.8.0.0/16" in answers[2].text
 
 
 async def test_a_thousand_questions_on_one_stream_are_answered_in_order(autojump_clock):

@@ -52,6 +52,32 @@ async def test_addresses_that_are_none_are_dropped_and_the_node_goes_on():
         assert len(await b.ping(a.peer_id)) == 1
 
 
+@pytest.mark.parametrize(
+    ("ip", "kept"), [("93.184.0.1", ["93.184.0.7"]), ("10.0.0.6", ["93.184.0.7", "10.0.0.7"]), ("127.0.0.6", None)]
+)
+async def test_nobody_names_addresses_that_are_nearer_than_itself(ip, kept, autojump_clock):
+    every = ["93.184.0.7", "10.0.0.7", "127.0.0.7"]
+    addrs = [f"/ip4/{host}/tcp/22" for host in every]
+    async with MemNet() as net, mem_node(net, ip, dht="off") as a, mem_node(net, "10.0.0.1", dht="off") as b:
+        a.identify._message = lambda _peer: telling(a, listen_addrs=[Multiaddr(addr).to_bytes() for addr in addrs])
+        await a.connect(b.addrs[0])
+        await trio.sleep(1.0)
+        assert [addr.split("/")[2] for addr in b.identify.known[a.peer_id].addrs] == (kept or every)
+        booked = {known.addr.split("/")[2] for known in b.addressbook.get(a.peer_id).addrs}
+        assert booked & set(every) == set(kept or every)
+
+
+async def test_who_was_dialled_by_name_is_where_its_socket_is():
+    async with running() as a, running() as b:
+        port = a.addrs[0].split("/")[4]
+        await b.connect(f"/dns4/localhost/tcp/{port}/p2p/{a.peer_id}")
+        connection = b.swarm.connection(a.host.get_id())
+        assert str(connection.addr).startswith("/dns4/localhost/")
+        assert connection.ip == "127.0.0.1"
+        await eventually(lambda: a.peer_id in b.identify.known)
+        assert f"/ip4/127.0.0.1/tcp/{port}" in b.identify.known[a.peer_id].addrs
+
+
 @pytest.mark.parametrize("message", [b"\xff\xff", bytes(60_000)])
 async def test_a_message_that_is_none_is_the_senders_fault_and_no_error_of_ours(message, caplog):
     caplog.set_level(logging.INFO)

@@ -247,12 +247,15 @@ async def test_closing_is_noticed_at_once(joined, dialler):
 
 
 @pytest.mark.bar
-async def test_idle_connection_stays(joined):
-    async with joined(heartbeat="off") as (local, go):
+@pytest.mark.parametrize("dialler", ["python", "other"])
+@pytest.mark.parametrize("name", list(OTHERS))
+async def test_idle_connection_stays(joined, name, dialler):
+    settings = {"admission": "open", "heartbeat": "off", "gossip": "off"}
+    async with joined("--handshake=false", name=name, dialler=dialler, **settings) as (local, other):
         await trio.sleep(75)
         assert not local.seen(Disconnected)
-        await echo("python", local, go, 1000)
-        await echo("go", local, go, 1000)
+        await echo("python", local, other, 1000)
+        await echo("other", local, other, 1000)
 
 
 @pytest.mark.bar
@@ -348,13 +351,3 @@ async def test_others_are_told_by_a_node_that_was_killed_and_is_back(here, built
                 await other.call("ping", local.peer_id, "1")
             await other.event("disconnected", peer=local.peer_id, timeout=3)
             await other.call("connect", local.addr)
-
-
-@pytest.mark.bar
-@with_others
-async def test_others_stay_when_idle(joined, name):
-    async with joined("--handshake=false", name=name, admission="open", heartbeat="off") as (local, other):
-        await trio.sleep(75)
-        assert not local.seen(Disconnected)
-        await echo("python", local, other, 1000)
-        await echo("other", local, other, 1000)

@@ -32,7 +32,7 @@ class Pool:
     def __init__(self) -> None:
         self.peers: dict[str, tuple[str, ...]] = {}
 
-    def found(self, peer, addrs, *, record=None, addrs_trusted=False, told_by=""):
+    def found(self, peer, addrs, *, record=None, told_by=""):
         self.peers[peer] = tuple(addrs)
 
     async def wanted(self) -> int:

@@ -22,6 +22,7 @@ from node.identity import load_or_make_key
 from node.peers import addressbook, bookfile
 from node.peers.addressbook import AddressBook
 from node.peers.bookfile import MIGRATIONS, BookFile
+from node.records import unseal
 from tests.node.test_book import PEER, addr, record
 from tests.nodes import eventually
 
@@ -66,6 +67,30 @@ async def test_everything_is_back_after_a_restart(path):
         before.pop("gone")
         assert after == before
         assert book.unwritten == 0
+
+
+async def test_the_number_of_our_own_record_is_back(path):
+    async with opened(path) as book:
+        book.keep_own_seq(5)
+        await book.flush()
+        assert not book.unwritten
+        book.keep_own_seq(4)
+    async with opened(path) as book:
+        assert book.own_seq == 5
+        book.keep_own_seq(6)  # written at the end
+    async with opened(path) as book:
+        assert book.own_seq == 6
+
+
+async def test_a_nodes_record_is_newer_than_its_last_whatever_the_clock_says(tmp_path):
+    config = Config(listen=("/ip4/127.0.0.1/tcp/0",), data_dir=tmp_path, dht="off", gossip="off")
+    numbers = []
+    for ahead in (10**12, 0):
+        node = Node(config)
+        node.records._clock = lambda ahead=ahead: 1e9 + ahead
+        async with node:
+            numbers.append(unseal(node.records.own()).seq)
+    assert numbers == [(10**9 + 10**12) * 1000, (10**9 + 10**12) * 1000 + 1]
 
 
 async def test_the_order_in_which_peers_were_seen_is_back(path):
@@ -316,7 +341,9 @@ def test_a_file_of_a_newer_version_is_left_alone(path):
     newer.execute("PRAGMA user_version = 99")
     newer.commit()
     newer.close()
-    with pytest.raises(UsageError, match="expected version 1 or older, got 99, which a newer vouch has made"):
+    with pytest.raises(
+        UsageError, match=f"expected version {len(MIGRATIONS)} or older, got 99, which a newer vouch has made"
+    ):
         BookFile(path)
     assert aside(path) == []
 
@@ -331,7 +358,7 @@ def test_a_migration_that_fails_changes_nothing(path, monkeypatch):
     monkeypatch.setattr(bookfile, "MIGRATIONS", (*MIGRATIONS, more))
     BookFile(path).close()  # set aside, since its tables aren't those of its version
     kept = sqlite3.connect(path.parent / aside(path)[0])
-    assert kept.execute("PRAGMA user_version").fetchone() == (1,)
+    assert kept.execute("PRAGMA user_version").fetchone() == (len(MIGRATIONS),)
     assert "score" not in [column[1] for column in kept.execute("PRAGMA table_info(peers)")]
     kept.close()
 

@@ -35,6 +35,21 @@ async def test_the_peers_behind_a_name_are_dialled_and_an_answer_that_comes_late
             assert len(records.asked) == asked + 1, "names change"
 
 
+@pytest.mark.parametrize(
+    "bad", ["/ip4/999.1.1.1/tcp/1/p2p/{}", "/nosuch/1/p2p/{}", "/ip4/10.0.0.9/tcp/1/p2p/nobody", "/ip4/10.0.0.9/p2p/"]
+)
+async def test_a_record_that_is_no_address_hides_nothing_else(autojump_clock, bad):
+    async with MemNet() as net, mem_node(net, A, **ON) as a:
+        records = Records(named(**{"example.org": [bad.format(a.peer_id), a.addrs[0]]}))
+        b = mem_node(net, B, bootstrap=(NAME,), **ON)
+        b.bootstrap.resolver = records
+        async with b:
+            await trio.sleep(60)
+            assert b.connected_peers() == [a.peer_id]
+            assert len(records.asked) == 1
+            assert (await b.connect(f"{NAME}/p2p/{a.peer_id}")).peer == a.peer_id
+
+
 async def test_connect_by_name(autojump_clock):
     async with MemNet() as net, mem_node(net, A) as a, mem_node(net, B) as b:
         b.bootstrap.resolver = Records(named(**{"example.org": [a.addrs[0]]}))

@@ -9,10 +9,12 @@ import trio
 from multiaddr import Multiaddr
 
 from node import Config, Identity, Node
-from node.discovery.addresses import ip_in, subnet_of, to_texts
+from node.discovery.addresses import BUDGET_BURST, ip_in, to_texts
 from node.discovery.dhtfile import DhtFile, batch_of, file_of
 from node.errors import NotFoundError, UsageError
 from node.identity import load_or_make_key
+from node.peers.reach import Reach
+from protocols import NotConnected, StreamError
 from protocols.kad.keyspace import to_bytes
 from protocols.kad.records import HOUR, Own, Provider, RecordParams, Records, Value
 from protocols.kad.validators import Validators
@@ -110,7 +112,7 @@ class Hungry:
         self.heard = {}
         self.tellers = set()
 
-    def found(self, peer, addrs, *, record=None, addrs_trusted=False, told_by=""):
+    def found(self, peer, addrs, *, record=None, told_by=""):
         self.heard.setdefault(peer, set()).update(addrs)
         self.tellers.add(told_by)
 
@@ -155,13 +157,38 @@ async def test_private_addresses_are_not_for_the_public(autojump_clock):
         assert links.shown((private, open_addr), peers[public]) == (open_addr,)
         assert links.believed((private, open_addr, named), peers[public]) == (open_addr, named)
         assert links.believed((private, open_addr, named), peers[b]) == (private, open_addr, named)
+        loopback = Multiaddr("/ip4/127.0.0.1/tcp/1").to_bytes()
+        assert links.believed((private, loopback), peers[b]) == (private,)
+        assert links.believed((private, loopback), to_bytes(a.peer_id)) == (private, loopback)
         assert (links.subnet(peers[b]), links.subnet(peers[public])) == (None, "8.8.0.0/16")
+        # one whose connection is on its way out, which it may bring about, is as far away as before
+        a.swarm.connection(public.host.get_id()).draining = True
+        assert a.swarm.connection(public.host.get_id()) is None
+        assert links.shown((private, open_addr), peers[public]) == (open_addr,)
+        assert links.subnet(peers[public]) == "8.8.0.0/16"
+        assert a.exchange.whereabouts(public.peer_id) == ("8.8.0.0/16", Reach.PUBLIC)
+
+
+async def test_look_ups_are_not_aimed_at_a_victim(autojump_clock):
+    async with MemNet() as net, mem_node(net, A) as a, mem_node(net, "8.8.8.8") as there:
+        links = a.dht.kad.links
+        for _ in range(2 * BUDGET_BURST):  # what leads to who was meant is free
+            await links.connect(to_bytes(there.peer_id), [Multiaddr(plain(there)).to_bytes()])
+            await a.disconnect(there.peer_id)
+        dialled = 0
+        for port in range(1, 41):
+            try:
+                await links.connect(peer_id(port), [Multiaddr(f"/ip4/8.8.8.8/tcp/{port}").to_bytes()])
+            except NotConnected:
+                pass
+            except StreamError:
+                dialled += 1
+        assert BUDGET_BURST <= dialled <= BUDGET_BURST + 2
 
 
 def test_addresses():
-    six = Multiaddr("/ip6/2a00:1450::1/tcp/1").to_bytes()
-    assert subnet_of(ip_in(six)) == "2a00:1450::/32"
-    assert subnet_of(ip_in(Multiaddr("/ip6/::ffff:8.8.8.8/tcp/1").to_bytes())) == "8.8.0.0/16"
+    assert str(ip_in(Multiaddr("/ip6/2a00:1450::1/tcp/1").to_bytes())) == "2a00:1450::1"
+    assert str(ip_in(Multiaddr("/ip6/::ffff:8.8.8.8/tcp/1").to_bytes())) == "8.8.8.8"
     assert ip_in(b"\x04abc") is None
     assert ip_in(b"") is None
     peer = Identity.generate().peer_id
@@ -196,6 +223,17 @@ async def test_records_and_what_is_our_own_outlive_the_node(tmp_path):
     async with node_at("b") as b:
         await eventually(lambda: b.dht.kad.records.own)
         assert {(own.key, own.value) for own in b.dht.kad.records.own.values()} == {(b"/n/1", b"7"), (b"cid", None)}
+
+
+async def test_a_write_that_is_cancelled_before_it_begins_is_made_up_for(tmp_path):
+    async with Node(Config(listen=(), data_dir=tmp_path, heartbeat="off")) as node:
+        node.dht.kad.records.add_own(b"k", None, 0.0)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await node.dht._write()
+        assert scope.cancelled_caught
+        assert node.dht.kad.records.changed
+    assert DhtFile(tmp_path / "dht.db").load(RecordParams(), 0.0) == [Own(b"k", None, 0.0)]
 
 
 def records_with(*items):

@@ -111,6 +111,48 @@ def test_a_visit_that_was_cut_off_is_still_to_be_made():
     assert one.next(1.0) is seen
 
 
+@pytest.mark.parametrize(
+    "addr", ["/ip4/198.51.100.{}/tcp/1", "/dns4/n{}.example.org/tcp/1"], ids=["behind a first address", "names"]
+)
+def test_other_addresses_and_names_do_not_aim_a_walk_at_a_victim_either(addr):
+    one = walk(max_nodes=10_000)
+    one.next(0.0)
+    for number in range(200):
+        first = addr.format(number)
+        more = [f"/ip4/{VICTIM}/tcp/{number + 1}"] if "ip4" in addr else []
+        one.named("start", f"p{number}", [first, *more])
+    dialled, now = 0, 0.0
+    while (seen := one.next(now := now + 1e-5)) is not None:
+        dialled += sum(VICTIM in known or "example" in known for known in seen.dials)
+    assert dialled == BUDGET_BURST
+
+
+def test_a_node_that_invents_peers_takes_its_own_turns_and_places():
+    one = walk(max_nodes=40)
+    start = one.next(0.0)
+    for name in ("liar", "b", "c"):
+        one.named("start", name, [f"/ip4/93.184.0.{len(name)}/tcp/1"])
+    one.visited(start, "reached", 0.0)
+    liar = one.next(1.0)
+    assert liar.peer == "liar"
+    for number in range(1000):
+        one.named("liar", f"fake {number}", [f"/ip4/93.{number % 200}.1.{number // 200}/tcp/1"])
+    one.visited(liar, "reached", 1.0)
+    order, now = [], 1.0
+    while not one.done:
+        now += 1000.0
+        seen = one.next(now)
+        order.append(seen.peer)
+        for number in range(10 if seen.peer in "bc" else 0):
+            one.named(seen.peer, f"{seen.peer}{number}", [f"/ip4/94.{number}.{ord(seen.peer)}.1/tcp/1"])
+        one.visited(seen, "unreachable" if "fake" in seen.peer else "reached", now)
+    true = [peer for peer in order if "fake" not in peer]
+    assert sorted(true) == sorted(["b", "c", *(f"{name}{number}" for name in "bc" for number in range(10))])
+    assert order.index(true[-1]) <= 3 * len(true) // 2 + 2, "by turns"
+    assert len(one.nodes) == 40
+    assert all(other in one.nodes for seen in one.nodes.values() for other in seen.knows)
+
+
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 30), st.booleans()), max_size=80), st.integers(1, 12))
 def test_a_walk_ends_whatever_is_named(steps, most):
@@ -213,7 +255,7 @@ async def test_nodes_are_found_by_kademlia_alone_and_dead_ones_are_told(net, aut
             whole = await walked(net, b)
             assert {seen.state for seen in whole.nodes.values()} == {"reached"}
             assert set(whole.nodes) == {a.peer_id, b.peer_id, gone.peer_id}
-            net.partition(["10.0.9.9"], ["10.0.0.3"]) if hasattr(net, "partition") else None
+            net.partition(["10.0.9.9"], ["10.0.0.3"])
             one = await walked(net, b)
             assert one.nodes[gone.peer_id].state == "unreachable"
             assert one.nodes[gone.peer_id].reachable is False

@@ -65,7 +65,7 @@ class Found:
         self.peers = []
         self.hungry = trio.Event()
 
-    def found(self, peer, addrs, *, record=None, addrs_trusted=False):
+    def found(self, peer, addrs, *, record=None):
         self.peers.append((peer, list(addrs)))
 
     async def wanted(self):

@@ -9,6 +9,7 @@ from node.discovery.source import Feed
 from node.errors import BannedError, DialError, UsageError
 from node.events import Admitted, Banned, Disconnected, Misbehaved, Unbanned
 from node.identity import Identity
+from node.peers.entry import Entry, KnownAddr
 from tests.memnet import MemNet, mem_node
 from tests.nodes import Recorder
 
@@ -101,6 +102,39 @@ async def test_what_a_source_finds_is_dialled_and_one_that_fails_is_begun_again(
             assert "nobody" not in node.addressbook
             (row,) = node.peers.list()
             assert (row.source, row.direction, row.counts) == ("odd", "outbound", True)
+
+
+async def test_an_address_in_the_book_that_is_none_ends_nothing(autojump_clock):
+    async with MemNet() as net, mem_node(net, A, **ON) as a, mem_node(net, B, **QUIET) as b:
+        plain = b.addrs[0].partition("/p2p/")[0]
+        a.addressbook.restore(  # as a file that another version of the library wrote may have
+            [
+                Entry(b.peer_id, (KnownAddr("/nosuch/1", "x", 2.0), KnownAddr(plain, "x", 1.0)), last_seen=2.0),
+                Entry(Identity.generate().peer_id, (KnownAddr("/nosuch/1", "x"),)),
+            ]
+        )
+        await trio.sleep(30)
+        assert a.connected_peers() == [b.peer_id]
+        assert a.addressbook.get(b.peer_id).addrs[0].failures
+
+
+async def test_a_feelers_peer_that_a_user_comes_to_want_is_not_let_go(autojump_clock):
+    settings = ON | {"low_peers": 1, "target_peers": 1, "outbound_peers": 1, "feeler_interval": 5.0, "exchange": "off"}
+    async with (
+        MemNet() as net,
+        mem_node(net, C, **QUIET) as c,
+        mem_node(net, A, **settings, bootstrap=(c.addrs[0],)) as a,
+        mem_node(net, B, **QUIET) as b,
+    ):
+        await trio.sleep(1)
+        recorder = Recorder(a)
+        a.addressbook.learn(b.peer_id, [b.addrs[0].partition("/p2p/")[0]], "x")
+        assert (await recorder.next(Admitted)).peer == b.peer_id
+        await trio.sleep(0.1)
+        a.peers.protect(b.peer_id)
+        await trio.sleep(60)
+        assert b.peer_id in a.connected_peers()
+        assert b.peer_id not in {event.peer for event in recorder.of(Disconnected)}
 
 
 async def test_who_dialled_us_is_probed_at_the_address_that_it_names(autojump_clock):

@@ -8,10 +8,12 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from node.peers.actions import Back, Dial, Drop, Low, Probe
 from node.peers.addressbook import AddressBook
-from node.peers.choice import Dial, Targets
+from node.peers.choice import Targets
 from node.peers.faults import Faults
-from node.peers.pool import ALONE_PATIENCE, SLOW, Back, Drop, Low, Pool, Probe
+from node.peers.pool import SLOW, Pool
+from node.peers.reserve import ALONE_PATIENCE
 from node.peers.standing import Peer, extras, inbound_victim, subnet
 
 SMALL = Targets(low=2, target=4, high=8, outbound=2, grace=10, feeler_interval=1e6)

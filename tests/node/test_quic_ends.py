@@ -37,6 +37,8 @@ class Lossy(Pair):
             while (found := one.next_datagram(self.now)) is not None:
                 if getattr(self, "loss", 0.0) <= 0 or self._random.random() >= self.loss:
                     other.receive(found[0], len(found[0]), addr, self.now)
+            if one.overdue:
+                one.catch_up()
 
     def lose_all(self) -> None:
         """What is sent now is lost."""

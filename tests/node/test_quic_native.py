@@ -13,7 +13,7 @@ from aioquic.quic.events import HandshakeCompleted
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from qh3 import tls
-from qh3._hazmat import QuicConnectionCore
+from qh3._hazmat import Buffer, QuicConnectionCore
 from qh3.quic.connection import QuicConnection
 from qh3.quic.packet import encode_quic_version_negotiation
 from qh3.quic.tls_bridge import QuicTlsBridge
@@ -54,6 +54,8 @@ class Pair:
             for one, other, addr in ((self.client, self.server, HERE), (self.server, self.client, THERE)):
                 while (found := one.next_datagram(self.now)) is not None:
                     other.receive(found[0], len(found[0]), addr, self.now)
+                if one.overdue:
+                    one.catch_up()
             self.now += 0.005
             for one in (self.client, self.server):
                 if one.deadline is not None and one.deadline <= self.now:
@@ -81,6 +83,11 @@ def test_what_is_relied_on_is_there():
             "state",
             "apply_peer_transport_parameters",
             "pto_count",
+            "pto_total",
+            "loss_total",
+            "congestion_window",
+            "bytes_in_flight",
+            "active_path",
         ),
     }.items():
         for name in names:
@@ -197,7 +204,7 @@ def test_a_message_without_end_is_refused_on_both_sides(side):
     """A certificate of megabytes, and what came of it copied with each part."""
     pair = Pair()
     context = getattr(pair, side)._tls.tls
-    buffers = {epoch: native.Buffer(capacity=4096) for epoch in tls.Epoch}
+    buffers = {epoch: Buffer(capacity=4096) for epoch in tls.Epoch}
     epoch = tls.Epoch.HANDSHAKE if side == "server" else tls.Epoch.INITIAL
     context.handle_message(b"\x0b\xff\xff\xff" + bytes(30_000), buffers, epoch)
     with pytest.raises(tls.Alert):
@@ -259,7 +266,7 @@ def test_spoiled_first_datagrams_end_in_one_kind_of_error(data):
 def test_any_flight_of_a_client_ends_in_an_alert_or_waits(messages):
     pair = Pair()
     context = pair.server._tls.tls
-    buffers = {epoch: native.Buffer(capacity=4096) for epoch in tls.Epoch}
+    buffers = {epoch: Buffer(capacity=4096) for epoch in tls.Epoch}
     for message in messages:
         try:
             context.handle_message(message, buffers, tls.Epoch.HANDSHAKE)
@@ -284,3 +291,31 @@ def test_a_client_that_fills_its_datagrams_up_behind_their_packets():
     for datagram in answer:
         client.receive_datagram(datagram, THERE, now=100.1)
     assert any(isinstance(event, HandshakeCompleted) for event in iter(client.next_event, None))
+
+
+def test_what_waits_while_nothing_is_taken_is_bounded_in_number_too(monkeypatch):
+    monkeypatch.setattr(native, "MAX_EVENTS", 200)
+    pair = Pair().run()
+    streams = [pair.client.open() for _ in range(2)]
+    pair.server.paused = True
+    for k in range(300):
+        pair.client.send(streams[k % 2], b"x")
+        pair.run(0.005)
+        if pair.of("server", "protocol_error"):
+            break
+    assert 190 < k < 210
+    assert "at most 200 frames" in pair.of("server", "protocol_error")[0][3]
+    assert not pair.of("client", "protocol_error")
+
+
+def test_what_is_taken_is_not_counted(monkeypatch):
+    monkeypatch.setattr(native, "MAX_EVENTS", 50)
+    pair = Pair().run()
+    streams = [pair.client.open() for _ in range(2)]
+    for k in range(300):
+        pair.server.paused = k % 3 == 0
+        if not pair.server.paused:
+            pair.server.drain()
+        pair.client.send(streams[k % 2], b"x")
+        pair.run(0.005)
+    assert not pair.of("server", "protocol_error")

@@ -100,6 +100,12 @@ def test_a_dial_that_succeeds_is_given_back_and_one_that_fails_doubles_the_wait(
     assert budget.wait(PUBLIC, now) == 60.0
 
 
+def test_names_of_one_domain_count_as_one_address():
+    budget = DialBudget(burst=2)
+    names = ["a.example.org", "b.example.org", "c.d.Example.org.", "example.org", "a.example.net"]
+    assert [budget.take(name, 0.0) for name in names] == [True, True, False, False, True]
+
+
 def test_a_network_of_ipv6_counts_as_one_address():
     budget = DialBudget(burst=2)
     taken = [budget.take(f"2606:2800:220:1::{number:x}", 0.0) for number in range(1, 6)]

@@ -57,6 +57,21 @@ def forged(payload=None, key=None, kind=PAYLOAD_TYPE, signer=SIGNER, **fields):
 # ours
 
 
+def test_a_clock_that_was_set_back_makes_no_older_record():
+    kept = []
+    before, _ = records([ADDR], clock=lambda: 2000.0)
+    before.on_own = kept.append
+    before.own()
+    after, held = records([ADDR], clock=lambda: 1000.0)
+    early = after.own_seq or unseal(after.own()).seq
+    assert early < kept[-1]
+    after.last_seq, after.on_own = lambda: kept[-1], kept.append  # the address book is open now
+    assert unseal(after.own()).seq == kept[-1] == 2_000_001
+    assert after.own() is after.own()
+    held.append(Multiaddr("/ip4/93.184.216.35/tcp/4001"))
+    assert unseal(after.own()).seq == kept[-1] == 2_000_002
+
+
 def test_ours_is_made_once_until_the_addresses_change():
     mine, addrs = records([ADDR])
     first = mine.own()

@@ -45,7 +45,7 @@ trio.run(main)
 
 
 def row(number: int, peer: str = "peer", **more) -> Row:
-    return Row(peer, more.get("namespace", "ns"), Form.STANDARD, b"record", 2**64 - 1, number, 1.5e9)
+    return Row(peer, more.get("namespace", "ns"), Form.STANDARD, b"record", 2**64 - 1, number, 1.5e9, "8.8.0.0/16")
 
 
 @asynccontextmanager
@@ -118,6 +118,22 @@ async def test_a_file_torn_inside_is_set_aside(tmp_path):
     async with opened(path) as file:
         assert file.rows == []
     assert len(list(tmp_path.glob("*.damaged-1"))) == 1
+
+
+async def test_a_file_of_before_subnets_counted_is_taken_over(tmp_path):
+    path = tmp_path / FILE
+    with sqlite3.connect(path) as db:
+        for statement in registrations.MIGRATIONS[0]:
+            db.execute(statement)
+        db.execute("INSERT INTO point VALUES (1, ?, 7)", (bytes(32),))
+        db.execute("INSERT INTO registration VALUES ('peer', 'ns', 'standard', ?, '5', 6, 1.5e9)", (b"record",))
+        db.execute("PRAGMA user_version = 1")
+    db.close()
+    async with opened(path) as file:
+        assert file.rows == [Row("peer", "ns", Form.STANDARD, b"record", 5, 6, 1.5e9)]
+        await file.keep(row(8, "peer 2"))
+    async with opened(path) as file:
+        assert [kept.subnet for kept in file.rows] == ["", "8.8.0.0/16"]
 
 
 async def test_a_file_of_a_newer_version_is_refused(tmp_path):

@@ -7,6 +7,7 @@ import warnings
 
 import pytest
 import trio
+import trio.testing
 
 from protocols import EndOfStream, Protocol, ProtocolError, Stream, StreamError, StreamReset, StreamTimeout
 from protocols.framing import encode_frame
@@ -273,6 +274,40 @@ async def test_a_send_cancelled_before_its_turn_breaks_nothing(net, autojump_clo
     assert await theirs.receive() == first
     await ours.send(b"third")
     assert await theirs.receive() == b"third"
+
+
+async def test_an_end_waits_for_a_send_and_is_not_said_when_cancelled_before(net, autojump_clock):
+    peer, ours = against_bytes(net, BIG)
+    ended = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ours.send, bytes(2 * WINDOW))
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.move_on_after(0.01) as scope:
+            await ours.send_eof()
+        assert scope.cancelled_caught
+
+        async def end() -> None:
+            await ours.send_eof()
+            ended.append(trio.current_time())
+
+        nursery.start_soon(end)
+        await trio.sleep(1)
+        assert not ended  # the frame first
+        got = 0
+        while data := await peer.receive_some(WINDOW):
+            got += len(data)
+    assert got == len(encode_frame(bytes(2 * WINDOW), 4 * WINDOW))
+    assert ended
+
+
+async def test_an_end_is_not_said_by_one_who_is_cancelled_already(net, autojump_clock):
+    theirs, ours = streams(net, FRAMES)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await ours.send_eof()
+    assert scope.cancelled_caught
+    await ours.send(b"more")
+    assert await theirs.receive() == b"more"
 
 
 async def test_a_cancelled_receive_loses_nothing(net, autojump_clock):

@@ -207,6 +207,23 @@ def test_floods_of_keys():
     records.provide(b"new", Peer(peer_id(9)), 5.0)
 
 
+def test_a_flood_of_keys_by_many_of_one_subnet_takes_no_place_from_others():
+    records = made(max_provided=100, max_provided_per_peer=10)
+    records.provide(b"ours", Peer(LOCAL), 0.0, "a crowd")
+    for sender in range(1, 12):
+        for number in range(10):
+            with contextlib.suppress(RecordRefusedError):
+                records.provide(b"%d %d" % (sender, number), Peer(peer_id(sender)), 0.0, "a crowd")
+    assert records.sizes()[2] == 100
+    for number in range(49):
+        records.provide(b"other", Peer(peer_id(100 + number)), 1.0, f"net {number}")
+    assert records.sizes()[2] == 100
+    assert len(records.providers(b"other", 1.0)) == 49
+    assert records.provider(b"ours", LOCAL)
+    with pytest.raises(RecordRefusedError, match="providers in all"):
+        records.provide(b"more", Peer(peer_id(200)), 1.0, "a crowd")
+
+
 # our own, and the disk
 
 
@@ -278,4 +295,7 @@ def test_bounds_hold_and_counts_are_right_whatever_happens(events):
         assert all(count <= 3 for count in records._senders.values())
         providers = list(records.all_providers())
         assert len(providers) == records._provided == records._provides.total() <= 8
+        crowded = {(p.key, p.peer) for p in providers}
+        assert {where for crowd in records._crowds.values() for where in crowd} == crowded
+        assert sum(map(len, records._crowds.values())) == len(providers)
         assert all(count <= 3 for count in records._provides.values())

@@ -344,6 +344,32 @@ async def test_streams_are_used_again_and_a_closed_one_is_replaced(autojump_cloc
         assert await a.kad.closest(b"k") == [b.id]
 
 
+async def test_idle_streams_are_closed_while_others_ask(autojump_clock):
+    async with MemNet() as net:
+        a, b = made(net, 2)
+        await meet(a, b)
+        questions, message = a.kad.questions, Message(Type.FIND_NODE, b"k")
+        async with trio.open_nursery() as nursery:  # two at once keep two streams
+            for _ in range(2):
+                nursery.start_soon(questions.ask, b.node.peer_id, message)
+        assert len(questions._kept[b.node.peer_id]) == 2
+        await trio.sleep(50.0)
+
+        def taken_meanwhile(kept):
+            async def close():
+                await trio.lowlevel.checkpoint()
+                if b.node.peer_id in questions._kept:
+                    questions._take(b.node.peer_id)
+
+            kept.stack.push_async_callback(close)
+
+        for kept in questions._kept[b.node.peer_id]:
+            taken_meanwhile(kept)
+        await questions.close_idle()
+        assert not questions._kept
+        assert questions._count == 0
+
+
 @pytest.mark.parametrize(
     ("message", "text"),
     [

@@ -30,9 +30,11 @@ def put(
     seq: int = 1,
     form: Form = Form.STANDARD,
     record: bytes = b"record",
+    subnet: str = "",
 ) -> Row:
     asked = Register(namespace, record, ttl)
-    return registrations.register(peer, asked, SignedRecord(peer, seq, ("/ip4/1.2.3.4/tcp/1",), form), now)[0]
+    signed = SignedRecord(peer, seq, ("/ip4/1.2.3.4/tcp/1",), form)
+    return registrations.register(peer, asked, signed, now, subnet)[0]
 
 
 def refused_as(status: Status, call, *args, **more) -> str:
@@ -81,6 +83,24 @@ def test_quotas_hold_and_a_renewal_is_no_new_registration():
     assert len(registrations) == 4
     assert registrations.unregister("c", "1")
     put(registrations, "d", "4")
+
+
+def test_one_subnet_with_many_identities_takes_its_own_places_only():
+    registrations = point(max_registrations=10, max_per_subnet=3)
+    for number in range(3):
+        put(registrations, f"many {number}", subnet="8.8.0.0/16")
+    text = refused_as(Status.UNAVAILABLE, put, registrations, "many 3", subnet="8.8.0.0/16")
+    assert text == "this point takes 3 registrations from 8.8.0.0/16, and has them"
+    put(registrations, "many 0", seq=2, subnet="8.8.0.0/16")
+    put(registrations, "moved", subnet="9.9.0.0/16")
+    refused_as(Status.UNAVAILABLE, put, registrations, "moved", subnet="8.8.0.0/16")
+    for number in range(4):  # a private network
+        put(registrations, f"near {number}")
+    again = Registrations(registrations.limits, KEY, list(registrations), registrations.next_number)
+    refused_as(Status.UNAVAILABLE, put, again, "many 3", subnet="8.8.0.0/16")
+    assert again.unregister("many 1", "ns")
+    put(again, "moved", seq=2, subnet="8.8.0.0/16")
+    assert again._per_subnet == {"8.8.0.0/16": 3}
 
 
 def test_bytes_are_bounded_too():
@@ -234,7 +254,7 @@ def test_a_cookie_and_the_order_survive_a_restart():
 class AnyOrder(RuleBasedStateMachine):
     """The registrations beside a dictionary that is searched through."""
 
-    LIMITS = Limits(max_registrations=12, max_per_peer=4, max_per_namespace=6, max_bytes=1500)
+    LIMITS = Limits(max_registrations=12, max_per_peer=4, max_per_namespace=6, max_per_subnet=5, max_bytes=1500)
 
     def __init__(self) -> None:
         super().__init__()
@@ -248,13 +268,14 @@ class AnyOrder(RuleBasedStateMachine):
         form=st.sampled_from(Form),
         ttl=st.integers(MIN_TTL, MAX_TTL),
         size=st.integers(1, 200),
+        subnet=st.sampled_from(["", "8.8.0.0/16"]),
     )
-    def register(self, peer, namespace, form, ttl, size):
-        record = b"r" * size
+    def register(self, peer, namespace, form, ttl, size, subnet):
+        given = {"now": self.now, "form": form, "record": b"r" * size, "subnet": subnet}
         try:
-            row = put(self.point, peer, namespace, ttl=ttl, now=self.now, form=form, record=record)
+            row = put(self.point, peer, namespace, ttl=ttl, **given)
         except Refused:
-            refused_as(Status.UNAVAILABLE, put, self.point, peer, namespace, now=self.now, form=form, record=record)
+            refused_as(Status.UNAVAILABLE, put, self.point, peer, namespace, **given)
             old = self.model.get((peer, namespace, form))
             rows = self.model.values()
             full = old is None and (
@@ -262,6 +283,8 @@ class AnyOrder(RuleBasedStateMachine):
                 or sum(row.peer == peer for row in rows) >= 4
                 or sum(row.namespace == namespace for row in rows) >= 6
             )
+            if subnet and (old is None or old.subnet != subnet):
+                full = full or sum(row.subnet == subnet for row in rows) >= 5
             assert full or sum(row.size for row in rows) - (old.size if old else 0) + size + 33 > 1500
         else:
             self.model[row.key] = row
