@@ -25,6 +25,7 @@ NO_WIRE: dict[tuple[str, bytes], str] = {
     ("node.ports", b"A"): "the same",
     ("node.ports", b"Z"): "the same",
     ("node.quic.datagrams", b"\xfe\x80"): "link-local addresses, for the system",
+    ("node.quic.link", b"Idle timeout"): "what the library calls it, compared here alone",
     ("node.quic.native", b"\0"): "fillings, which are counted",
     ("node.quic.packets", b"\0\0\0\0"): "what asks for versions, read only",
     ("node.quic.packets", b"\0"): "of a token, which is ours alone",
