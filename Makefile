@@ -21,8 +21,9 @@ $(VENV)/.stamp: pyproject.toml constraints.txt
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-test: setup peers-if-any ## every test, two at a time: make test ARGS="-n 0 tests/node" for one after the other
-	$(BIN)/pytest -n 2 --dist worksteal $(ARGS)
+# they wait more than they compute: other processes start, and time passes
+test: setup peers-if-any ## every test, four at a time: make test ARGS="-n 0 tests/node" for one after the other
+	$(BIN)/pytest -n 4 --dist worksteal $(ARGS)
 
 .PHONY: docs
 docs: setup ## the documentation as a site, in .site; a broken link or anchor is an error

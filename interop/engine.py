@@ -45,6 +45,7 @@ TOOLS = {"dockerd": "docker.io", "docker": "docker.io", "iptables": "iptables", 
 INSTALL_TIMEOUT = 300
 START_TIMEOUT = 30.0
 STOP_TIMEOUT = 20.0
+DOCKER_TIMEOUT = 60.0
 POLL = 0.1
 LINKS = ("bin", "lib", "lib64")
 # /sbin is a folder: docker puts its init there
@@ -160,14 +161,14 @@ class Engine:
             time.sleep(POLL)
 
     def _answers(self) -> bool:
-        return self.socket.exists() and self._docker("version", check=False).returncode == 0
+        return self.socket.exists() and self._docker("version").returncode == 0
 
     def base(self, name: str) -> None:
         """Makes the base image."""
         with tempfile.TemporaryFile() as file:
             _skeleton(file)
             file.seek(0)
-            done = self._docker("import", "--change", f"USER {UID}:{UID}", "-", name, stdin=file, check=False)
+            done = self._docker("import", "--change", f"USER {UID}:{UID}", "-", name, stdin=file)
         if done.returncode:
             raise EngineError(f"expected docker to import a base image, got: {done.stderr.strip()}")
 
@@ -175,11 +176,12 @@ class Engine:
         """Ends what runs in it and itself, and removes its data. It may be called at any time, and more than once."""
         pid = self.pid()
         if pid is not None:
-            listed = self._docker("ps", "--all", "--quiet", check=False)
+            listed = self._docker("ps", "--all", "--quiet")
             if containers := listed.stdout.split():
-                self._docker("rm", "--force", "--volumes", *containers, check=False)
+                self._docker("rm", "--force", "--volumes", *containers)
             mine = _family(pid)
-            os.kill(pid, signal.SIGTERM)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGTERM)
             if not _wait_for_end([pid], STOP_TIMEOUT):
                 mine |= _family(pid)
             # shims and containers that it has left behind
@@ -193,14 +195,16 @@ class Engine:
         shutil.rmtree(self.exec_root, ignore_errors=True)
         shutil.rmtree(self.dir, ignore_errors=True)
 
-    def _docker(
-        self, *args: str, check: bool = True, stdin: io.BufferedRandom | None = None
-    ) -> subprocess.CompletedProcess[str]:
+    def _docker(self, *args: str, stdin: io.BufferedRandom | None = None) -> subprocess.CompletedProcess[str]:
+        """One command of docker. What takes too long has failed, like any other, so that `down` goes on."""
         command: Sequence[str] = ("docker", *args)
         environ: Mapping[str, str] = {**os.environ, **self.environ}
-        return subprocess.run(
-            command, env=environ, stdin=stdin, capture_output=True, text=True, check=check, timeout=STOP_TIMEOUT * 3
-        )
+        try:
+            return subprocess.run(
+                command, env=environ, stdin=stdin, capture_output=True, text=True, check=False, timeout=DOCKER_TIMEOUT
+            )
+        except subprocess.TimeoutExpired:
+            return subprocess.CompletedProcess(command, 1, "", f"no answer within {DOCKER_TIMEOUT:g} s")
 
 
 def install() -> None:
@@ -212,9 +216,12 @@ def install() -> None:
     environ = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     apt = ["apt-get", "-qq", "-o", "DPkg::Lock::Timeout=120"]
     for command in ([*apt, "update"], [*apt, "install", "--yes", "--no-install-recommends", *packages]):
-        done = subprocess.run(
-            command, env=environ, capture_output=True, text=True, check=False, timeout=INSTALL_TIMEOUT
-        )
+        try:
+            done = subprocess.run(
+                command, env=environ, capture_output=True, text=True, check=False, timeout=INSTALL_TIMEOUT
+            )
+        except subprocess.TimeoutExpired:
+            raise EngineError(f"expected {', '.join(packages)} to be installed within {INSTALL_TIMEOUT} s") from None
         if done.returncode:
             raise EngineError(f"expected {', '.join(packages)} to be installed, got: {done.stderr.strip()}")
 

@@ -1,6 +1,6 @@
 """Many peers against one listener, in one process: `python -m interop.bench.crowd`.
 
-It speaks lines as the other peers do (`interop/peer.py`):
+It speaks lines as the other peers do (`interop/process.py`):
 
     join ADDR COUNT WIDTH   connects COUNT times, WIDTH at a time, each time as a peer of its own:
                             {"connected", "identified", "seconds"}; not ok, naming the first fault, if any didn't join

@@ -1,7 +1,7 @@
 """As much of Redis as the suites' coordination takes: one connection, one command at a time (RESP 2).
 
     async with Redis.connect("127.0.0.1", 6379, within=180) as redis:
-        await redis.publish("a5b50d5e_listener_multiaddr", "/ip4/…")
+        await redis.push("a5b50d5e_listener_multiaddr", "/ip4/…")
         addr = await redis.wait_for("a5b50d5e_listener_multiaddr")
 
     command   *N CRLF and for each word  $LENGTH CRLF bytes CRLF

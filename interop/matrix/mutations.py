@@ -5,8 +5,8 @@ peer that speaks the protocol, or, where none does, our own node unchanged. A ch
 nothing, so that each is run unchanged first, within the same time.
 
 What no check sees is left to a test of the project, run in a process whose project is changed (`interop.ends.mutated`).
-What nothing can notice is in `UNNOTICED`, with the reason. `tests/interop/test_mutations.py` holds that each
-field of each .proto and each protocol ID is in one of the two.
+`tests/interop/test_mutations.py` holds that each field of each .proto, each protocol ID and all bytes in the source are
+changed by one.
 """
 
 from __future__ import annotations
@@ -34,12 +34,14 @@ ROOT = Path(__file__).parents[2]
 
 OUT, IN = Line("go", "tcp", "noise", "out"), Line("go", "tcp", "noise", "in")
 TLS = Line("go", "tcp", "tls", "out")
-QUIC = Line("go", "quic-v1", "tls", "out")
+QUIC, QUIC_IN = Line("go", "quic-v1", "tls", "out"), Line("go", "quic-v1", "tls", "in")
+WS_IN = Line("go", "ws", "noise", "in")
 RUST = Line("rust", "tcp", "noise", "out")
 RUST_TLS = Line("rust", "tcp", "tls", "out")
 OURSELVES = Line("python", "tcp", "noise", "out")
 # tests, by their names in pytest
 FIELDS = "tests/interop/test_fields.py"
+CONSTANTS = "tests/interop/test_constants.py"
 CONTROL = "tests/interop/test_gossip.py::test_each_control_message_both_ways[go]"
 PARTS = "tests/interop/test_messages.py::test_answers_in_parts"
 DNSADDR = "tests/interop/test_dnsaddr.py::test_both_resolve_to_the_same"
@@ -102,6 +104,16 @@ IDS = (
     # of those that tell their muxer in the handshake nobody needs it; Rust doesn't
     Mutation("connect", "node.upgrade.tls", 'NO_MUXER = "libp2p"', 'NO_MUXER = "libp2q"', line=RUST_TLS),
     Mutation(DNSADDR, "node.discovery.dnsaddr", '_PREFIX = "dnsaddr="', '_PREFIX = "dnsadds="'),
+    Mutation(CONSTANTS, "protocols.mdns.wire", '_DNSADDR = b"dnsaddr="', '_DNSADDR = b"dnsadds="'),
+    Mutation(CONSTANTS, "protocols.mdns.wire", "= 1, 12, 16, 28", "= 1, 13, 16, 28"),
+    Mutation(CONSTANTS, "protocols.mdns.wire", "= 1, 12, 16, 28", "= 1, 12, 17, 28"),
+    Mutation(CONSTANTS, "protocols.mdns.wire", "= 0x8000, 0x0400", "= 0x8000, 0x0100"),
+    Mutation(CONSTANTS, "node.discovery.mdns", 'return f"_p2p-', 'return f"_p2q-'),
+    Mutation("connect", "node.upgrade.multistream", 'text.encode() + b"\\n"', 'text.encode() + b"\\r"'),
+    Mutation("connect", "node.websocket.transport", 'Kind.WS: "/ws"', 'Kind.WS: "/wt"', line=WS_IN),
+    Mutation("connect", "node.identity", '"002408011220"', '"002408011221"', line=IN),
+    Mutation("transfer", "protocols.perf", "COUNT_BYTES = 8", "COUNT_BYTES = 9"),
+    Mutation(CONSTANTS, "node.identify", '"ipfs/0.1.0"', '"ipfs/0.1.1"'),
 )
 SECURITY = (
     Mutation(
@@ -119,9 +131,23 @@ SECURITY = (
     ),
     Mutation("connect", "node.upgrade.certificate", 'b"libp2p-tls-handshake:', 'b"libp2p-tls-handshakf:', line=TLS),
     Mutation("connect", "node.upgrade.certificate", 'b"libp2p-tls-handshake:', 'b"libp2p-tls-handshakf:', line=QUIC),
+    Mutation("connect", "node.upgrade.noise", '(temporary, b"\\x01"', '(temporary, b"\\x03"'),
+    Mutation("connect", "node.upgrade.noise", 'first + b"\\x02"', 'first + b"\\x03"'),
+    Mutation("connect", "node.upgrade.certificate", "= 0x30, 0x04", "= 0x31, 0x04", line=TLS),
+    Mutation("connect", "node.upgrade.certificate", "= 0x30, 0x04", "= 0x30, 0x05", line=TLS),
     Mutation("connect", "node.quic.configurations", 'ALPN = "libp2p"', 'ALPN = "libp2q"', line=QUIC),
+    Mutation("connect", "node.quic.mutual", "client CertificateVerify", "client CertificateVerifz", line=QUIC_IN),
+    Mutation("connect", "node.quic.mutual", 'b"\\0" + len(extensions)', 'b"\\1" + len(extensions)', line=QUIC_IN),
+    Mutation("connect", "node.quic.packets", "VERSION = 1\n", "VERSION = 2\n", line=QUIC_IN),
     Mutation("identify", "node.records", '"libp2p-peer-record"', '"libp2p-peer-recore"'),
     Mutation("identify", "node.records", r'b"\x03\x01"', r'b"\x03\x02"'),
+    Mutation(CONSTANTS, "node.peers.record", "= 3, 1, 2", "= 3, 1, 3"),
+    Mutation(
+        "rendezvous", "node.envelopes", 'LEGACY: "libp2p-routing-state"', 'LEGACY: "libp2p-routing-statf"', line=RUST
+    ),
+    Mutation(
+        "rendezvous", "node.envelopes", 'b"/libp2p/routing-state-record"', 'b"/libp2p/routing-state-recore"', line=RUST
+    ),
 )
 YAMUX = (
     Mutation("connect", "node.upgrade.yamux_state", 'Struct(">BBHLL")', 'Struct("<BBHLL")'),
@@ -145,7 +171,11 @@ MESSAGES = (
     Mutation("messages", "protocols.messages.wire", "    RESPONSE = 2", "    RESPONSE = 3"),
     Mutation("messages", "protocols.messages.wire", "    ONE_WAY = 0", "    ONE_WAY = 3"),
     Mutation("messages", "protocols.messages.wire", "ERROR_TYPE = 0xFFFFFFFF", "ERROR_TYPE = 0xFFFFFFFE"),
+    Mutation(PARTS, "protocols.messages.wire", 'b"\\x58\\x01"', 'b"\\x60\\x01"'),
     Mutation("messages", "protocols.messages.authors", "(0x08, kind, 0x12)", "(0x08, kind, 0x1A)"),
+    Mutation("messages", "protocols.messages.authors", 'fromhex("08011220")', 'fromhex("08011221")'),
+    Mutation(CONSTANTS, "protocols.messages.authors", 'b"\\x12\\x20" + hashlib', 'b"\\x13\\x20" + hashlib'),
+    Mutation(CONSTANTS, "protocols.messages.authors", "SECP256K1, ECDSA = range(4)", "ECDSA, SECP256K1 = range(4)"),
     *_fields(
         "messages",
         "protocols.messages.messages_pb2",
@@ -178,6 +208,8 @@ GOSSIP = (
         "Message.key Graft.topic IHave.topic Prune.peers Prune.backoff PeerInfo.peer_id PeerInfo.signed_peer_record "
         "IDontWant.message_ids",
     ),
+    Mutation(CONSTANTS, "protocols.gossip.state", 'b"\\0" + message.data', 'b"\\1" + message.data'),
+    Mutation(CONSTANTS, "protocols.gossip.state", "digest()[:20]", "digest()[:21]"),
     Mutation(FIELDS, "protocols.gossip.outbound", '_ID_TAG = b"\\x0a"', '_ID_TAG = b"\\x12"'),
     Mutation(CONTROL, "protocols.gossip.outbound", '_CONTROL_TAG = b"\\x1a"', '_CONTROL_TAG = b"\\x22"'),
     Mutation(CONTROL, "protocols.gossip.outbound", '_IDONTWANT_TAG = b"\\x2a"', '_IDONTWANT_TAG = b"\\x32"'),
@@ -197,6 +229,16 @@ KADEMLIA = (
     Mutation("kad-providers", "protocols.kad.wire", "    ADD_PROVIDER = 2", "    ADD_PROVIDER = 9"),
     Mutation("kad-providers", "protocols.kad.wire", "    GET_PROVIDERS = 3", "    GET_PROVIDERS = 9"),
     Mutation("kad-peers", "protocols.kad.wire", "    FIND_NODE = 4", "    FIND_NODE = 9"),
+    Mutation(
+        "kad-values",
+        "protocols.kad.validators",
+        '_, slash, rest = key.partition(b"/")',
+        '_, slash, rest = key.partition(b"|")',
+    ),
+    Mutation(CONSTANTS, "protocols.kad.validators", 'b"\\x12\\x20" + digest', 'b"\\x13\\x20" + digest'),
+    Mutation(CONSTANTS, "protocols.kad.validators", 'b"\\x00" + bytes', 'b"\\x01" + bytes'),
+    Mutation(CONSTANTS, "protocols.kad.wire", "    PING = 5", "    PING = 9"),
+    Mutation(CONSTANTS, "protocols.kad.keyspace", "= 0x00, 0x12", "= 0x00, 0x13"),
 )
 EXCHANGE = _fields(
     "exchange",
@@ -204,7 +246,8 @@ EXCHANGE = _fields(
     "ExchangeMessage.ping ExchangeMessage.pong ExchangeMessage.get_addresses ExchangeMessage.addresses Alive.peer_id "
     "Alive.nonce GetAddresses.limit Addresses.signed_peer_records",
     line=OURSELVES,
-)
+) + _fields(CONSTANTS, "protocols.exchange.exchange_pb2", "Alive.multiaddrs")
+HEARTBEAT = _fields(CONSTANTS, "protocols.heartbeat.heartbeat_pb2", "Beat.sequence")
 RENDEZVOUS = (
     *_fields(
         "rendezvous",
@@ -220,19 +263,15 @@ RENDEZVOUS = (
         "Register.ttl RegisterResponse.status RegisterResponse.status_text Discover.limit DiscoverResponse.status "
         "DiscoverResponse.status_text",
     ),
+    Mutation(CONSTANTS, "protocols.rendezvous.wire", "UNAVAILABLE = 400", "UNAVAILABLE = 401"),
     *(
         Mutation("rendezvous", "protocols.rendezvous.wire", f"_{a}, _{b}", f"_{b}, _{a}", line=RUST)
         for a, b in itertools.pairwise(("REGISTER", "REGISTER_RESPONSE", "UNREGISTER", "DISCOVER", "DISCOVER_RESPONSE"))
     ),
 )
 MUTATIONS: tuple[Mutation, ...] = (
-    *(*IDS, *SECURITY, *YAMUX, *HANDSHAKE, *MESSAGES, *GOSSIP, *KADEMLIA, *EXCHANGE, *RENDEZVOUS),
+    *(*IDS, *SECURITY, *YAMUX, *HANDSHAKE, *MESSAGES, *GOSSIP, *KADEMLIA, *EXCHANGE, *HEARTBEAT, *RENDEZVOUS),
 )
-
-UNNOTICED: dict[tuple[str, str], str] = {
-    ("protocols.exchange.exchange_pb2", "Alive.multiaddrs"): "a pong is one without them: they are hints",
-    ("protocols.heartbeat.heartbeat_pb2", "Beat.sequence"): "a beat comes back as it went: only who made it reads it",
-}
 
 
 async def run_one(mutation: Mutation | None, line: Line, check: str) -> Result:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from interop.matrix.cells import CHECKS, DIRECTIONS, PEERS, RESULTS, Line, Result, lines
@@ -11,6 +12,7 @@ from interop.matrix.cells import CHECKS, DIRECTIONS, PEERS, RESULTS, Line, Resul
 NAMES = {"go": "Go", "rust": "Rust", "js": "JavaScript", "stock": "py-libp2p"}
 TRANSPORT_NAMES = {"tcp": "TCP", "ws": "WebSocket", "quic-v1": "QUIC"}
 SECURITY_NAMES = {"noise": "Noise", "tls": "TLS"}
+_PEER_ID = re.compile(r"12D3KooW\w{44}")  # another one in every run
 HEAD = """# The matrix: our node with each other implementation
 
 Made by `make interop`; not edited by hand. Each cell is one check on two processes that talk over loopback: pass; fail;
@@ -90,7 +92,8 @@ def _table(peer: str, columns: Sequence[Line], by_cell: Mapping[tuple[Line, str]
             result = by_cell.get((line, check))
             entries.append(result.result if result is not None else "")
             if result is not None and result.reason:
-                text = result.reason + (f" (`{result.reproduction}`)" if result.reproduction else "")
+                text = _PEER_ID.sub("PEER", result.reason)
+                text += f" (`{result.reproduction}`)" if result.reproduction else ""
                 reasons.setdefault(f"**{result.result}** {text}", []).append(f"{check}: {column(line)}")
         rows.append(f"| {check} | " + " | ".join(entries) + " |")
     rows.append("")

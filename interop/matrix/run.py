@@ -113,13 +113,14 @@ class _Runner:
     async def work(self) -> None:
         """Runs lines until none is left, on two processes of ours that last as long as nothing fails."""
         while self._waiting:
+            running = False
             try:
                 async with AsyncExitStack() as stack:
                     ours = await stack.enter_async_context(vouch_process("vouch", self._plan.mutation))
                     third = None
                     if not NEED_THIRD.isdisjoint(self._plan.checks):
                         third = await stack.enter_async_context(vouch_process("third"))
-                    went_well = True
+                    running = went_well = True
                     while self._waiting and went_well:
                         left = self._waiting.popleft()
                         went_well = await self._line(left, ours, third)
@@ -128,7 +129,10 @@ class _Runner:
             except PeerError as error:
                 if error.reply:
                     raise
-                # an end that had ended by itself: what was checked on it has been told
+                # an end that had ended by itself: what was checked on it has been told; or one that never was
+                if not running:
+                    for cell in self._waiting.popleft():
+                        await self._failed(cell, f"{NO_CONNECTION}: {_said(error)}", 0.0)
 
     async def _line(self, left: deque[Cell], ours: Peer, third: Peer | None) -> bool:
         """Runs the cells that are left of a line, until one fails; whether none has."""

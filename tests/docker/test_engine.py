@@ -69,3 +69,13 @@ def test_what_the_pid_file_names_is_ours_or_nobody(another):
 def test_it_says_why_not(monkeypatch):
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     assert why_not() == "a Docker engine of our own needs root"
+
+
+def test_a_docker_that_does_not_answer_is_an_error(tmp_path, monkeypatch):
+    hangs = tmp_path / "docker"
+    hangs.write_text("#!/bin/sh\nexec sleep 60\n")
+    hangs.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr("interop.engine.DOCKER_TIMEOUT", 0.2)
+    with pytest.raises(EngineError, match=r"got: no answer within 0\.2 s"):
+        Engine(tmp_path / "engine").base("vouch-local:1")

@@ -137,9 +137,17 @@ def joined(eventually):
     return join
 
 
+class Not(tuple):
+    """What is there instead: false, and told by `eventually`."""
+
+    def __bool__(self):
+        return False
+
+
 def in_mesh(peer, topic, wanted):
     async def check():
-        return set((await peer.call("mesh", topic))["peers"]) == wanted
+        there = set((await peer.call("mesh", topic))["peers"])
+        return there == wanted or Not(("missing", wanted - there, "too many", there - wanted))
 
     return check
 

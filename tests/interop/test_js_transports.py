@@ -1,7 +1,6 @@
-"""QUIC between a Python node and the JavaScript peer: connected, echoed, half-closed, admitted and refused, asked.
+"""QUIC between a Python node and the JavaScript peer: signed messages and Kademlia.
 
-TCP and WebSocket with it, under Noise and TLS, are in test_transports.py. js-libp2p's QUIC doesn't tell its users of a
-reset (interop/js/upstream/quic_reset.js), so only those by the JavaScript peer are tried.
+Streams over it are in test_quic.py, admission in test_admission.py; TCP and WebSocket in test_transports.py.
 """
 
 from __future__ import annotations
@@ -10,13 +9,11 @@ from contextlib import asynccontextmanager
 from functools import partial
 
 import pytest
-import trio
 
 from interop.ends.messages import ECHO, NAME, interop
 from interop.peer import Peer
-from interop.rawbytes import BYTES, RESET, Pattern, echo_pattern, receive_pattern, send_pattern, was_reset
-from node.errors import RefusedError
-from node.events import Admitted, Identified, Refused
+from interop.rawbytes import BYTES, RESET
+from node.events import Admitted
 
 MIB = 1 << 20
 QUIC = "/ip4/127.0.0.1/udp/0/quic-v1"
@@ -52,48 +49,11 @@ def joined(here, built):
 
 
 @both_ways
-async def test_streams(joined, dialler):
-    with trio.fail_after(60):
-        async with joined(dialler, dht="off") as (local, js):
-            assert "quic-v1" in js.addr
-            assert len((await js.call("ping", local.peer_id, "3"))["rtt_us"]) == 3
-            await local.node.ping(js.peer_id)
-            await local.event(Identified, peer=js.peer_id)
-            assert "quic-v1" in (await js.call("identify", local.peer_id))["addrs"][0]
-            await echo_pattern(local.node, js.peer_id, 20 * MIB)
-            await js.call("echo", local.peer_id, str(20 * MIB), "1")
-            await js.call("echo", local.peer_id, "1000", "100")
-            async with local.node.stream(js.peer_id, BYTES) as stream:
-                pattern = Pattern(3, 200_000)
-                await send_pattern(stream, pattern)  # and its end, before a byte is read
-                await receive_pattern(stream, pattern)
-            await was_reset(local.node, js.peer_id)
-            await js.call("reset", local.peer_id)
-
-
-@both_ways
 async def test_messages(joined, dialler):
     async with joined(dialler, dht="off") as (local, js):
         assert (await local.node.request(js.peer_id, NAME, b"ahoy", type=ECHO)).payload == b"ahoy"
         await js.call("requests-reversed", local.peer_id, "20")
         await js.call("parts", local.peer_id, "20", "100000")
-
-
-@both_ways
-async def test_refused(here, built, dialler):
-    built("js")
-    start = partial(Peer.js, "--listen", QUIC, "--network-id", "elsewhere")
-    async with here(listen=(QUIC,), dht="off") as local, start() as js:
-        if dialler == "python":
-            with pytest.raises(RefusedError):
-                await local.node.connect(js.addr)
-        else:
-            assert (await js.call("connect", local.addr, check=False))["stage"] == "admission"
-        assert (await local.event(Refused, peer=js.peer_id)).reason
-        assert (await js.event("refused", peer=local.peer_id))["reason"]
-        await js.event("disconnected", peer=local.peer_id)
-        assert not local.seen(Admitted)
-        assert not js.seen("identified")
 
 
 async def test_kademlia(joined, eventually):

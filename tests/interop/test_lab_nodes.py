@@ -57,7 +57,8 @@ time.sleep(stay)
 def namespaces(monkeypatch):
     lab_or_skip(shapes=True)
     # so many processes of some seconds of CPU each: on a machine that has other work, they may take long to be up
-    monkeypatch.setattr("interop.peer.START_TIMEOUT", START)
+    for module in ("interop.process", "interop.peer"):
+        monkeypatch.setattr(f"{module}.START_TIMEOUT", START)
 
 
 @asynccontextmanager

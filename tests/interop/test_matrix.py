@@ -10,14 +10,16 @@ import sys
 from pathlib import Path
 
 import pytest
+import trio
 
 from interop.matrix import report
 from interop.matrix.__main__ import DOCUMENT, main
 from interop.matrix.cells import CHECKS, RESULTS, Cell, Line, Result, cells, lines, not_applicable
 from interop.matrix.checks import CHECKS as FUNCTIONS
-from interop.matrix.run import MissingPeerError, check_built, ended_by
+from interop.matrix.run import MissingPeerError, Plan, check_built, ended_by, run
 from interop.matrix.upstream import DEFECTS, HERE, Defect, Defects, reproduce
 from interop.peer import Peer
+from node.identity import Identity
 
 ROOT = Path(__file__).parents[2]
 QUICK_TIMEOUT = 60
@@ -122,6 +124,16 @@ def test_silence_is_excused_only_where_the_peer_says_that_it_ended_the_connectio
     assert (Defects().of(cell, reason + ended_by(theirs, ours)) is not None) is excused
 
 
+async def test_an_end_of_ours_that_does_not_start_fails_its_lines_and_is_not_tried_for_ever(monkeypatch):
+    broken = [sys.executable, "-c", "import sys; sys.exit('the harbour is closed')"]
+    monkeypatch.setattr("interop.matrix.run.vouch_process", lambda *_: Peer("vouch", broken))
+    results = []
+    with trio.fail_after(30):
+        await run(Plan([GO], ["connect", "ping"]), results.append)
+    assert [(result.cell.check, result.result) for result in results] == [("connect", "fail"), ("ping", "fail")]
+    assert all("the harbour is closed" in result.reason for result in results)
+
+
 # the document
 
 
@@ -131,7 +143,8 @@ def some_results():
             if reason := not_applicable(cell):
                 yield Result(cell, "na", reason)
             elif cell.check == "transfer" and line.peer == "stock":
-                yield Result(cell, "upstream", "it | loses the end", 1.5, "interop/matrix/upstream/x.py")
+                reason = f"it | loses the end of {Identity.generate().peer_id}"
+                yield Result(cell, "upstream", reason, 1.5, "interop/matrix/upstream/x.py")
             else:
                 yield Result(cell, "pass", seconds=0.1)
 
@@ -142,7 +155,8 @@ def test_the_document_tells_each_cell():
     assert report.parse(text) == {(result.cell.line, result.cell.check): result.result for result in results}
     assert "2020-02-29" in text
     assert "vouch-node 0.1.0" in text
-    assert r"it \| loses the end (`interop/matrix/upstream/x.py`)" in text
+    # the peers are others in every run
+    assert text.count(r"it \| loses the end of PEER (`interop/matrix/upstream/x.py`)") == 1
 
 
 def test_the_document_of_the_project_is_of_these_cells():

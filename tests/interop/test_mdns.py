@@ -62,8 +62,9 @@ def peer(built):
     return make
 
 
-@pytest.mark.parametrize("first", ["python", "go"])
-@pytest.mark.parametrize("service", [PUBLIC, PRIVATE], ids=["public", "private"])
+@pytest.mark.parametrize(
+    ("service", "first"), [(PUBLIC, "python"), (PRIVATE, "go")], ids=["public-python", "private-go"]
+)
 async def test_go(peer, service, first):
     theirs = peer("go", "--network-id", "harbour", f"--mdns={service.removesuffix('.local')}")
     flags = () if service == PRIVATE else ("--mdns-service", PUBLIC)  # a network's own is the default

@@ -95,17 +95,17 @@ async def test_python_asks(connected):
         assert not local.seen(MessageRejected)
 
 
-@pytest.mark.parametrize(("count", "size"), [(1, 1), (300, 1), (20, 1_000_000)])
-async def test_answers_in_parts(connected, count, size):
+async def test_answers_in_parts(connected):
     async with connected() as (local, other, _):
-        await other.call("parts", local.peer_id, str(count), str(size))
+        for count, size in ((1, 1), (300, 1), (20, 1_000_000)):
+            await other.call("parts", local.peer_id, str(count), str(size))
 
-        got = 0
-        async with local.node.request_stream(other.peer_id, NAME, b"%d %d" % (count, size), type=PARTS) as answer:
-            async for part in answer:
-                assert part == bytes((got & 0xFF,)) * size
-                got += 1
-        assert (got, answer.bytes, answer.complete) == (count, count * size, True)
+            got = 0
+            async with local.node.request_stream(other.peer_id, NAME, b"%d %d" % (count, size), type=PARTS) as answer:
+                async for part in answer:
+                    assert part == bytes((got & 0xFF,)) * size
+                    got += 1
+            assert (got, answer.bytes, answer.complete) == (count, count * size, True)
 
 
 async def test_errors_of_answers_in_parts(connected):
@@ -182,20 +182,21 @@ FORGED = {  # what it does: what becomes of its stream, and the reason
 }
 
 
-@pytest.mark.parametrize("fault", FORGED)
-async def test_python_rejects(connected, fault):
-    outcome, reason = FORGED[fault]
+async def test_python_rejects(connected):
     async with connected() as (local, other, got):
-        await other.call("request", local.peer_id, str(ECHO), "-")
-        assert (await other.call("forge", local.peer_id, fault))["outcome"] == outcome
-        rejected = await local.event(MessageRejected, peer=other.peer_id)
-        assert (rejected.protocol, rejected.reason, rejected.dropped) == (NAME, reason, outcome == "open"), rejected
-        # the other streams of the connection go on, and nothing reached a handler
-        await other.call("requests-reversed", local.peer_id, "10")
-        assert not other.seen("disconnected")
-        assert len(local.seen(MessageRejected)) == 1
-        with pytest.raises(trio.WouldBlock):
-            got.receive_nowait()
+        for fault, (outcome, reason) in FORGED.items():
+            before = len(local.seen(MessageRejected))
+            await other.call("request", local.peer_id, str(ECHO), "-")
+            assert (await other.call("forge", local.peer_id, fault))["outcome"] == outcome, fault
+            rejected = await local.event(MessageRejected, peer=other.peer_id)
+            told = (rejected.protocol, rejected.reason, rejected.dropped)
+            assert told == (NAME, reason, outcome == "open"), (fault, rejected)
+            # the other streams of the connection go on, and nothing reached a handler
+            await other.call("requests-reversed", local.peer_id, "10")
+            assert not other.seen("disconnected")
+            assert len(local.seen(MessageRejected)) == before + 1, fault
+            with pytest.raises(trio.WouldBlock):
+                got.receive_nowait()
 
 
 async def test_the_forger_can_be_honest(connected):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -18,7 +18,6 @@ import trio
 from interop.peer import Peer, PeerError
 from interop.rawbytes import (
     BYTES,
-    RESET,
     Pattern,
     at_once,
     echo_pattern,
@@ -31,7 +30,7 @@ from node.errors import DialError, RefusedError
 from node.events import Admitted, Disconnected
 from node.identity import Identity
 from node.node import parse_peer_id
-from protocols import Protocol, StreamReset
+from tests.interop.streaming import after_the_end, connected, echo, protocol_of_bytes, telling
 
 MIB = 1 << 20
 QUIC = "/ip4/127.0.0.1/udp/0/quic-v1"
@@ -50,32 +49,16 @@ either_asks = pytest.mark.parametrize("asker", ["python", "go"])
 def joined(here, built):
     """`async with joined() as (local, go)`: a node that serves `serving`, and a peer, Go's, connected over QUIC."""
 
-    @asynccontextmanager
-    async def join(*flags, dialler="python", name="go", serving=(BYTES, RESET), **settings):
+    def join(*flags, name="go", **settings):
         built(name)
-        settings = {"dht": "off", "listen": (QUIC,), **settings}
-        async with here(**settings) as local, OTHERS[name]("--listen", QUIC, "--timeout=30s", *flags) as go:
-            for protocol in serving:
-                await local.node.serve(protocol)
-            if dialler == "python":
-                await local.node.connect(go.addr)
-            else:
-                await go.call("connect", local.addr)
-            await local.event(Admitted, peer=go.peer_id)
-            yield local, go
+        started = OTHERS[name]("--listen", QUIC, "--timeout=30s", *flags)
+        return connected(here, started, **{"listen": (QUIC,), **settings})
 
     return join
 
 
 def muxed(local, go):
     return local.node.swarm.connection(parse_peer_id(go.peer_id)).muxed_conn
-
-
-async def echo(asker, local, go, length, streams=1):
-    if asker == "python":
-        await echo_pattern(local.node, go.peer_id, length, streams)
-    else:
-        await go.call("echo", local.peer_id, str(length), str(streams))
 
 
 # admission
@@ -146,8 +129,7 @@ async def test_go_shows_that_it_is_where_it_says(joined, monkeypatch):
 # many bytes, many streams
 
 
-@both_ways
-@either_asks
+@pytest.mark.parametrize(("dialler", "asker"), [("python", "go"), ("go", "python")])
 async def test_echo_of_a_hundred_mebibytes_in_constant_memory(joined, dialler, asker):
     async with joined(dialler=dialler) as (local, go):
         await echo(asker, local, go, 4 * MIB)
@@ -190,14 +172,7 @@ async def test_half_closed_stream_still_receives(joined):
 
 
 async def test_half_closed_by_the_other_still_receives(joined):
-    async def after_the_end(stream):
-        received = b"".join([data async for data in stream])
-        await trio.sleep(0.1)
-        await stream.send(received)
-
-    serving = Protocol(BYTES.id, max_frame=None, timeout=BYTES.timeout, streams_per_peer=BYTES.streams_per_peer)
-    serving.serve(after_the_end)
-    async with joined(serving=[serving]) as (local, go):
+    async with joined(serving=[protocol_of_bytes(after_the_end)]) as (local, go):
         for _ in range(5):
             await echo("go", local, go, 200_000)
 
@@ -210,19 +185,7 @@ async def test_reset_by_the_node(joined):
 
 async def test_reset_by_the_other(joined):
     ended = []
-
-    async def telling(stream):
-        try:
-            async for data in stream:
-                await stream.send(data)
-            ended.append("end")
-        except StreamReset:
-            ended.append("reset")
-            raise
-
-    serving = Protocol(BYTES.id, max_frame=None, timeout=BYTES.timeout, streams_per_peer=BYTES.streams_per_peer)
-    serving.serve(telling)
-    async with joined(serving=[serving]) as (local, go):
+    async with joined(serving=[telling(ended)]) as (local, go):
         await was_reset(local.node, go.peer_id)
         await go.call("reset", local.peer_id)
         assert ended == ["reset", "end"]
@@ -357,23 +320,6 @@ async def test_others_half_close_and_reset(joined, name):
             await was_reset(local.node, other.peer_id)
         if name != "js":  # it takes a reset for the end
             await other.call("was-reset", local.peer_id)
-
-
-@with_others
-@both_ways
-async def test_others_are_admitted_by_the_handshake_and_refused(joined, here, name, dialler):
-    async with joined(name=name, dialler=dialler) as (local, other):
-        assert local.node.swarm.connection(parse_peer_id(other.peer_id)).hello is not None
-        await echo("other", local, other, 1000)
-    other = OTHERS[name]("--listen", QUIC, "--network-id", "other")
-    async with here(listen=(QUIC,), dht="off") as local, other:
-        if dialler == "python":
-            with pytest.raises(RefusedError):
-                await local.node.connect(other.addr)
-        else:
-            with pytest.raises(PeerError):
-                await other.call("connect", local.addr)
-        assert local.node.connected_peers() == []
 
 
 @with_others

@@ -1,7 +1,6 @@
-"""A Python node and the Rust peer over each transport and security: signed messages both ways, and over QUIC also
-streams that are half-closed, reset, and carry a lot.
+"""A Python node and the Rust peer over each transport and security: signed messages both ways, and perf over QUIC.
 
-Streams over TCP and WebSocket are in test_streams.py and test_transports.py; admission is in test_rust.py.
+Streams are in test_streams.py, test_transports.py and test_quic.py, admission in test_admission.py.
 """
 
 from __future__ import annotations
@@ -13,9 +12,7 @@ import trio
 
 from interop.ends.messages import ECHO, NAME, interop
 from interop.peer import Peer
-from interop.rawbytes import BYTES, RESET, Pattern, echo_pattern, receive_pattern, reset_mine, send_pattern, was_reset
 from node.events import Admitted, MessageRejected
-from protocols import ProtocolError
 from protocols.perf import PERF, measure
 from tests.interop.messaging import text
 
@@ -77,27 +74,9 @@ async def test_signed_messages(joined, listen, security, dialler):
         assert (await local.event(MessageRejected, peer=rust.peer_id)).reason == "signature"
 
 
-@both_ways
-async def test_streams_over_quic(joined, dialler):
+async def test_perf_over_quic(joined):
     with trio.fail_after(60):
-        async with joined(QUIC, "noise", dialler) as (local, rust):
-            for protocol in (BYTES, RESET, PERF):
-                await local.node.serve(protocol)
-            said = await rust.call("identify", local.peer_id)
-            assert [f"{addr}/p2p/{local.peer_id}" for addr in said["addrs"]] == local.node.addrs
-            assert len(await local.node.ping(rust.peer_id, 3)) == 3
-            assert len((await rust.call("ping", local.peer_id, "3"))["rtt_us"]) == 3
-            await echo_pattern(local.node, rust.peer_id, 10 * MIB, streams=2)
-            await rust.call("echo", local.peer_id, str(10 * MIB), "2")
-            await rust.call("echo", local.peer_id, "1000", "50")
-            async with local.node.stream(rust.peer_id, BYTES) as stream:
-                pattern = Pattern(3, 200_000)
-                await send_pattern(stream, pattern)  # and its end, before a byte is read
-                await receive_pattern(stream, pattern)
-            await reset_mine(local.node, rust.peer_id)
-            with pytest.raises(ProtocolError, match="got the end"):
-                await was_reset(local.node, rust.peer_id)  # rust-libp2p has no way to reset a stream of QUIC
-            await rust.call("reset", local.peer_id)
-            await rust.call("was-reset", local.peer_id)
+        async with joined(QUIC, "noise", "python") as (local, rust):
+            await local.node.serve(PERF)
             await measure(local.node, rust.peer_id, upload=20 * MIB, download=20 * MIB)
             await rust.call("perf", local.peer_id, str(20 * MIB), str(20 * MIB))

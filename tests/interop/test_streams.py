@@ -7,7 +7,6 @@ A peer joins by a row in OTHERS; it has the commands echo, reset and was-reset, 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,7 +16,6 @@ import trio
 from interop.peer import Peer
 from interop.rawbytes import (
     BYTES,
-    RESET,
     Pattern,
     at_once,
     echo_pattern,
@@ -26,9 +24,8 @@ from interop.rawbytes import (
     send_pattern,
     was_reset,
 )
-from node.events import Admitted
 from node.names import parse_peer_id
-from protocols import Protocol, StreamReset
+from tests.interop.streaming import after_the_end, connected, echo, protocol_of_bytes, telling
 
 MIB = 1 << 20
 WINDOW = 256 * 1024  # Yamux's first; it grows only for those who read
@@ -71,7 +68,6 @@ pytestmark = [
     pytest.mark.parametrize("name", OTHERS),
 ]
 
-both_ways = pytest.mark.parametrize("dialler", ["python", "other"])
 either_asks = pytest.mark.parametrize("asker", ["python", "other"])
 
 
@@ -79,42 +75,18 @@ either_asks = pytest.mark.parametrize("asker", ["python", "other"])
 def joined(here, built):
     """`async with joined(name) as (local, other)`: a node that serves `serving`, and a peer, connected."""
 
-    @asynccontextmanager
-    async def join(name, *flags, dialler="python", serving=(BYTES, RESET), **settings):
+    def join(name, *flags, **settings):
         built(name)
         started = OTHERS[name].start("--timeout=20s", *OTHERS[name].flags, *flags)
-        async with here(admission="open", dht="off", **settings) as local, started as other:
-            for protocol in serving:
-                await local.node.serve(protocol)
-            if dialler == "python":
-                await local.node.connect(other.addr)
-            else:
-                await other.call("connect", local.addr)
-            await local.event(Admitted, peer=other.peer_id)
-            yield local, other
+        return connected(here, started, admission="open", **settings)
 
     return join
-
-
-def protocol_of_bytes(handler):
-    """/vouch/bytes/1.0.0 with another server."""
-    protocol = Protocol(BYTES.id, max_frame=None, timeout=BYTES.timeout, streams_per_peer=BYTES.streams_per_peer)
-    protocol.serve(handler)
-    return protocol
-
-
-async def echo(asker, local, other, length, streams=1):
-    if asker == "python":
-        await echo_pattern(local.node, other.peer_id, length, streams)
-    else:
-        await other.call("echo", local.peer_id, str(length), str(streams))
 
 
 # many bytes, many streams
 
 
-@both_ways
-@either_asks
+@pytest.mark.parametrize(("dialler", "asker"), [("python", "other"), ("other", "python")])
 async def test_echo_of_a_hundred_mebibytes(joined, name, dialler, asker):
     async with joined(name, dialler=dialler) as (local, other):
         await echo(asker, local, other, 100 * MIB)
@@ -170,11 +142,6 @@ async def test_half_closed_stream_still_receives(joined, name):
 
 
 async def test_half_closed_by_the_other_still_receives(joined, name):
-    async def after_the_end(stream):
-        received = b"".join([data async for data in stream])
-        await trio.sleep(0.1)
-        await stream.send(received)
-
     async with joined(name, serving=[protocol_of_bytes(after_the_end)]) as (local, other):
         await echo("other", local, other, 200_000)
 
@@ -187,17 +154,7 @@ async def test_reset_by_the_node(joined, name):
 
 async def test_reset_by_the_other(joined, name):
     ended = []
-
-    async def telling(stream):
-        try:
-            async for data in stream:
-                await stream.send(data)
-            ended.append("end")
-        except StreamReset:
-            ended.append("reset")
-            raise
-
-    async with joined(name, serving=[protocol_of_bytes(telling)]) as (local, other):
+    async with joined(name, serving=[telling(ended)]) as (local, other):
         await was_reset(local.node, other.peer_id)
         await other.call("reset", local.peer_id)
         assert ended == ["reset", "end"]

@@ -8,8 +8,8 @@
 
     --connections N    as listener, take so many connections, where the end's own limits are lower
 
-They speak lines as the Go peer does (`interop/peer.py`), so that one harness drives all. `tcp` has connect, identify,
-disconnect and ping; the others all of these:
+They speak lines as the Go peer does (`interop/process.py`), so that one harness drives all. `tcp` has connect,
+identify, disconnect and ping; the others all of these:
 
     connect MULTIADDR        dials: {"total_ms", "admission_ms"}, the latter only where there is an admission
     identify PEER            waits until the peer of the current connection has been identified, so that this work isn't

@@ -8,8 +8,12 @@ import { pair } from './pair.js'
 
 const base64 = text => Buffer.from(text).toString('base64')
 
+const PATIENCE = 10_000
+
 async function eventually (check) {
+  const deadline = Date.now() + PATIENCE
   while (!await check()) {
+    assert.ok(Date.now() < deadline, `expected within ${PATIENCE} ms: ${check}`)
     await sleep(20)
   }
 }
