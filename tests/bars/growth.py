@@ -8,8 +8,8 @@ from types import ModuleType
 
 # by that many, and by this share, a table may differ between two quiet moments
 SLACK, SHARE = 40, 0.25
-# modules whose tables fill up to a capacity of their own, which takes longer than a day
-BOUNDED = ("node.peers.backoff",)
+# modules whose tables, or caches of their objects, have a capacity of their own, which takes longer than a day to fill
+BOUNDED = ("node.peers.backoff", "protocols.messages.authors")
 
 
 def census() -> dict[str, int]:
