@@ -107,8 +107,8 @@ RECIPES = {
         "rust",
         "cargo",
         HERE / "rust",
-        ("src/*.rs", "src/bin/*.rs", "Cargo.toml", "Cargo.lock"),
-        ("cargo", "build", "--release", "--locked", "--target-dir", "../.built/rust-target"),
+        ("src/*.rs", "Cargo.toml", "src/bin/*.rs"),
+        ("cargo", "build", "--release", "--target-dir", "../.built/rust-target"),
         product=BUILT / "rust-target/release/rust-peer",
     ),
     # nothing is compiled: the sources are read as they are, and only other packages make a build stale
