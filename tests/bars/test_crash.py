@@ -69,6 +69,9 @@ def kill_often(folder: Path, times: int, seed: int = 1) -> Counter[str]:
             forker.stdin.flush()
             child = int(forker.stdout.readline())
             first = last + 2
+            if time_ % 4:  # else it may be killed before it has begun, however slow the machine is
+                last = int(forker.stdout.readline())
+                counted["acknowledged"] += 1
             time.sleep(rng.uniform(0, LONGEST_RUN))
             os.kill(child, 9)
             while (line := forker.stdout.readline()) != b"gone\n":
@@ -131,7 +134,7 @@ def test_bar_crash(tmp_path, kills, losses):
     (tmp_path / "killed").mkdir()
     killed = kill_often(tmp_path / "killed", kills)
     print(f"\nkilled: {dict(killed)}")
-    assert killed["acknowledged"] >= kills  # else nothing was tested
+    assert killed["acknowledged"] >= kills * 3 // 4  # else nothing was tested
 
     library = powerloss.build(tmp_path)
     for number, (steps, pragmas) in enumerate([(60, (SMALL_LOG,)), *([(600, ())] if losses >= 200 else [])]):

@@ -36,7 +36,8 @@ class Peer:
 def peers(tmp_path_factory):
     """Two nodes that don't know each other: the one whose commands are tested, and one to talk with."""
     folder = tmp_path_factory.mktemp("remote")
-    flags = ("--network-id", NETWORK, "--listen", LOOPBACK, "--pool", "off", "--log-format", "json", "--data-dir")
+    alone = ("--pool", "off", "--dht", "off", "--exchange", "off")  # neither dials the other by itself
+    flags = ("--network-id", NETWORK, "--listen", LOOPBACK, *alone, "--log-format", "json", "--data-dir")
     more = ("--perf", "on", "--topic", "relayed")
     with Running(*flags, folder / "ours") as ours, Running(*flags, folder / "theirs", *more) as theirs:
         found = []
