@@ -24,7 +24,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-WAIT = 1.0
+WAIT = 2.0
 PUNCH_SECONDS = 3.0
 BLOCK = 65536
 

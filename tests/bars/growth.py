@@ -8,8 +8,9 @@ from types import ModuleType
 
 # by that many, and by this share, a table may differ between two quiet moments
 SLACK, SHARE = 40, 0.25
-# modules whose tables, or caches of their objects, have a capacity of their own, which takes longer than a day to fill
-BOUNDED = ("node.peers.backoff", "protocols.messages.authors")
+# modules whose tables, or caches of their objects, have a capacity of their own, which takes longer than a day to fill;
+# what exchange tells in an hour goes with who is asked in it
+BOUNDED = ("node.peers.backoff", "protocols.messages.authors", "protocols.exchange.share")
 
 
 def census() -> dict[str, int]:

@@ -82,7 +82,8 @@ async def test_delay_loss_and_bandwidth_are_as_told():
             assert 40 <= sorted(reply["rtt_ms"])[2] < 60
             assert min(reply["rtt_ms"]) >= 40
 
-            # 0.8 * 0.8 come back
+            # 0.8 * 0.8 come back, once each knows the other's hardware address: that may be lost too
+            await ping(lossy, server, count=5, every=0.3)
             reply = await ping(lossy, server, count=400, every=0.001)
             assert 0.5 < reply["received"] / 400 < 0.78
 

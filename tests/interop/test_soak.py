@@ -104,10 +104,13 @@ async def test_one_wrong_byte_is_found_by_whoever_reads_it(monkeypatch):
     monkeypatch.setattr(ConnStream, "send_all", spoil)
     monkeypatch.setattr(run, "ACTIONS", {traffic.upload: 1, traffic.download: 1, traffic.requests: 1})
 
-    result = await soak(1.0, 2, seed=1)
-
-    for text in ("an upload from ", "download: a download: byte ", "requests: an answer: byte "):
-        assert any(fault.startswith(text) for fault in result.faults), (text, set(result.faults))
+    missing = {"an upload from ", "download: a download: byte ", "requests: an answer: byte "}
+    for seed in range(1, 6):  # what is done in a second is a matter of chance, and of the machine
+        result = await soak(1.0, 2, seed=seed)
+        missing -= {text for text in missing if any(fault.startswith(text) for fault in result.faults)}
+        if not missing:
+            break
+    assert not missing, set(result.faults)
 
 
 @pytest.mark.parametrize("upgrade", ["fast", "stock"])
