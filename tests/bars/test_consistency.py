@@ -27,6 +27,7 @@ from node.api import functions
 from node.discovery import exchange
 from node.errors import VouchError
 from protocols import ProtocolError, StreamError
+from protocols.messages import server
 from tests.bars.growth import census, grown
 from tests.bars.telling import NETWORK, Life, at_once
 from tests.memnet import MemNet
@@ -338,6 +339,7 @@ async def _in_background(nursery: trio.Nursery, work: Any) -> None:
 async def test_bar_consistency(autojump_clock, monkeypatch, seconds: float, rest: float, pace: float) -> None:
     for module in (records, exchange):
         monkeypatch.setattr(module, "REMEMBERED", 16)  # so that these tables are full early, too
+    monkeypatch.setattr(server, "KNOWN_PEERS", 16)
     async with MemNet(seed=1, latency=0.01) as net:
         world = await live(net, seconds, rest, 1, pace)
     print(f"\n{world.looks} looks, {world.figures} figures at once, {world.by_http} by HTTP; {dict(world.done)}")
