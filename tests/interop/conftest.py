@@ -118,9 +118,8 @@ def eventually():
         result = None
         with trio.move_on_after(timeout):
             while True:
-                result = check()
-                if hasattr(result, "__await__"):
-                    result = await result
+                found = check()
+                result = await found if hasattr(found, "__await__") else found
                 if result:
                     return result
                 await trio.sleep(0.05)

@@ -109,7 +109,8 @@ def mesh(built, here, monkeypatch):
             peers = []
             for kind in kinds:
                 if kind == "python":
-                    settings = {"admission": "open", "dht": "off", "heartbeat": "off", "gossip_signing": MODES[mode]}
+                    settings = {"admission": "open", "heartbeat": "off", "gossip_signing": MODES[mode]}
+                    settings |= {"dht": "off", "pool": "off", "exchange": "off"}  # no links but the test's
                     peers.append(Ours(await stack.enter_async_context(here(**settings))))
                 else:
                     make, *own = START[kind]
