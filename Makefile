@@ -23,7 +23,7 @@ $(VENV)/.stamp: pyproject.toml constraints.txt
 
 # they wait more than they compute: other processes start, and time passes
 test: setup peers-if-any ## every test, three at a time: make test ARGS="-n 0 tests/node" for one after the other
-	$(BIN)/pytest -n 3 --dist worksteal $(ARGS)
+	$(BIN)/pytest -n 3 --dist worksteal $(ARGS)$(if $(STATUS), || { status=$$?; echo $$status > $(STATUS); exit $$status; })
 
 .PHONY: docs
 docs: setup ## the documentation as a site, in .site; a broken link or anchor is an error

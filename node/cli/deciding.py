@@ -184,7 +184,7 @@ class Deciding:
     def _in_thread(self, item: Item, came: float) -> None:
         try:
             self._one(item, came)
-        except BaseException as error:
+        except BaseException as error:  # whatever ends a worker ends the command: `message` and `close` raise it
             self._failed = error
         finally:
             self._room.release()

@@ -161,7 +161,7 @@ def test_what_is_not_run_says_why():
     """Prints the list: `pytest tests/docs -s -k says_why`."""
     found = [(block.where, block.value) for page in PAGES for block in blocks(page) if block.mark == "not run"]
     print("", *(f"{where:<40} {why}" for where, why in found), sep="\n")
-    assert len({where for where, _ in found}) == len(found)
+    assert all(len(why) > 15 for _, why in found)
 
 
 def commands_that_are_not_run() -> list[tuple[str, str]]:
