@@ -215,8 +215,6 @@ class Swarm(LibP2PSwarm):
         except VouchError as error:
             outcome = _outcome(error)
             raise
-        except trio.Cancelled:
-            raise
         except Exception as error:  # transports, security and muxers raise errors of their own
             outcome = "failed"
             raise DialError(f"{addr}: {innermost(error)}") from error

@@ -159,8 +159,10 @@ def _key(path: Path) -> Finding:
 
 
 def _listening(text: str, ours: bool) -> Finding:
-    parts = text.split("/")
-    host, way, port = parts[2], parts[3], int(parts[4])
+    try:
+        host, way, port = text.split("/")[2], text.split("/")[3], int(text.split("/")[4])
+    except (IndexError, ValueError):
+        return Finding(f"listen {text}", "fail", "expected a port", "write it as /ip4/0.0.0.0/tcp/4001")
     kind = socket.SOCK_DGRAM if way == "udp" else socket.SOCK_STREAM
     return checkup.listening(text, *_bind(host, port, kind), ours=ours)
 

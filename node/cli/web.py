@@ -6,8 +6,11 @@
 from __future__ import annotations
 
 import argparse
+import html
 import json
+import os
 import webbrowser
+from pathlib import Path
 
 from node.api.client import Client
 from node.api.http.token import read_token, token_path
@@ -32,6 +35,15 @@ def open_(args: argparse.Namespace) -> int:
         raise VouchError('the running node has no HTTP API: expected api to be an address in its settings, it is "off"')
     whole = f"{url}#token={read_token(config.data_dir)}"
     print(json.dumps({"url": url, "with_token": whole}) if args.json else whole)
-    if args.browser and not webbrowser.open(whole):
+    if args.browser and not webbrowser.open(_way(config.data_dir, whole).as_uri()):
         raise VouchError("found no browser to open it with")
     return 0
+
+
+def _way(data_dir: Path, url: str) -> Path:
+    """A page that goes on to the URL, readable by its owner alone: a browser's arguments are for all users to read."""
+    path = data_dir / "dashboard.html"
+    path.unlink(missing_ok=True)
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
+        file.write(f'<!doctype html><meta http-equiv="refresh" content="0; url={html.escape(url)}">\n')
+    return path

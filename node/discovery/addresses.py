@@ -1,8 +1,8 @@
 """What Kademlia needs of the node: where peers are, what of it may be told to whom, and connections to them.
 
-Addresses are bytes, as on the wire. One that begins with an IP address is public, private or loopback by it; one with a
-name is public. They are told to, and believed of, only who is as near as they are (`node.peers.reach`): a stranger on
-the Internet neither learns how we are wired nor sends us looking around our own networks.
+Addresses are bytes, as on the wire. They are told to, and believed of, only who is as near as they are
+(`node.peers.reach`): a stranger on the Internet neither learns how we are wired nor sends us looking around our own
+networks.
 
 Whoever is named in an answer is dialled at once, and naming costs nothing: so each host has a budget, wide enough for
 many nodes behind one address. Those that it doesn't allow count as not tried.
@@ -10,8 +10,8 @@ many nodes behind one address. Those that it doesn't allow count as not tried.
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import trio
 from libp2p.peer.id import ID
@@ -23,27 +23,15 @@ from node.errors import BackoffError, DialError, LimitError, RefusedError
 from node.host import Host
 from node.peers.budget import DialBudget
 from node.peers.choice import host
-from node.peers.reach import Reach, seen_at, subnet_of
+from node.peers.reach import CACHED, Reach, reach_of, seen_at, subnet_of
 from protocols import NotConnected, StreamError
 from protocols.kad.keyspace import to_text
 
-IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 Found = Callable[[bytes, Sequence[bytes], bytes], None]
 
 MAX_TOLD = 16
 # dials to one host at once, and then one in so many seconds, twice as long after each that fails, up to LONGEST
 BUDGET_BURST, BUDGET_PERIOD, BUDGET_LONGEST = 16, 1.0, 60.0
-_IP4, _IP6 = 4, 41  # codes of multiaddr
-
-
-def ip_in(addr: bytes) -> IPAddress | None:
-    """The IP address that a multiaddr begins with."""
-    if len(addr) >= 5 and addr[0] == _IP4:
-        return ipaddress.IPv4Address(addr[1:5])
-    if len(addr) >= 17 and addr[0] == _IP6:
-        six = ipaddress.IPv6Address(addr[1:17])
-        return six.ipv4_mapped or six
-    return None
 
 
 def to_multiaddr(addr: bytes) -> Multiaddr | None:
@@ -53,6 +41,13 @@ def to_multiaddr(addr: bytes) -> Multiaddr | None:
         return Multiaddr(text) if text else None
     except Exception:  # each of the library's codecs fails in its own way
         return None
+
+
+@lru_cache(maxsize=CACHED)
+def reach_in(addr: bytes) -> Reach | None:
+    """How far away it is; None for what nobody can dial."""
+    known = to_multiaddr(addr)
+    return None if known is None else reach_of(str(known))
 
 
 def to_texts(addrs: Sequence[bytes]) -> list[str]:
@@ -91,7 +86,7 @@ class NodeLinks:
     def believed(self, addrs: Sequence[bytes], sender: bytes) -> tuple[bytes, ...]:
         ours = sender == self._swarm.self_id.to_bytes()
         reach = Reach.LOOPBACK if ours else seen_at(self._swarm.ip_of(ID(sender)))
-        return tuple(addr for addr in addrs if _reach_of(addr) >= reach)
+        return tuple(addr for addr in addrs if (known := reach_in(addr)) is not None and known >= reach)
 
     def subnet(self, peer: bytes) -> str | None:
         ip = self._swarm.ip_of(ID(peer))
@@ -120,14 +115,3 @@ class NodeLinks:
                 self._budget.failed(one, trio.current_time())
             raise StreamError(str(error)) from error
         self._budget.succeeded(host(str(connection.addr)), trio.current_time())
-
-
-def _reach_of(addr: bytes) -> Reach:
-    ip = ip_in(addr)
-    return Reach.PUBLIC if ip is None else _reach_of_ip(ip)
-
-
-def _reach_of_ip(ip: IPAddress) -> Reach:
-    if ip.is_loopback:
-        return Reach.LOOPBACK
-    return Reach.PUBLIC if ip.is_global else Reach.PRIVATE

@@ -177,7 +177,8 @@ class Peers:
         """A peer from its admission to its end."""
         with known.scope:
             while await self._keep_link(peer, known):
-                known.topics = self._engine.topics_of(peer)
+                if known.up.is_set():  # else the router doesn't know it, and what is kept stays
+                    known.topics = self._engine.topics_of(peer)
                 self._forget(peer)
                 known.up, known.again = trio.Event(), trio.Event()
                 with trio.move_on_after(AGAIN_AFTER):

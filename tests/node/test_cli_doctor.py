@@ -9,6 +9,7 @@ import socket
 import pytest
 
 from node.cli import checkup, main
+from node.cli import doctor as doctor_module
 from node.cli.checkup import Finding
 from node.identity import Identity, write_key
 from tests.node.test_cli_run import LOOPBACK, Running, ask
@@ -209,3 +210,9 @@ def test_with_running_nodes(doctor, tmp_path):
         assert (status, findings[f"bootstrap {addr}"]["state"]) == (1, "fail")
         assert "network_id" in findings[f"bootstrap {addr}"]["todo"]
         running.stop()
+
+
+@pytest.mark.parametrize("addr", ["/ip4/127.0.0.1", "/dns4/harbour.example/tcp"])
+def test_an_address_without_a_port(addr):
+    finding = doctor_module._listening(addr, ours=False)
+    assert (finding.state, finding.detail) == ("fail", "expected a port")

@@ -9,7 +9,7 @@ import trio
 from multiaddr import Multiaddr
 
 from node import Config, Identity, Node
-from node.discovery.addresses import BUDGET_BURST, ip_in, to_texts
+from node.discovery.addresses import BUDGET_BURST, reach_in, to_texts
 from node.discovery.dhtfile import DhtFile, batch_of, file_of
 from node.errors import NotFoundError, UsageError
 from node.identity import load_or_make_key
@@ -187,10 +187,19 @@ async def test_look_ups_are_not_aimed_at_a_victim(autojump_clock):
 
 
 def test_addresses():
-    assert str(ip_in(Multiaddr("/ip6/2a00:1450::1/tcp/1").to_bytes())) == "2a00:1450::1"
-    assert str(ip_in(Multiaddr("/ip6/::ffff:8.8.8.8/tcp/1").to_bytes())) == "8.8.8.8"
-    assert ip_in(b"\x04abc") is None
-    assert ip_in(b"") is None
+    for text, reach in (
+        ("/ip6/2a00:1450::1/tcp/1", Reach.PUBLIC),
+        ("/ip6/::ffff:8.8.8.8/tcp/1", Reach.PUBLIC),
+        ("/ip4/192.168.1.1/tcp/1", Reach.PRIVATE),
+        ("/dns4/printer.local/tcp/80", Reach.PRIVATE),
+        ("/dns4/localhost/tcp/4001", Reach.LOOPBACK),
+        ("/ip4/224.0.0.1/udp/4001/quic-v1", None),
+        ("/ip4/1.2.3.4/tcp/0", None),
+        ("/ip4/0.0.0.0/tcp/9", None),
+    ):
+        assert reach_in(Multiaddr(text).to_bytes()) is reach, text
+    assert reach_in(b"\xff\xff") is None
+    assert reach_in(b"") is None
     peer = Identity.generate().peer_id
     named = Multiaddr(f"/ip4/1.2.3.4/tcp/1/p2p/{peer}").to_bytes()
     assert to_texts([named, b"\xff\xff", b"", named]) == ["/ip4/1.2.3.4/tcp/1"]

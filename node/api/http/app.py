@@ -139,10 +139,9 @@ class Api:
         try:
             await self._answer(scope, receive, send_on)
         except Exception as error:  # whatever it is, the client learns no more of it than `_refusal` says
-            refusal = self._refusal(error, scope)
             if begun:
                 raise
-            await _refuse(refusal, scope, receive, send_on)
+            await _refuse(self._refusal(error, scope), scope, receive, send_on)
 
     async def _answer(self, scope: Any, receive: Receive, send: Send) -> None:
         client = scope["client"][0] if scope.get("client") else ""
