@@ -51,7 +51,13 @@ def parse_address(text: str) -> Address | None:
 
 
 def as_multiaddr(host: str, port: int = 0, over: str = "udp") -> str:
-    """The address of a stranger of whom no more is known, as logs show it; without a port, of its host alone."""
+    """The address of a stranger of whom no more is known, as logs show it; without a port, of its host alone.
+
+    What is no IP address ("unknown") is shown as it is.
+    """
     host = host.partition("%")[0]
-    known = f"/{'ip6' if ':' in host else 'ip4'}/{host}"
+    try:
+        known = f"/ip{ipaddress.ip_address(host).version}/{host}"
+    except ValueError:
+        return host
     return f"{known}/{over}/{port}" if port else known

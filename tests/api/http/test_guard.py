@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.api.http.guard import Asked, Guard, Places, Rates, Refusal
-from node.hostport import Address, parse_address
+from node.hostport import Address, as_multiaddr, parse_address
 
 TOKEN = "t" * 43
 PORT = 4780
@@ -270,3 +270,9 @@ def test_any_text_is_an_address_or_one_error(text):
     except ValueError:
         return
     assert address is None or 0 <= address.port <= 65535
+
+
+def test_strangers_are_shown_by_their_address_if_it_is_known():
+    assert as_multiaddr("192.0.2.1", 1) == "/ip4/192.0.2.1/udp/1"
+    assert as_multiaddr("fe80::1%eth0") == "/ip6/fe80::1"
+    assert as_multiaddr("unknown") == "unknown"
