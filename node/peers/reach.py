@@ -6,6 +6,10 @@
     PUBLIC    all else, other names too
     None      nobody can dial it: unspecified, multicast, reserved, port 0, or neither an IP address nor a name first
 
+A name that is an IP address (/dns4/10.0.0.1) counts as that address. What a resolver takes for another way to write one
+(0x7f.1, 2130706433, digits that aren't ASCII) is no name that anybody has: no top-level domain is a number, and in the
+DNS all names are ASCII.
+
 An address is of use to a peer that is seen at `reach` only if its own reach is at least that: a public peer can do
 nothing with private addresses, and shouldn't learn them; one on our machine can dial whatever we can.
 """
@@ -14,11 +18,13 @@ from __future__ import annotations
 
 import enum
 import ipaddress
+import re
 from collections.abc import Iterable
 from functools import lru_cache
 
 CACHED = 8192
 _NAMES = ("dns", "dns4", "dns6", "dnsaddr")
+_NUMBER = re.compile(r"(.*\.)?([0-9]+|0x[0-9a-f]*)|.*:.*")
 
 
 class Reach(enum.IntEnum):
@@ -42,6 +48,8 @@ def reach_of(addr: str) -> Reach | None:
     if parts[1] not in _NAMES or not parts[2]:
         return None
     name = parts[2].lower().rstrip(".")
+    if not name.isascii() or _NUMBER.fullmatch(name):
+        return reach_of_ip(name)
     if name == "localhost" or name.endswith(".localhost"):
         return Reach.LOOPBACK
     return Reach.PRIVATE if name.endswith(".local") else Reach.PUBLIC
