@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import islice
 
 import trio
 from libp2p.peer.id import ID
@@ -25,10 +26,12 @@ from node.events import Admitted, Event, Refused
 from node.log import get_logger
 from node.peers.backoff import Backoff
 from node.peers.budget import DialBudget
+from node.peers.choice import host
 from node.swarm import Swarm
 from protocols.histogram import Histogram
 
 HEAD_START = 0.25
+# that one dial tries
 MAX_ADDRESSES = 8
 # for dials that no user asked for (lookups and the like), after a peer couldn't be reached
 UNREACHABLE_FIRST = 2.0
@@ -50,7 +53,8 @@ class Dialer:
         self.outcomes: Counter[str] = Counter()
         self.seconds = Histogram()
         self._under_way: dict[ID, trio.Event] = {}
-        # told of each address that didn't lead to its peer, and with "" of a peer that none did
+        # told of each address that didn't lead to its peer, and with "" of a peer that none did, unless it was only a
+        # stranger's word that it is there
         self.on_failed: Callable[[str, str], None] = lambda _peer, _addr: None
         swarm.dial_known = self.dial_known
         swarm.events.subscribe(self._on_event)
@@ -67,11 +71,20 @@ class Dialer:
             raise DialError(f"no address of {peer_id} is known") from error
         return await self.dial(peer_id, addrs)
 
-    async def dial(self, peer_id: ID, addrs: Sequence[Multiaddr], *, timeout: float | None = None) -> Connection:
+    async def dial(
+        self,
+        peer_id: ID,
+        addrs: Sequence[Multiaddr],
+        *,
+        timeout: float | None = None,
+        budget: DialBudget | None = None,
+    ) -> Connection:
         """An admitted connection to the peer, by one of `addrs`, within `timeout` seconds (at most and by default
-        `dial_timeout`). Safe to cancel.
+        `dial_timeout`). Where these are a stranger's word, each that is dialled is charged to `budget`, and what this
+        doesn't allow isn't dialled. Safe to cancel.
 
-        Raises RefusedError, BackoffError, LimitError, and DialError naming what each address answered.
+        Raises RefusedError, BackoffError, LimitError (also where the budget allows none of the addresses), and
+        DialError naming what each address answered.
         """
         if peer_id == self.swarm.self_id:
             raise DialError(f"{peer_id} is this node itself")
@@ -80,21 +93,23 @@ class Dialer:
         unanswered: list[Multiaddr] = []
         try:
             with trio.fail_after(timeout):
-                return await self._dial(peer_id, addrs, failures, unanswered, trio.current_time() + timeout)
+                return await self._dial(peer_id, addrs, budget, failures, unanswered, trio.current_time() + timeout)
         except trio.TooSlowError:
             pass
         failures.append(DialError(f"no answer within {timeout:g} s"))
-        self.unreachable.failed(str(peer_id), trio.current_time())
-        if unanswered:
+        if unanswered:  # and not only its turn that didn't come
+            self.unreachable.failed(str(peer_id), trio.current_time())
             for addr in unanswered:
-                self.on_failed(str(peer_id), str(addr))
-            self.on_failed(str(peer_id), "")
+                self._failed(peer_id, addr, budget)
+            if budget is None:
+                self.on_failed(str(peer_id), "")
         raise DialError(f"{peer_id} can't be reached: " + "; ".join(map(str, failures)))
 
     async def _dial(
         self,
         peer_id: ID,
         addrs: Sequence[Multiaddr],
+        budget: DialBudget | None,
         failures: list[Exception],
         unanswered: list[Multiaddr],
         deadline: float,
@@ -116,7 +131,7 @@ class Dialer:
         began, outcome = trio.current_time(), "given_up"
         try:
             async with self.limiter:
-                connection = await self._race(peer_id, _usable(addrs), failures, unanswered)
+                connection = await self._race(peer_id, addrs, budget, failures, unanswered)
             outcome = "connected"
             self.seconds.observe(trio.current_time() - began)
         except RefusedError:
@@ -125,7 +140,8 @@ class Dialer:
         except DialError:
             outcome = "failed"
             self.unreachable.failed(peer, trio.current_time())
-            self.on_failed(peer, "")
+            if budget is None:
+                self.on_failed(peer, "")
             raise
         except LimitError:
             outcome = "limit"
@@ -144,12 +160,34 @@ class Dialer:
             self.refused.succeeded(event.peer)
             self.unreachable.succeeded(event.peer)
 
+    def _failed(self, peer_id: ID, addr: Multiaddr, budget: DialBudget | None) -> None:
+        """An address didn't answer, or didn't lead to the peer."""
+        self.on_failed(str(peer_id), str(addr))
+        if budget is not None:
+            budget.failed(host(str(addr)), trio.current_time())
+
     async def _race(
-        self, peer_id: ID, addrs: list[Multiaddr], failures: list[Exception], unanswered: list[Multiaddr]
+        self,
+        peer_id: ID,
+        addrs: Sequence[Multiaddr],
+        budget: DialBudget | None,
+        failures: list[Exception],
+        unanswered: list[Multiaddr],
     ) -> Connection:
-        if not addrs:
-            raise DialError(f"no address of {peer_id} is known that this node can dial")
+        usable = _ranked([addr for addr in addrs if self.swarm.can_dial(addr)])
+        if not usable:
+            got = f", got {', '.join(map(str, addrs[:MAX_ADDRESSES]))}" if addrs else ""
+            raise DialError(f"no address of {peer_id} is known that this node can dial{got}")
+        # asked one by one, when its turn has come: what isn't dialled costs nothing
+        allowed = (addr for addr in usable if budget is None or budget.take(host(str(addr)), trio.current_time()))
         won: list[Connection] = []
+        tried: list[Multiaddr] = []
+
+        def answered(at: Multiaddr) -> None:
+            """Whoever answers as itself is no victim, on none of its ports."""
+            for addr in tried:
+                if budget is not None and host(str(addr)) == host(str(at)):
+                    budget.succeeded(host(str(addr)), trio.current_time())
 
         async def attempt(addr: Multiaddr, failed: trio.Event) -> None:
             unanswered.append(addr)
@@ -161,14 +199,17 @@ class Dialer:
                 failures.append(error)
                 failed.set()
                 if isinstance(error, RefusedError):
+                    answered(addr)
                     nursery.cancel_scope.cancel()  # it is the peer that refuses, not its address
                 elif isinstance(error, DialError):
-                    self.on_failed(str(peer_id), str(addr))
+                    self._failed(peer_id, addr, budget)
             else:
+                answered(addr)
                 nursery.cancel_scope.cancel()
 
         async with trio.open_nursery() as nursery:
-            for addr in addrs:
+            for addr in islice(allowed, MAX_ADDRESSES):
+                tried.append(addr)
                 failed = trio.Event()
                 nursery.start_soon(attempt, addr, failed)
                 with trio.move_on_after(HEAD_START):
@@ -179,11 +220,13 @@ class Dialer:
         for failure in failures:
             if isinstance(failure, RefusedError | LimitError):
                 raise failure
+        if not tried:
+            raise LimitError(f"{peer_id}: its addresses were dialled so often that it has to wait")
         raise DialError(f"{peer_id} can't be reached: " + "; ".join(map(str, failures)))
 
 
-def _usable(addrs: Sequence[Multiaddr]) -> list[Multiaddr]:
-    """At most MAX_ADDRESSES of them, loopback last: it is the nearest by far, or somebody else's.
+def _ranked(addrs: Sequence[Multiaddr]) -> list[Multiaddr]:
+    """Each of them once, loopback last: it is the nearest by far, or somebody else's.
 
     The first of each transport come before the second of any: many addresses of one that is blocked on the way don't
     keep another from being tried.
@@ -196,4 +239,4 @@ def _usable(addrs: Sequence[Multiaddr]) -> list[Multiaddr]:
         ranked.append((is_loopback, ranks[is_loopback, transport], addr))
         ranks[is_loopback, transport] += 1
     ranked.sort(key=lambda entry: entry[:2])
-    return [addr for _, _, addr in ranked][:MAX_ADDRESSES]
+    return [addr for _, _, addr in ranked]

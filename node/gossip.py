@@ -24,7 +24,7 @@ from node.events import Admitted, Disconnected, Event, GossipRejected, Identifie
 from node.host import Host
 from node.identify import IdentifyService
 from node.log import get_logger
-from node.peers.reach import Reach, of_use, seen_at
+from node.peers.reach import of_use, seen_at
 from node.records import RecordError, Records
 from node.tasks import TaskStatus
 from node.topics import Topics
@@ -176,22 +176,14 @@ class NodeGossip:
                 continue
             if self._swarm.connection(peer_id) is not None:
                 continue
-            budget, now = self._dialer.budget, trio.current_time()
-            hosts = dict.fromkeys(ip for addr in addrs if (ip := ip_of(str(addr))))
-            allowed = {ip for ip in hosts if budget.take(ip, now)}
-            with trio.move_on_after(self.router.params.connection_timeout):
-                try:
-                    connection = await self._dialer.dial(
-                        peer_id, [addr for addr in addrs if ip_of(str(addr)) in allowed]
-                    )
-                    budget.succeeded(ip_of(str(connection.addr)) or "", trio.current_time())
-                except VouchError as error:
-                    for ip in allowed:
-                        budget.failed(ip, trio.current_time())
-                    log.debug("named_peer_not_dialled", peer=str(peer_id), error=str(error))
+            try:
+                timeout = self.router.params.connection_timeout
+                await self._dialer.dial(peer_id, addrs, timeout=timeout, budget=self._dialer.budget)
+            except VouchError as error:
+                log.debug("named_peer_not_dialled", peer=str(peer_id), error=str(error))
 
 
-def named_peer(records: Records, info: PeerInfo, reach: int = Reach.LOOPBACK) -> tuple[ID, list[Multiaddr]]:
+def named_peer(records: Records, info: PeerInfo, reach: int) -> tuple[ID, list[Multiaddr]]:
     """Who a PRUNE has named, and where it is, as far as one who is seen at `reach` may say. Raises RecordError for a
     record that isn't its own, or an old one."""
     signer = ID.from_base58(records.verify(info.record).peer)

@@ -5,7 +5,7 @@ Addresses are bytes, as on the wire. They are told to, and believed of, only who
 networks.
 
 Whoever is named in an answer is dialled at once, and naming costs nothing: so each host has a budget, wide enough for
-many nodes behind one address. Those that it doesn't allow count as not tried.
+many nodes behind one address. A peer of which it allows no address counts as not tried.
 """
 
 from __future__ import annotations
@@ -18,11 +18,9 @@ from libp2p.peer.id import ID
 from libp2p.peer.peerstore import PeerStoreError
 from multiaddr import Multiaddr
 
-from node.dialer import MAX_ADDRESSES
-from node.errors import BackoffError, DialError, LimitError, RefusedError
+from node.errors import BackoffError, DialError, LimitError
 from node.host import Host
 from node.peers.budget import DialBudget
-from node.peers.choice import host
 from node.peers.reach import CACHED, Reach, reach_of, seen_at, subnet_of
 from protocols import NotConnected, StreamError
 from protocols.kad.keyspace import to_text
@@ -32,6 +30,8 @@ Found = Callable[[bytes, Sequence[bytes], bytes], None]
 MAX_TOLD = 16
 # dials to one host at once, and then one in so many seconds, twice as long after each that fails, up to LONGEST
 BUDGET_BURST, BUDGET_PERIOD, BUDGET_LONGEST = 16, 1.0, 60.0
+# of a question's time: a dial that nobody answers is to fail by itself, since one that is given up counts for nothing
+DIAL_SHARE = 0.8
 
 
 def to_multiaddr(addr: bytes) -> Multiaddr | None:
@@ -58,11 +58,13 @@ def to_texts(addrs: Sequence[bytes]) -> list[str]:
 class NodeLinks:
     """The node's connections and addresses, for `protocols.kad`."""
 
-    def __init__(self, node: Host, found: Found) -> None:
+    def __init__(self, node: Host, found: Found, *, timeout: float) -> None:
+        """`timeout`: seconds that a question may take, with the dial."""
         self._swarm = node.swarm
         self._dialer = node.dialer
         self._host = node
         self._budget = DialBudget(burst=BUDGET_BURST, period=BUDGET_PERIOD, longest=BUDGET_LONGEST)
+        self._timeout = DIAL_SHARE * timeout
         self.found = found
 
     def is_connected(self, peer: bytes) -> bool:
@@ -101,17 +103,10 @@ class NodeLinks:
         if wait:
             raise NotConnected(f"{peer_id} couldn't be reached lately and isn't dialled for another {wait:.0f} s")
         known = (*self.told(peer, self._swarm.self_id.to_bytes()), *addrs)
-        usable = [addr for data in known if (addr := to_multiaddr(data)) is not None][:MAX_ADDRESSES]
-        hosts = {addr: host(str(addr)) for addr in usable}
-        allowed = {one for one in dict.fromkeys(hosts.values()) if self._budget.take(one, trio.current_time())}
-        if usable and not allowed:
-            raise NotConnected(f"{peer_id}: its addresses were dialled so often that it has to wait")
+        usable = [addr for data in known if (addr := to_multiaddr(data)) is not None]
         try:
-            connection = await self._dialer.dial(peer_id, [addr for addr in usable if hosts[addr] in allowed])
+            await self._dialer.dial(peer_id, usable, timeout=self._timeout, budget=self._budget)
         except (BackoffError, LimitError) as error:
             raise NotConnected(str(error)) from error
-        except (RefusedError, DialError) as error:
-            for one in allowed:
-                self._budget.failed(one, trio.current_time())
+        except DialError as error:
             raise StreamError(str(error)) from error
-        self._budget.succeeded(host(str(connection.addr)), trio.current_time())

@@ -84,7 +84,7 @@ class Dht:
         records = RecordParams(max_values=config.dht_max_values, max_provided=config.dht_max_providers)
         self.kad = Kademlia(
             network,
-            NodeLinks(host, self._found),
+            NodeLinks(host, self._found, timeout=config.dht_request_timeout),
             self.protocol,
             params=LookupParams(parallel=config.dht_parallel, timeout=config.dht_request_timeout),
             records=records,

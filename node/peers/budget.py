@@ -2,13 +2,15 @@
 
     each IP: `burst` dials at once, one more every `period` seconds
     a dial that succeeds is given back: whoever answers as itself is no victim
-    a dial that fails doubles the period, up to `longest`
+    a dial that fails doubles the period, up to `longest`; not that of names
 
 A signed record proves who wrote it, not that the addresses in it are its writer's: without this, anybody could aim a
 whole network at a victim, or have us try one port after the other. It counts by IP address, and an IPv6 /64 as one,
 whatever the peer and the port; a name counts as its last two labels, since whoever has a domain has any number of names
-in it. Loopback is exempt: those dials reach nobody else. The table is bounded: past `capacity`
-the address that was dialled longest ago is forgotten.
+in it, and all may lead to one victim. Under some of them (co.uk, duckdns.org, libp2p.direct) are many who don't know
+each other: there a stranger's failures slow nobody down, and whoever succeeds gives back what it took. Loopback is
+exempt: those dials reach nobody else. The table is bounded: past `capacity` the address that was dialled longest ago
+is forgotten.
 """
 
 from __future__ import annotations
@@ -91,7 +93,7 @@ class DialBudget:
     def failed(self, ip: str, now: float) -> None:
         """A dial that was taken has led nowhere, or to somebody else."""
         account = self._accounts.get(_group(ip))
-        if account is not None:
+        if account is not None and reach_of_ip(ip) is not None:
             self._settle(account, now)
             account.period = min(self.longest, 2 * account.period)
 

@@ -9,13 +9,14 @@ import trio
 from multiaddr import Multiaddr
 
 from node import Config, Identity, Node
-from node.discovery.addresses import BUDGET_BURST, reach_in, to_texts
+from node.discovery.addresses import BUDGET_BURST, BUDGET_PERIOD, reach_in, to_texts
 from node.discovery.dhtfile import DhtFile, batch_of, file_of
-from node.errors import NotFoundError, UsageError
+from node.errors import BackoffError, NotFoundError, RefusedError, UsageError
 from node.identity import load_or_make_key
+from node.peers.budget import DialBudget
 from node.peers.reach import Reach
 from protocols import NotConnected, StreamError
-from protocols.kad.keyspace import to_bytes
+from protocols.kad.keyspace import to_bytes, to_text
 from protocols.kad.records import HOUR, Own, Provider, RecordParams, Records, Value
 from protocols.kad.validators import Validators
 from protocols.kad.wire import Peer
@@ -184,6 +185,67 @@ async def test_look_ups_are_not_aimed_at_a_victim(autojump_clock):
             except StreamError:
                 dialled += 1
         assert BUDGET_BURST <= dialled <= BUDGET_BURST + 2
+
+
+async def test_a_victim_that_is_silent_is_dialled_ever_more_seldom(autojump_clock):
+    async with MemNet() as net, mem_node(net, A) as a:
+        net.partition([A], ["8.8.8.8"])
+        links = a.dht.kad.links
+        with trio.move_on_after(a.config.dht_request_timeout):  # as a question does
+            with pytest.raises(StreamError, match="no answer"):
+                await links.connect(peer_id(1), [Multiaddr("/ip4/8.8.8.8/tcp/1").to_bytes()])
+        for _ in range(BUDGET_BURST):
+            links._budget.take("8.8.8.8", trio.current_time())
+        assert links._budget.wait("8.8.8.8", trio.current_time()) > BUDGET_PERIOD
+
+
+async def test_all_ports_of_a_victim_are_charged(autojump_clock):
+    async with MemNet() as net, mem_node(net, A) as a:
+        links = a.dht.kad.links
+        with pytest.raises(StreamError) as caught:
+            await links.connect(peer_id(1), [Multiaddr(f"/ip4/8.8.8.8/tcp/{port}").to_bytes() for port in range(1, 41)])
+        dialled = str(caught.value).count("refused")
+        assert 1 < dialled <= BUDGET_BURST
+        left = 0
+        while links._budget.take("8.8.8.8", trio.current_time()):
+            left += 1
+        assert left <= BUDGET_BURST - dialled + 1
+
+
+async def test_addresses_that_are_of_no_use_crowd_no_good_one_out(autojump_clock):
+    async with MemNet() as net, mem_node(net, A) as a, mem_node(net, "8.8.8.8") as there:
+        links = a.dht.kad.links
+        unusable = [Multiaddr(f"/ip4/8.8.4.4/udp/{port}/quic-v1").to_bytes() for port in range(1, 11)]
+        spent = [Multiaddr(f"/ip4/8.8.9.9/tcp/{port}").to_bytes() for port in range(1, 11)]
+        while links._budget.take("8.8.9.9", trio.current_time()):
+            pass
+        again = [Multiaddr("/ip4/8.8.7.7/tcp/1").to_bytes()] * 10
+        good = Multiaddr(plain(there)).to_bytes()
+        await links.connect(to_bytes(there.peer_id), [*unusable, *spent, *again, good])
+        assert links.is_connected(to_bytes(there.peer_id))
+
+
+async def test_who_refuses_us_is_no_victim_and_who_was_not_dialled_is_not_charged(autojump_clock):
+    async with (
+        MemNet() as net,
+        mem_node(net, A, network_id="one") as a,
+        mem_node(net, "8.8.8.8", network_id="two") as there,
+    ):
+        budget = DialBudget(burst=1, period=60)
+        for error in (RefusedError, BackoffError):
+            with pytest.raises(error):
+                await a.dialer.dial(there.host.get_id(), [Multiaddr(plain(there))], budget=budget)
+            assert budget.wait("8.8.8.8", trio.current_time()) == 0
+
+
+async def test_what_strangers_say_of_a_peer_does_not_put_it_off(autojump_clock):
+    async with MemNet() as net, mem_node(net, A) as a:
+        known, good, bad = to_text(peer_id(1)), "/ip4/8.8.8.8/tcp/1", "/ip4/8.8.8.8/tcp/2"
+        a.addressbook.learn(known, [good], "test")
+        with pytest.raises(StreamError):
+            await a.dht.kad.links.connect(peer_id(1), [Multiaddr(bad).to_bytes()])
+        entry = a.addressbook.get(known)
+        assert a.addressbook.dialable(entry) == [good]
 
 
 def test_addresses():

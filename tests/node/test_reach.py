@@ -114,6 +114,17 @@ def test_names_of_one_domain_count_as_one_address():
     assert [budget.take(name, 0.0) for name in names] == [True, True, False, False, True]
 
 
+def test_a_strangers_failures_do_not_keep_others_of_a_shared_domain_out():
+    budget = DialBudget(burst=2, period=60)
+    for _ in range(2):
+        assert budget.take("bad.duckdns.org", 0.0)
+        budget.failed("bad.duckdns.org", 0.0)
+    assert not budget.take("good.duckdns.org", 59.0)
+    for _ in range(50):
+        assert budget.take("good.duckdns.org", 60.0)
+        budget.succeeded("good.duckdns.org", 60.0)
+
+
 def test_a_network_of_ipv6_counts_as_one_address():
     budget = DialBudget(burst=2)
     taken = [budget.take(f"2606:2800:220:1::{number:x}", 0.0) for number in range(1, 6)]
