@@ -24,7 +24,6 @@ from libp2p.peer.peerinfo import PeerInfo
 from multiaddr import Multiaddr
 
 from node.dialer import UNREACHABLE_FIRST, UNREACHABLE_LONGEST
-from node.discovery.addresses import ip_in
 from node.errors import DialError
 from node.peers.backoff import Backoff
 from node.peers.reach import subnet_of
@@ -45,6 +44,11 @@ def addr_of(ip: str) -> bytes:
     return b"\x04" + ipaddress.IPv4Address(ip).packed + b"\x06" + PORT.to_bytes(2, "big")
 
 
+def ip_of(addr: bytes) -> str:
+    """The light node that has an address; "" if none can."""
+    return str(ipaddress.IPv4Address(addr[1:5])) if len(addr) >= 5 and addr[0] == 4 else ""
+
+
 class _Base:
     """A light node with a dialler's memory."""
 
@@ -62,7 +66,7 @@ class _Base:
             return
         if self.unreachable.remaining(name, trio.current_time()):
             raise NotConnected(f"{name} couldn't be reached lately")
-        ips = [str(ip) for addr in addrs if (ip := ip_in(addr)) is not None]
+        ips = [ip_of(addr) for addr in addrs]
         other = next((node for ip in ips if (node := self.net.nodes.get(ip)) and node.peer_id == name), None)
         self.dials += 1
         reached = False
