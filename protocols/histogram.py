@@ -7,6 +7,8 @@ from collections.abc import Sequence
 
 # seconds, from what one machine takes to what somebody gives up on
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+# values that wait to be counted, at most, of each histogram
+WAITING = 4096
 
 
 class Histogram:
@@ -35,16 +37,21 @@ class Histogram:
 
 
 class Gathered(Histogram):
-    """A histogram of what is measured so often that `observe` would be felt: `add` is a list's append. What was added
-    is counted by `fold`, which its owner calls before anybody reads, and often enough that little waits.
+    """A histogram of what is measured so often that `observe` would be felt: `add` only keeps the value. What was added
+    is counted by `fold`: by whoever is about to read, and whenever WAITING values wait.
     """
 
-    __slots__ = ("add", "waiting")
+    __slots__ = ("waiting",)
 
     def __init__(self, bounds: Sequence[float] = SECONDS) -> None:
         super().__init__(bounds)
         self.waiting: list[float] = []
-        self.add = self.waiting.append
+
+    def add(self, value: float) -> None:
+        """One more value."""
+        self.waiting.append(value)
+        if len(self.waiting) >= WAITING:
+            self.fold()
 
     def fold(self) -> None:
         """Counts what was added."""

@@ -27,8 +27,8 @@ from node.identity import Identity
 from node.metrics import Metrics
 from node.node import Node
 from node.streams import ConnStream
-from protocols.gossip.stats import KEPT, Stats
-from protocols.histogram import Gathered
+from protocols.gossip.stats import Stats
+from protocols.histogram import WAITING, Gathered
 
 SCRAPE_EVERY = 5.0
 TIMES = 200_000
@@ -82,21 +82,20 @@ def cost_of_bytes() -> float:
 
 
 def cost_of_histogram() -> float:
-    """Seconds for one value that is gathered, and folded with KEPT others."""
+    """Seconds for one value that is gathered, and folded with WAITING others."""
     histogram = Gathered()
 
     def fold() -> None:
-        for number in range(KEPT):
+        for number in range(WAITING):
             histogram.add(number % 97 / 100)
-        histogram.fold()
 
     def nothing() -> None:
-        for number in range(KEPT):
+        for number in range(WAITING):
             number % 97 / 100
 
-    times = max(1, TIMES // KEPT)
+    times = max(1, TIMES // WAITING)
     return (min(timeit.repeat(fold, number=times, repeat=5)) - min(timeit.repeat(nothing, number=times, repeat=5))) / (
-        times * KEPT
+        times * WAITING
     )
 
 

@@ -43,8 +43,6 @@ class Stats:
     def delivered(self, timestamp_ms: int | None) -> None:
         """A message was handed to whoever decides."""
         self.delivered_messages += 1
-        if self.delivered_messages % KEPT == 0:
-            self.fold()
         if timestamp_ms is not None:
             delay = time.time() - timestamp_ms / 1000
             self.delays.append(delay)

@@ -19,10 +19,6 @@ _OUTCOMES: tuple[tuple[tuple[type[BaseException], ...], str], ...] = (
 )
 
 
-# values that wait to be counted, at most, of each histogram
-WAITING = 4096
-
-
 class Tally:
     """By sub-protocol. `failures` of our requests: error, timeout, not_supported, lost, given_up, failed. `asked`: the
     seconds of all of them, `served`: those that handlers took for requests of peers; both are read after `fold`."""
@@ -60,9 +56,7 @@ def _add(histograms: dict[str, Gathered], name: str, value: float) -> None:
     histogram = histograms.get(name)
     if histogram is None:
         histogram = histograms[name] = Gathered()
-    histogram.waiting.append(value)
-    if len(histogram.waiting) >= WAITING:
-        histogram.fold()
+    histogram.add(value)
 
 
 def _outcome(error: BaseException) -> str:

@@ -25,7 +25,7 @@ from node.metrics.document import QUERIES, page
 from node.metrics.lag import Lag
 from protocols import NotSupported, Protocol
 from protocols.gossip import GossipParams
-from protocols.histogram import Gathered, Histogram
+from protocols.histogram import WAITING, Gathered, Histogram
 from protocols.messages import SubProtocol
 from tests.nodes import echo_protocol, eventually, running
 
@@ -225,6 +225,14 @@ def test_what_is_gathered_is_counted_as_if_it_were_observed(batches):
         gathered.fold()
     assert gathered.counts == plain.counts
     assert gathered.sum == pytest.approx(plain.sum)
+
+
+def test_what_is_gathered_does_not_pile_up():
+    gathered = Gathered()
+    for _ in range(3 * WAITING + 1):
+        gathered.add(0.5)
+        assert len(gathered.waiting) < WAITING
+    assert gathered.count == 3 * WAITING
 
 
 async def test_labels_are_escaped():
