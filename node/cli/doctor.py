@@ -194,6 +194,8 @@ def _holder(port: int, way: str) -> str:
             continue
         listening = ("0A", "07")  # states of TCP and UDP
         inodes |= {f"socket:[{row[9]}]" for row in rows if row[1].endswith(f":{port:04X}") and row[3] in listening}
+    if not inodes:  # it isn't for its port that it couldn't be bound, or the port is free by now
+        return ""
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             if any(os.readlink(one) in inodes for one in (folder / "fd").iterdir()):

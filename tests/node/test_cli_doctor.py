@@ -216,3 +216,10 @@ def test_with_running_nodes(doctor, tmp_path):
 def test_an_address_without_a_port(addr):
     finding = doctor_module._listening(addr, ours=False)
     assert (finding.state, finding.detail) == ("fail", "expected a port")
+
+
+def test_who_has_a_port_that_nobody_has_is_not_looked_for(monkeypatch):
+    looked: list[object] = []
+    monkeypatch.setattr(doctor_module.os, "readlink", looked.append)
+    assert doctor_module._holder(0, "tcp") == ""
+    assert looked == []
