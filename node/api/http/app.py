@@ -23,7 +23,7 @@ from starlette.staticfiles import StaticFiles
 from node import errors
 from node.api import functions, operate
 from node.api.http.connection import error_body
-from node.api.http.guard import Access, Asked, Guard, Places, Rates, Refusal
+from node.api.http.guard import Access, Asked, Guard, Places, Rates, Refusal, asker
 from node.api.http.openapi import document
 from node.api.http.routes import ROUTES, ApiRoute
 from node.api.http.stream import Feed, Numbered, pinging
@@ -144,7 +144,7 @@ class Api:
             await _refuse(self._refusal(error, scope), scope, receive, send_on)
 
     async def _answer(self, scope: Any, receive: Receive, send: Send) -> None:
-        client = scope["client"][0] if scope.get("client") else ""
+        client = _asker(scope)
         route, child, allowed = self._match(scope)
         reads = scope["method"] in ("GET", "HEAD")
         access = self._access[id(route)] if route is not None else "read" if reads else "change"
@@ -208,7 +208,7 @@ class Api:
 
         async def listen(request: Request, receive: Receive, send: Send) -> None:
             params = await self._params(route, request, receive)
-            client = request.client.host if request.client else ""
+            client = _asker(request.scope)
             refusal = self.listeners.take(client)
             if refusal is not None:
                 raise RefusedError(refusal)
@@ -345,6 +345,10 @@ class _Asgi:
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         await self._endpoint(Request(scope, receive), receive, send)
+
+
+def _asker(scope: Any) -> str:
+    return asker(scope["client"][0]) if scope.get("client") else ""
 
 
 def _headers(scope: Any) -> dict[str, tuple[str, ...]]:

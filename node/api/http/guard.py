@@ -13,7 +13,7 @@
 What a foreign page has a browser of this machine ask is refused, and takes nothing of this machine's rate: it has one
 of its own, or it could keep the dashboard and Prometheus out.
 
-`Rates` and `Places` bound how often and how many at once. Times are the caller's.
+`Rates` and `Places` bound how often and how many at once, for each `asker`. Times are the caller's.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 from urllib.parse import urlsplit
+
+from node.peers.limits import ip_group
 
 # who may ask for a route: anybody, who can read, who can change things
 Access = Literal["open", "read", "change"]
@@ -219,7 +221,7 @@ def _shown(value: str | None) -> str:
 
 
 class Rates:
-    """How often each address may ask: `rate` a second on average, BURST seconds' worth at once."""
+    """How often each asker may ask: `rate` a second on average, BURST seconds' worth at once."""
 
     def __init__(self, rate: float, *, most: int = MAX_ADDRESSES) -> None:
         self._rate = rate
@@ -282,6 +284,11 @@ class Places:
         self._taken[address] -= 1
         if self._taken[address] <= 0:
             del self._taken[address]
+
+
+def asker(address: str) -> str:
+    """Whom an IP address stands for: itself, or its /64 beyond this machine, which is what one customer gets."""
+    return address if _is_local(address) else ip_group(address)
 
 
 def _is_local(address: str) -> bool:

@@ -20,7 +20,7 @@ import trio
 
 from node.api.http.app import Api
 from node.api.http.connection import Connection, error_body, hypercorn_config
-from node.api.http.guard import Guard, Places, Refusal
+from node.api.http.guard import Guard, Places, Refusal, asker
 from node.api.http.token import load_or_make_token, token_path
 from node.config import Config
 from node.errors import UsageError
@@ -100,7 +100,7 @@ class Server:
                             log.warning("api_not_accepting", error=error.strerror)
                             await trio.sleep(PAUSE)
                         continue
-                    await self._take(nursery, accepted, host)
+                    await self._take(nursery, accepted, asker(host))
         finally:
             self.node.api_url = ""
             for places in (self.connections, self.api.listeners):

@@ -46,8 +46,8 @@ def make(node, **more):
 
 
 @asynccontextmanager
-async def client(app, **more):
-    transport = httpx.ASGITransport(app=app)
+async def client(app, ip="127.0.0.1", **more):
+    transport = httpx.ASGITransport(app=app, client=(ip, 123))
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost:4780", timeout=30, **more) as made:
         yield made
 
@@ -353,6 +353,14 @@ async def test_rates(autojump_clock):
         await trio.sleep(1)
         assert (await asking.get("/health")).status_code == 200
     assert app.guard.refused["too_many_requests"] == 2
+
+
+async def test_a_network_of_ipv6_has_one_rate():
+    app, statuses = make(stub(), rates=Rates(5.0)), []
+    for number in range(12):
+        async with client(app, f"2001:db8::{number:x}") as asking:
+            statuses.append((await asking.get("/health")).status_code)
+    assert statuses == [200] * 10 + [429] * 2
 
 
 @pytest.mark.parametrize("headers", [{"Host": "evil.example"}, {"Origin": "http://evil.example"}])

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.api.http.guard import Asked, Guard, Places, Rates, Refusal
+from node.api.http.guard import Asked, Guard, Places, Rates, Refusal, asker
 from node.hostport import Address, as_multiaddr, parse_address
 
 TOKEN = "t" * 43
@@ -203,6 +203,15 @@ def test_nobody_gets_more_than_the_rate(takes, rate):
     if len(taken) <= 3:  # nobody was forgotten
         for address, count in taken.items():
             assert count <= max(1.0, 2 * rate) + rate * (now - began[address]) + 1e-6
+
+
+def test_addresses_of_one_customer_are_one_asker():
+    assert asker("2001:db8::1") == asker("2001:db8::ffff:1%eth0") != asker("2001:db8:0:1::1")
+    assert asker("192.0.2.1") == asker("::ffff:192.0.2.1") != asker("192.0.2.2")
+    places = Places(2, "x")
+    for local in ("127.0.0.1", "::1"):  # this machine may have all the places
+        assert places.take(asker(local)) is None
+    assert asker("::1") != asker("::2")
 
 
 def test_places():
