@@ -28,6 +28,16 @@ async def net(autojump_clock):
         yield net
 
 
+async def lose_all_streams(node, raw):
+    """Until `node` gives it up; how many streams that took."""
+    streams = 1 + len(REOPEN_AFTER)
+    for number in range(streams):
+        await raw.until(lambda number=number: len(raw.told) == number + 1, timeout=60)
+        raw.drop_inbound()
+    await eventually(lambda: raw.node.peer_id not in node.gossip.engine.peers(TOPIC))
+    return streams
+
+
 async def refuses(connection, protocol):
     raise StreamReset(f"{connection.peer} takes no {protocol.id} today")
 
@@ -104,11 +114,7 @@ async def test_a_peer_that_lost_all_streams_comes_back_without_a_new_connection(
         accept_all(node)
         await raw.node.connect(node.addrs[0])
         await raw.say(node, subscribe(TOPIC))
-        streams = 1 + len(REOPEN_AFTER)
-        for number in range(streams):
-            await raw.until(lambda number=number: len(raw.told) == number + 1, timeout=60)
-            raw.drop_inbound()
-        await eventually(lambda: raw.node.peer_id not in node.gossip.engine.peers(TOPIC))
+        streams = await lose_all_streams(node, raw)
         await trio.sleep(AGAIN_AFTER / 2)
         assert len(raw.told) == streams
         if by_itself:
@@ -126,10 +132,7 @@ async def test_a_peer_that_was_given_up_comes_back_when_it_speaks_on_the_stream_
         accept_all(node)
         await raw.node.connect(node.addrs[0])
         await raw.say(node, subscribe(TOPIC))
-        for number in range(1 + len(REOPEN_AFTER)):
-            await raw.until(lambda number=number: len(raw.told) == number + 1, timeout=60)
-            raw.drop_inbound()
-        await eventually(lambda: raw.node.peer_id not in node.gossip.engine.peers(TOPIC))
+        await lose_all_streams(node, raw)
         await raw.say(node, subscribe("another"))
         await eventually(lambda: raw.node.peer_id in node.gossip.engine.peers("another"))
         await eventually(lambda: raw.node.peer_id in node.gossip.engine.peers(TOPIC))
@@ -140,11 +143,7 @@ async def test_what_a_peer_subscribed_to_is_kept_however_often_it_is_given_up(ne
         accept_all(node)
         await raw.node.connect(node.addrs[0])
         await raw.say(node, subscribe(TOPIC))
-        streams = 1 + len(REOPEN_AFTER)
-        for number in range(streams):
-            await raw.until(lambda number=number: len(raw.told) == number + 1, timeout=60)
-            raw.drop_inbound()
-        await eventually(lambda: raw.node.peer_id not in node.gossip.engine.peers(TOPIC))
+        streams = await lose_all_streams(node, raw)
         with monkeypatch.context() as patched:  # a second time, without a stream at all
             patched.setattr(Connection, "open", refuses)
             await trio.sleep(1.5 * AGAIN_AFTER)
