@@ -198,7 +198,8 @@ class State:
     def remove_peer(self, now: float, peer: Peer) -> None:
         state = self.peers.pop(peer, None)
         if state is not None:
-            for name in list(state.topics):
+            # a mesh may have it without its subscription: it grafted us, and had said nothing, or too many topics
+            for name in {*state.topics, *self.joined}:
                 self.unsubscribed(state, name, "gone")
             self.scores.remove(now, peer)
 

@@ -96,6 +96,15 @@ def test_a_graft_for_an_unknown_topic_is_ignored():
     assert router.engine.take() == []
 
 
+def test_who_grafts_without_having_subscribed_leaves_the_mesh_when_it_goes():
+    router = Router()
+    router.peer("a", topics=())
+    router.graft("a")
+    assert mesh(router) == {"a"}
+    router.engine.remove_peer(router.now, "a")
+    assert mesh(router) == set()
+
+
 def test_a_graft_from_a_negative_score_is_answered_with_a_prune():
     router = Router(score=p5({"a": -1.0}), do_px=True)
     router.peer("a")
