@@ -15,7 +15,6 @@ from node.events import Banned, Unbanned
 from node.log import get_logger
 from node.peers.addressbook import AddressBook
 from node.peers.bans import parse_target
-from node.peers.choice import host
 from node.swarm import Swarm
 
 log = get_logger("peers")
@@ -67,5 +66,5 @@ class Banning:
         """Closes every connection, admitted or not, to whom is banned."""
         async with trio.open_nursery() as nursery:
             for connection in self._swarm.running():
-                if self.reason(connection.peer, host(str(connection.addr))) is not None:
+                if self.reason(connection.peer, connection.ip) is not None:
                     nursery.start_soon(connection.close, "banned")

@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from node.errors import DialError
-from tests.nodes import running
+from tests.nodes import eventually, running
 
 
 class Names:
@@ -55,3 +55,12 @@ async def test_a_name_without_such_an_address_is_an_error(name, names):
         port = there.addrs[0].split("/")[4]
         with pytest.raises(DialError, match=f"/dns6/{name}/.*: no such name"):
             await here.connect(f"/dns6/{name}/tcp/{port}/p2p/{there.peer_id}")
+
+
+async def test_a_ban_of_an_address_ends_what_was_dialled_by_a_name_that_leads_there(names):
+    names(there=["127.0.0.1"])
+    async with running() as here, running() as there:
+        port = there.addrs[0].split("/")[4]
+        await here.connect(f"/dns4/there/tcp/{port}/p2p/{there.peer_id}")
+        await here.peers.ban("127.0.0.1", "a test")
+        await eventually(lambda: not here.connected_peers())
