@@ -102,18 +102,18 @@ class Pool:
 
     # what happens
 
-    def connected(self, now: float, peer: str, addr: str, *, outbound: bool, asked: bool = False) -> None:
-        """A peer is admitted, or which of its connections counts has changed."""
+    def connected(self, now: float, peer: str, addr: str, *, outbound: bool, asked: bool = False, ip: str = "") -> None:
+        """A peer is admitted, or which of its connections counts has changed. `ip`: where it is, if that is known."""
         dial = self.dialling.get(peer)
         known = self.peers.get(peer)
         if known is not None:
             if known.outbound != outbound or known.addr != addr:
-                self.roster.change(peer, outbound=outbound, addr=addr)
+                self.roster.change(peer, outbound=outbound, addr=addr, ip=ip)
             return
         kept = peer in self._static or peer in self.protected
         chosen = dial if outbound else None
         source = chosen.source if chosen else ""
-        self.roster.add(Peer(peer, addr, outbound, now, asked, chosen is not None, kept, source))
+        self.roster.add(Peer(peer, addr, outbound, now, asked, chosen is not None, kept, source, ip=ip))
         if source:
             self.budget.succeeded(host(addr), now)
         alone_since = self._reserve.alone_since

@@ -43,6 +43,7 @@ class Roster:
         peer: str,
         *,
         addr: str | None = None,
+        ip: str | None = None,
         outbound: bool | None = None,
         asked: bool | None = None,
         kept: bool | None = None,
@@ -52,6 +53,7 @@ class Roster:
         if known is None:
             return
         known.addr = known.addr if addr is None else addr
+        known.ip = known.ip if ip is None else ip
         known.outbound = known.outbound if outbound is None else outbound
         known.asked = known.asked if asked is None else asked
         known.kept = known.kept if kept is None else kept

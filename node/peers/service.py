@@ -45,7 +45,6 @@ from node.peers.feed import run_source
 from node.peers.outcomes import Outcomes
 from node.peers.pool import Pool
 from node.peers.reserve import MAX_RESERVE
-from node.peers.standing import subnet
 from node.rules import pool_targets
 from node.swarm import Swarm
 from node.tasks import TaskStatus
@@ -153,7 +152,8 @@ class Peers:
         while True:
             now = trio.current_time()
             for connection in self.swarm.admitted_connections():
-                pool.connected(now, connection.peer, str(connection.addr), outbound=connection.initiated)
+                addr, outbound = str(connection.addr), connection.initiated
+                pool.connected(now, connection.peer, addr, outbound=outbound, ip=connection.ip)
             for action in pool.poll(now):
                 match action:
                     case Dial():
@@ -324,7 +324,7 @@ class Peers:
         """Who is the source: each that tells us of peers, by its subnet, or a flood of one would be as good as all
         others together."""
         known = self._pool.peers.get(told_by) if told_by and self._pool is not None else None
-        return f"{name}/{subnet(known.addr) or told_by}" if known is not None else name
+        return f"{name}/{known.subnet or told_by}" if known is not None else name
 
     def _dialable(self, addr: str) -> bool:
         try:
@@ -353,7 +353,8 @@ class Peers:
         now = trio.current_time()
         match event:
             case Admitted(peer, addr, direction):
-                pool.connected(now, peer, addr, outbound=direction == "outbound", asked=peer in self._asked)
+                outbound, ip = direction == "outbound", self.swarm.ip_of(ID.from_base58(peer))
+                pool.connected(now, peer, addr, outbound=outbound, asked=peer in self._asked, ip=ip)
                 if any(self._protected.get(peer, {}).values()):
                     self.book.tag(peer, PROTECTED)  # it is in the book now
             case Disconnected(peer):

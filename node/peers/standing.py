@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from node.peers.reach import Reach, reach_of, subnet_of
+from node.peers.reach import Reach, reach_of, reach_of_ip, subnet_of
 
 Score = Callable[[str], float]
 
@@ -30,7 +30,8 @@ Score = Callable[[str], float]
 class Peer:
     """A connected peer. `asked`: a user wanted this connection; `chosen`: the pool did (else others did, or a lookup in
     passing); `kept`: static or protected; `source`: whose word the pool took, "" if the peer had worked before;
-    `since`: seconds of the pool's clock; `tests_left`: addresses that may still be tested, of one that dialled us.
+    `since`: seconds of the pool's clock; `tests_left`: addresses that may still be tested, of one that dialled us;
+    `ip`: where it is, as the socket has it: `addr` may be a name.
     """
 
     peer: str
@@ -42,11 +43,12 @@ class Peer:
     kept: bool = False
     source: str = ""
     tests_left: int = 3
+    ip: str = ""
 
     @property
     def subnet(self) -> str | None:
         """Its subnet, None if that is no matter."""
-        return subnet(self.addr)
+        return subnet_of(self.ip) if reach_of_ip(self.ip) is Reach.PUBLIC else subnet(self.addr)
 
 
 @lru_cache(maxsize=8192)

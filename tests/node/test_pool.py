@@ -373,3 +373,21 @@ def test_under_any_schedule_the_bounds_hold(seed: int, low: int):
         wake = world.pool.next_wakeup(world.now)
         assert wake > world.now
         world.at(wake if rng.random() < 0.5 else world.now + rng.random())
+
+
+def test_who_cant_be_dialled_now_keeps_no_other_from_being_chosen():
+    world = World(replace(SMALL, target=1, outbound=1), banned=lambda addr: addr.startswith("/ip4/30.0.0.1/"))
+    world.know("good", worked=False, net="40.0")
+    for number in range(10):
+        name = f"bad{number}"
+        world.book.learn(name, ["/ip4/30.0.0.1/tcp/1", "/ip4/31.0.0.1/tcp/1"], "exchange")
+        world.book.failed(name, "/ip4/31.0.0.1/tcp/1")
+        world.book.seen(name)
+    assert [dial.peer for dial in world.dials()] == ["good"]
+
+
+def test_peers_that_are_dialled_by_names_count_with_the_subnets_in_which_they_are():
+    world = World(Targets(low=2, target=16, high=40, outbound=16, subnet_share=0.125))
+    for number in range(5):
+        world.pool.connected(0.0, f"p{number}", f"/dns4/n{number}.evil.example/tcp/1", outbound=True, ip="80.1.0.1")
+    assert len(world.pool.extras()) == 3
