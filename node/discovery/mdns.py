@@ -32,6 +32,7 @@ from node.discovery.source import Feed
 from node.hostport import as_multiaddr
 from node.log import get_logger
 from node.repeats import worth_a_warning
+from node.transports import innermost
 from protocols.mdns.engine import Engine, Params
 from protocols.mdns.wire import MAX_PACKET, Found
 
@@ -160,11 +161,12 @@ class Mdns:
                 self._failures.pop(key, None)
                 log.info("mdns_link", service=self.service, **about)
                 await self._serve(link, sock, feed)
-        except OSError as error:
+        except* OSError as failed:
             # an interface that can't multicast, that has gone meanwhile, or whose port somebody keeps to themselves
+            error = innermost(failed)
             self._failures[key] += 1
             tell = log.warning if worth_a_warning(self._failures[key]) else log.debug
-            tell("mdns_link_failed", error=error.strerror or str(error), retry_in=RETRY, **about)
+            tell("mdns_link_failed", error=error, retry_in=RETRY, **about)
             self._failed[key] = trio.current_time() + RETRY
         finally:
             del self.links[key]

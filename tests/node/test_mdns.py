@@ -49,7 +49,10 @@ class Socket:
                 sock.put.send_nowait((packet, (self.ip, 5353)))
 
     async def recvfrom(self, size):
-        return await self.get.receive()
+        got = await self.get.receive()
+        if isinstance(got, OSError):
+            raise got
+        return got
 
     def __enter__(self):
         return self
@@ -173,6 +176,18 @@ async def test_a_link_that_fails_is_left_alone_for_a_while(ether, autojump_clock
     assert ether.opened == 2
     ether.failing.clear()
     await trio.sleep(WATCH + 2)
+    assert len(one.links) == 2
+
+
+async def test_a_link_that_goes_down_takes_no_other_with_it(ether, autojump_clock, nursery):
+    one = source(A, [HERE, interface("10.9.0.1/24", name="tun0", index=3)])
+    nursery.start_soon(one.run, Found())
+    await trio.sleep(1)
+    kept = one.links["eth0", 2, 4]
+    next(sock for sock in ether.sockets if sock.where[0] == 3).put.send_nowait(OSError(100, "Network is down"))
+    await trio.sleep(1)
+    assert one.links == {("eth0", 2, 4): kept}
+    await trio.sleep(RETRY + WATCH)
     assert len(one.links) == 2
 
 
