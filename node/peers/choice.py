@@ -80,7 +80,10 @@ class Choice:
 
     def __contains__(self, peer: object) -> bool:
         entry = self._book.get(str(peer))
-        return entry is None or not self._usable(entry, self._book.dialable(entry))
+        if entry is None:
+            return True
+        usable = self._usable(entry, (known.addr for known in entry.addrs))
+        return not usable or set(usable).isdisjoint(self._book.dialable(entry))  # which costs more
 
     def take_from_book(self) -> None:
         """The book's best, until there are enough."""
