@@ -252,8 +252,9 @@ class Book:
     # the rules
 
     def _may_be_dialled(self, entry: Entry, exclude: Container[str], now: float) -> bool:
+        # in this order: with our own network away all of them wait, and what the caller excludes costs it more to say
         return (
-            entry.peer not in exclude and not self.banned(entry.peer) and bool(entry.dialable(now, self.longest_wait))
+            bool(entry.dialable(now, self.longest_wait)) and entry.peer not in exclude and not self.banned(entry.peer)
         )
 
     def _best_first(self) -> Iterator[str]:

@@ -51,7 +51,7 @@ class Peer:
         return subnet_of(self.ip) if reach_of_ip(self.ip) is Reach.PUBLIC else subnet(self.addr)
 
 
-@lru_cache(maxsize=8192)
+@lru_cache(maxsize=32_768)  # three addresses of each peer of a full book: a look asks of all of them
 def subnet(addr: str) -> str | None:
     """What an address counts with, None where nothing is counted: private networks, loopback, names."""
     parts = addr.split("/", 3)

@@ -408,3 +408,20 @@ def test_bans_are_bounded_and_the_first_to_end_gives_way():
     with pytest.raises(LimitError, match="max_bans is 3"):
         bans.add(Ban("g", "", NOW), NOW)
     assert len(bans) == 3
+
+
+def test_what_a_caller_excludes_is_asked_of_those_only_who_may_be_dialled():
+    class Costly:
+        asked = 0
+
+        def __contains__(self, _peer: object) -> bool:
+            self.asked += 1
+            return False
+
+    book, costly = Book(), Costly()
+    for number in range(5):
+        book.learn(f"p{number}", [f"/ip4/10.0.0.{number}/tcp/1"], "x", 100.0)
+        if number:
+            book.failed(f"p{number}", "", 100.0)  # as all of them do while our own network is away
+    assert [entry.peer for entry in book.candidates(9, 100.0, exclude=costly)] == ["p0"]
+    assert costly.asked == 1
