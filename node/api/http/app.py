@@ -152,11 +152,9 @@ class Api:
         foreign = self.guard.foreign(asked)
         whose = f"{client} foreign" if foreign is not None else client
         limited = self.rates.take(whose, trio.current_time(), self._costs.get(id(route), 1.0))
-        if (refused := limited or foreign) is not None:
-            self.guard.count(refused)
-            raise RefusedError(refused)
-        refusal = self.guard.check(asked)
+        refusal = limited or foreign or self.guard.unfit(asked)
         if refusal is not None:
+            self.guard.count(refusal)
             raise RefusedError(refusal)
         if route is None:
             raise RefusedError(_no_route(scope, allowed))

@@ -355,6 +355,22 @@ async def test_rates(autojump_clock):
     assert app.guard.refused["too_many_requests"] == 2
 
 
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ({"Host": "evil.example"}, "wrong_host"),
+        ({"Origin": "http://evil.example"}, "wrong_origin"),
+        ({}, "no_token"),
+        (AUTHORIZED | {"Content-Length": "9" * 9}, "too_large"),
+    ],
+)
+async def test_what_the_rules_refuse_is_counted_once(headers, code):
+    app = make(stub())
+    response = await ask_raw(app, "POST", "/v1/publish", HOST | headers, trio.sleep_forever)
+    assert response.json()["error"]["code"] == code
+    assert app.guard.refused == {code: 1}
+
+
 @pytest.mark.parametrize("headers", [{"Host": "evil.example"}, {"Origin": "http://evil.example"}])
 async def test_a_foreign_page_takes_nothing_of_this_machines_rate(headers):
     app = make(stub(), rates=Rates(5))
