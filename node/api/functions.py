@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import trio
 
-from node.api import addressbook, dht, gossip, operate, perf, rendezvous, verdicts
+from node.api import addressbook, dht, feed, gossip, operate, perf, rendezvous, verdicts
 from node.api import peers as peers_api
 from node.api.dht import PeerName
 from node.api.reach import reach
@@ -288,7 +288,7 @@ CALLS: dict[str, Call] = {
 
 STREAMS: dict[str, Call] = {
     "subscribe": Call(gossip.subscribe, gossip.Subscribe),
-    "events": Call(operate.events, operate.Listen),
+    "events": Call(feed.events, feed.Listen),
 }
 
 

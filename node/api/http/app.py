@@ -22,11 +22,12 @@ from starlette.staticfiles import StaticFiles
 
 from node import errors
 from node.api import functions, operate
+from node.api.feed import feed_of, kinds_of
 from node.api.http.connection import error_body
 from node.api.http.guard import Access, Asked, Guard, Places, Rates, Refusal
 from node.api.http.openapi import document
 from node.api.http.routes import ROUTES, ApiRoute
-from node.api.http.stream import Feed, Numbered, pinging
+from node.api.http.stream import Numbered, happenings, pinging
 from node.errors import UsageError, VouchError
 from node.log import get_logger
 from node.node import Node
@@ -84,14 +85,12 @@ class Api:
         *,
         rates: Rates | None = None,
         listeners: Places | None = None,
-        feed: Feed | None = None,
         dashboard: Path = DASHBOARD,
     ) -> None:
         config = node.config
         self.node, self.guard = node, guard
         self.rates = rates if rates is not None else Rates(config.max_api_rate)
         self.listeners = listeners or Places(config.max_api_listeners, "max_api_listeners")
-        self.feed = feed or Feed()
         self.requests = 0
         self._document = msgspec.json.encode(document())
         self._access: dict[int, Access] = {}
@@ -231,10 +230,10 @@ class Api:
         if request.method == "HEAD":
             await write(b"")
         elif route.call == "events":
-            operate.kinds_of(params["kinds"])
-            after = self.feed.since(request.headers.get("last-event-id", ""))
+            kinds, feed = kinds_of(params["kinds"]), feed_of(self.node)
+            after = feed.since(request.headers.get("last-event-id", ""))
             async with pinging(write):
-                await self.feed.listen(after, params["kinds"], write)
+                await happenings(feed, after, kinds, write)
         else:
             items = Numbered(write)
             first, rest = trio.Event(), self.node.config.max_api_queue

@@ -84,7 +84,6 @@ class Server:
     async def run(self, *, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
         """Serves until cancelled."""
         listening = trio.socket.from_stdlib_socket(self._socket)
-        unsubscribe = self.api.feed.subscribe(self.node.events)
         try:
             async with trio.open_nursery() as nursery:
                 self.node.api_url = self.url
@@ -105,7 +104,6 @@ class Server:
             self.node.api_url = ""
             for places in (self.connections, self.api.listeners):
                 self.node.api_bounds.pop(places.setting, None)
-            unsubscribe()
             listening.close()
 
     async def _take(self, nursery: trio.Nursery, accepted: Any, host: str) -> None:
