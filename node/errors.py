@@ -15,6 +15,10 @@ class UsageError(VouchError):
     """A flag, address, key or file that can't be used. The text is one line for whoever typed it."""
 
 
+class OffError(UsageError):
+    """The node's settings switch off what was asked for."""
+
+
 class DialError(VouchError):
     """No connection to the peer came about; the text names the peer and what each address answered."""
 

@@ -6,6 +6,7 @@ two say what to do. `node.cli.doctor` gathers the facts.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
@@ -96,25 +97,25 @@ def open_files(soft: int, hard: int, connections: int, others: int) -> Finding:
     )
 
 
-def listening(address: str, error: str, holder: str, *, ours: bool, spare: bool = False) -> Finding:
-    """Whether an address can be listened on. `holder`: who has the port, if known; `ours`: the running node has;
-    `spare`: the node takes another port then.
+def listening(address: str, error: OSError | None, holder: str, *, ours: bool, spare: bool = False) -> Finding:
+    """Whether an address can be listened on. `error`: why not; `holder`: who has the port, if known; `ours`: the
+    running node has; `spare`: the node takes another port then.
     """
     name = f"listen {address}"
-    if not error:
+    if error is None:
         return Finding(name, "ok", "free")
     if ours:
         return Finding(name, "ok", "in use by the node that runs here")
-    whose = f", by {holder}" if holder else ""
-    if spare and "use" in error:
-        return Finding(name, "warn", f"{error}{whose}", "the node takes a free port instead; name one to know it")
-    if "permission" in error.lower():
+    told = f"{error.strerror or error}{f', by {holder}' if holder else ''}"
+    if spare and error.errno == errno.EADDRINUSE:
+        return Finding(name, "warn", told, "the node takes a free port instead; name one to know it")
+    if error.errno in (errno.EACCES, errno.EPERM):
         todo = "use a port above 1023, or give the right (AmbientCapabilities=CAP_NET_BIND_SERVICE in systemd)"
-    elif "assign" in error.lower():
+    elif error.errno == errno.EADDRNOTAVAIL:
         todo = "name an address of this machine, or 0.0.0.0 for all of them"
     else:
         todo = "end what uses it, or choose another port"
-    return Finding(name, "fail", f"{error}{whose}", todo)
+    return Finding(name, "fail", told, todo)
 
 
 def udp_buffers(receive: int, send: int) -> Finding:

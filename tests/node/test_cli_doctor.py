@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -71,17 +72,18 @@ def test_open_files(soft, hard, expected, says):
 @pytest.mark.parametrize(
     ("error", "facts", "expected", "says"),
     [
-        ("", {}, "ok", "free"),
-        ("Address already in use", {}, "fail", "by process 7 (x)"),
-        ("Address already in use", {"ours": True}, "ok", "by the node that runs here"),
-        ("Address already in use", {"spare": True}, "warn", "by process 7 (x)"),
-        ("Permission denied", {}, "fail", "Permission denied"),
-        ("Permission denied", {"spare": True}, "fail", "Permission denied"),
-        ("Cannot assign requested address", {}, "fail", "assign"),
+        (None, {}, "ok", "free"),
+        (errno.EADDRINUSE, {}, "fail", "by process 7 (x)"),
+        (errno.EADDRINUSE, {"ours": True}, "ok", "by the node that runs here"),
+        (errno.EADDRINUSE, {"spare": True}, "warn", "by process 7 (x)"),
+        (errno.EACCES, {}, "fail", "Permission denied"),
+        (errno.EACCES, {"spare": True}, "fail", "Permission denied"),
+        (errno.EADDRNOTAVAIL, {}, "fail", "assign"),
     ],
 )
 def test_listening(error, facts, expected, says):
-    finding = checkup.listening("a", error, "process 7 (x)", **{"ours": False, **facts})
+    failed = None if error is None else OSError(error, os.strerror(error))
+    finding = checkup.listening("a", failed, "process 7 (x)", **{"ours": False, **facts})
     assert state(finding) == expected
     assert says in finding.detail
 
