@@ -22,6 +22,7 @@ from node.api.client import Client, NoNodeError
 from node.cli import checkup
 from node.cli.checkup import Finding
 from node.cli.parser import settings_from
+from node.cli.shown import safe
 from node.config import Config, node_version
 from node.datadir import LOCK
 from node.errors import UsageError, VouchError
@@ -41,7 +42,7 @@ def doctor(args: argparse.Namespace) -> int:
     for finding in examine(loaded.config, offline=args.offline, api_asked=loaded.sources["api"] != "default"):
         findings.append(finding)
         if not args.json:
-            print(f"{MARKS[finding.state]}  {finding.name}: {finding.detail}", flush=True)
+            print(f"{MARKS[finding.state]}  {finding.name}: {safe(finding.detail)}", flush=True)
             if finding.todo:
                 print(f"      -> {finding.todo}", flush=True)
     status = checkup.status_of(findings)

@@ -167,6 +167,12 @@ def test_every_setting_has_a_flag_on_run_and_show():
             assert loaded.sources[name] == f"flag {setting.flag}"
 
 
+@pytest.mark.parametrize("command", [["topics", "x"], ["publish", "x"], ["dht", "get", ""], ["dht", "put", "x"]])
+def test_an_argument_is_no_setting_of_its_name(command):
+    sources = settings_from(parse([*command, "--data-dir", "x"])).sources
+    assert [name for name, source in sources.items() if source.startswith("flag")] == ["data_dir"]
+
+
 def _room_for(name: str) -> list[str]:
     """The flags that the value 7 needs beside it: a minimum stays under its maximum, a key has its certificate."""
     return {
@@ -183,7 +189,9 @@ def _room_for(name: str) -> list[str]:
     ("argv", "says"),
     [
         ([], "COMMAND"),
-        (["rnu"], "invalid choice: 'rnu'"),
+        (["rnu"], "expected COMMAND first, got 'rnu'; did you mean run?"),
+        (["--data-dir", "x", "status"], "expected COMMAND first, got 'x' (see vouch --help)"),
+        (["key", "inspekt"], "expected ACTION (generate, inspect) first, got 'inspekt'; did you mean inspect?"),
         (["key"], "ACTION"),
         (["connect"], "MULTIADDR (see vouch connect --help)"),
         (
