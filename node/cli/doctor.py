@@ -91,7 +91,7 @@ def _running(config: Config) -> tuple[Finding, bool]:
     """The running node, and whether there is one that answers."""
     try:
         with Client(config.control_socket, timeout=ANSWER) as client:
-            answer = client.call("status", timeout=ANSWER)
+            answer = client.call("status")
         return checkup.running(answer["peer_id"], answer["peers"], "", ""), True
     except NoNodeError:
         return checkup.running("", 0, "it has no control socket", _locked_by(config.data_dir)), False

@@ -6,7 +6,6 @@ import json
 import socket
 import time
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 
 import pytest
 import trio
@@ -60,8 +59,8 @@ async def ask(node, name, **params):
     """One call by a client of its own, as the commands make it."""
 
     def call():
-        with Client(node.config.control_socket) as client:
-            return client.call(name, timeout=DEADLINE, **params)
+        with Client(node.config.control_socket, timeout=DEADLINE) as client:
+            return client.call(name, **params)
 
     return await trio.to_thread.run_sync(call)
 
@@ -413,10 +412,10 @@ async def test_a_node_that_does_not_answer_in_time(node, call_as):
     call_as("never", trio.sleep_forever)
 
     def call():
-        with Client(node.config.control_socket) as client:
+        with Client(node.config.control_socket, timeout=0.05) as client:
             began = time.monotonic()
             with pytest.raises(VouchError, match=r"the node didn't answer 'never' within 0\.05 s"):
-                client.call("never", timeout=0.05)
+                client.call("never")
             return time.monotonic() - began
 
     assert await trio.to_thread.run_sync(call) < DEADLINE
@@ -450,7 +449,7 @@ async def test_a_client_is_told_when_the_node_stops(tmp_path):
             client = await trio.to_thread.run_sync(Client, node.config.control_socket)
             await trio.to_thread.run_sync(client.call, "status")
         with pytest.raises(VouchError, match="the node closed the control socket"):
-            await trio.to_thread.run_sync(partial(client.call, "status", timeout=DEADLINE))
+            await trio.to_thread.run_sync(client.call, "status")
         client.close()
 
 
