@@ -39,6 +39,10 @@ class LimitError(VouchError):
     """One of the node's own limits is reached; the text names the limit and its value."""
 
 
+class TooSlowError(VouchError):
+    """What was asked for isn't done within its time."""
+
+
 class NotConnectedError(VouchError):
     """There is no admitted connection to the peer."""
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from node import errors
 from node.datadir import socket_address
-from node.errors import VouchError
+from node.errors import UsageError, VouchError
 
 # a call may dial (dial_timeout) and then do its work
 TIMEOUT = 60.0
@@ -32,7 +32,7 @@ class Client:
 
     def __init__(self, path: Path, *, timeout: float = TIMEOUT) -> None:
         """`timeout`: seconds that the node has to take the connection, and for each answer. Raises NoNodeError if
-        nobody listens there, VouchError if a node doesn't take the connection.
+        nobody listens there, UsageError if it is another user's, VouchError if a node doesn't take the connection.
         """
         self.path = path
         self._timeout = timeout
@@ -47,6 +47,9 @@ class Client:
         except (TimeoutError, BlockingIOError):  # its backlog is full
             self._socket.close()
             raise VouchError("the node takes no connection: it hangs, or too many clients wait for it") from None
+        except PermissionError:
+            self._socket.close()
+            raise UsageError(f"can't open the control socket {path}, which is its owner's: Permission denied") from None
         except OSError:
             self._socket.close()
             raise NoNodeError(

@@ -95,6 +95,8 @@ def _running(config: Config) -> tuple[Finding, bool]:
         return checkup.running(answer["peer_id"], answer["peers"], "", ""), True
     except NoNodeError:
         return checkup.running("", 0, "it has no control socket", _locked_by(config.data_dir)), False
+    except UsageError as error:
+        return Finding("running node", "warn", str(error), "ask as the user of the node"), False
     except VouchError as error:
         return checkup.running("", 0, str(error), _locked_by(config.data_dir) or "?"), False
 
@@ -117,7 +119,7 @@ def _locked_by(data_dir: Path) -> str:
 def _existing(path: Path) -> Path:
     """The nearest folder above that is there."""
     path = path.absolute()
-    while not path.exists():
+    while not os.path.exists(path):  # Path's raises where this user may not look
         path = path.parent
     return path
 
@@ -150,12 +152,13 @@ def _file_system(path: Path) -> str:
 
 
 def _key(path: Path) -> Finding:
-    error, warning, exists = "", "", path.exists()
+    error, warning, exists = "", "", False
     try:
+        exists = path.exists()
         if exists:
             load_key(path)
             warning = key_file_warning(path) or ""
-    except UsageError as failed:
+    except (UsageError, OSError) as failed:
         error = str(failed)
     return checkup.key(str(path), exists=exists, error=error, warning=warning)
 

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import socket
+from contextlib import contextmanager
 
 import pytest
 
@@ -194,6 +195,43 @@ def test_text_for_people(capsys, tmp_path, monkeypatch):
     assert "\nFAIL  key: key file " in out
     assert "\n      -> `vouch key generate --out FILE` makes one" in out
     assert "no key" not in out  # almost a secret
+
+
+@pytest.fixture
+def another_user():
+    """Files of this process's user, without rights for others, are closed to it then."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to be somebody else for a while")
+
+    @contextmanager
+    def as_nobody():
+        os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+
+    return as_nobody
+
+
+def test_a_folder_of_another_user(doctor, another_user, tmp_path, capsys):
+    theirs = tmp_path / "theirs"
+    theirs.mkdir(mode=0o700)
+    (theirs / "node.key").touch()
+    commands = (["status"], ["addressbook", "list"])
+    doctor("--offline", "--data-dir", theirs)  # imports what it needs
+    for command in commands:
+        main([*command, "--data-dir", str(theirs)])
+    with another_user():
+        for folder in (theirs, theirs / "deeper"):
+            capsys.readouterr()
+            status, findings = doctor("--offline", "--data-dir", folder)
+            assert status == 1
+            assert "Permission denied" in findings["key"]["detail"]
+            assert findings["running node"]["todo"] == "ask as the user of the node"
+            for command in commands:
+                assert main([*command, "--data-dir", str(folder)]) == 2
+                assert "can't open the control socket" in capsys.readouterr().err
 
 
 def test_with_running_nodes(doctor, tmp_path):

@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -342,6 +343,15 @@ def test_reader_that_goes_away_ends_the_command_quietly():
     finally:
         os.close(writing)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize(
+    ("redirected", "expected"), [(">/dev/full", (1, b"vouch: error: No space left on device\n")), (">&-", (0, b""))]
+)
+def test_output_that_goes_nowhere(redirected, expected):
+    command = shlex.join([sys.executable, "-m", "node", "config", "show"])
+    done = subprocess.run(["/bin/sh", "-c", f"{command} {redirected}"], cwd=ROOT, stderr=subprocess.PIPE, timeout=60)
+    assert (done.returncode, done.stderr) == expected
 
 
 def test_help_imports_nothing_slow():

@@ -15,7 +15,7 @@ from node.api import control, functions
 from node.api.client import Client, NoNodeError
 from node.api.control import MAX_LINE
 from node.datadir import socket_address
-from node.errors import BackoffError, DialError, NotConnectedError, RefusedError, UsageError, VouchError
+from node.errors import BackoffError, DialError, NotConnectedError, RefusedError, TooSlowError, UsageError, VouchError
 from tests.nodes import eventually
 
 # nothing here takes a second; past this a test hangs
@@ -419,6 +419,13 @@ async def test_a_node_that_does_not_answer_in_time(node, call_as):
             return time.monotonic() - began
 
     assert await trio.to_thread.run_sync(call) < DEADLINE
+
+
+async def test_a_call_that_never_ends_is_ended(node, call_as, monkeypatch):
+    call_as("never", trio.sleep_forever)
+    monkeypatch.setattr(functions, "CALL_TIMEOUT", 0.05)
+    with pytest.raises(TooSlowError, match=r"expected never within 0\.05 s"):
+        await ask(node, "never")
 
 
 # the socket

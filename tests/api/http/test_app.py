@@ -335,12 +335,13 @@ async def test_a_fault_of_ours_is_in_the_log_alone(monkeypatch, caplog):
 
 
 async def test_a_call_that_takes_too_long(monkeypatch, autojump_clock):
-    async def hangs(_node, _name, _params):
+    async def hangs(_node, _params):
         await trio.sleep_forever()
 
-    monkeypatch.setattr(functions, "invoke", hangs)
+    monkeypatch.setitem(functions.CALLS, "status", functions.Call(hangs, functions.Nothing))
     async with client(make(stub())) as asking:
-        assert (await asking.get("/v1/node")).status_code == 504
+        response = await asking.get("/v1/node")
+    assert (response.status_code, response.json()["error"]["code"]) == (504, "timeout")
 
 
 async def test_rates(autojump_clock):
