@@ -28,7 +28,11 @@ class BackoffError(DialError):
 
 
 class RefusedError(DialError):
-    """The connection came about, but one side didn't admit the other."""
+    """The connection came about, but one side didn't admit the other. `reason`: that of the event `Refused`."""
+
+    def __init__(self, text: str, reason: str = "") -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 class BannedError(DialError):

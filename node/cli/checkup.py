@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from node.errors import RefusedError, VouchError
+
 State = Literal["ok", "warn", "fail"]
 
 # locks and SQLite's shared memory are not what they should be there
@@ -147,23 +149,20 @@ def clock(year: int, jump: float, ahead: float) -> Finding:
     )
 
 
-def bootstrap(address: str, error: str, seconds: float) -> Finding:
-    """What came of dialling a bootstrap; `error` empty: it was reached, and admitted us."""
+def bootstrap(address: str, error: VouchError | None, seconds: float) -> Finding:
+    """What came of dialling a bootstrap; without `error` it was reached, and admitted us."""
     name = f"bootstrap {address}"
-    if not error:
+    if error is None:
         return Finding(name, "ok", f"admitted us after {seconds * 1000:.0f} ms")
-    low = error.lower()
-    if "network" in low and "another" in low:
-        todo = "network_id must be the same on both sides, and min_versions let both in"
-    elif "version" in low:
+    if not isinstance(error, RefusedError):
+        todo = (
+            "check the address, that the peer runs and hasn't banned us (`vouch bans` there), and firewalls on the way"
+        )
+    elif error.reason == "client_version":
         todo = "one side is too old for the other (min_versions)"
-    elif "banned" in low:
-        todo = "one side has banned the other: `vouch bans`"
-    elif "refused" in low and "connection refused" not in low:
-        todo = "compare network_id and admission of both sides; its log says why"
     else:
-        todo = "check the address, that the peer runs, and firewalls on the way"
-    return Finding(name, "fail", error, todo)
+        todo = "network_id and admission must be the same on both sides, and min_versions let both in; its log says why"
+    return Finding(name, "fail", str(error), todo)
 
 
 def bootstraps(findings: Sequence[Finding], named: int) -> list[Finding]:

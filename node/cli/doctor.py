@@ -224,11 +224,12 @@ def _bootstraps(config: Config) -> list[Finding]:
 
         def dial(ask: short_lived.Ask) -> int:
             for text in direct:
-                error, answer = "", {"seconds": 0.0}
+                error: VouchError | None = None
+                answer = {"seconds": 0.0}
                 try:
                     answer = ask("connect", address=text)
                 except VouchError as failed:
-                    error = str(failed)
+                    error = failed
                 findings.append(checkup.bootstrap(text, error, answer["seconds"]))
             return 0
 

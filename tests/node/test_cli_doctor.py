@@ -13,6 +13,7 @@ import pytest
 from node.cli import checkup, main
 from node.cli import doctor as doctor_module
 from node.cli.checkup import Finding
+from node.errors import DialError, RefusedError
 from node.identity import Identity, write_key
 from tests.node.test_cli_run import LOOPBACK, Running, ask
 
@@ -111,11 +112,11 @@ def test_the_clock_says_what_it_cannot_know():
 @pytest.mark.parametrize(
     ("error", "says"),
     [
-        ("x: the peer closed: another network, or our version is too old for it", "network_id"),
-        ("x: expected version 2, got 1", "min_versions"),
-        ("x is banned", "bans"),
-        ("x: Connection refused", "check the address"),
-        ("x refused us", "its log says why"),
+        (RefusedError("x: the peer closed the connection", "closed_by_peer"), "network_id"),
+        (RefusedError("x: expected another", "network_id"), "network_id"),
+        (RefusedError("x: expected version 2, got 1", "client_version"), "one side is too old"),
+        (DialError("x: Connection refused"), "check the address"),
+        (DialError("/dns4/banned.network.another.version: no such name"), "check the address"),
     ],
 )
 def test_a_bootstrap_that_fails(error, says):
@@ -125,7 +126,7 @@ def test_a_bootstrap_that_fails(error, says):
 
 
 def test_one_bootstrap_is_enough():
-    good, bad = checkup.bootstrap("a", "", 0.1), checkup.bootstrap("b", "x", 0.0)
+    good, bad = checkup.bootstrap("a", None, 0.1), checkup.bootstrap("b", DialError("x"), 0.0)
     assert [one.state for one in checkup.bootstraps([good, bad], 2)] == ["ok", "warn"]
     assert [one.state for one in checkup.bootstraps([bad, bad], 2)] == ["fail", "fail"]
     assert [one.state for one in checkup.bootstraps([], 0)] == ["ok"]
