@@ -43,8 +43,9 @@ def status(args: argparse.Namespace) -> int:
         ("HTTP API", answer["api"] or "off"),
         *((name, f"{use['used']} of {use['limit']}") for name, use in answer["limits"].items()),
     ]
+    width = max(len(name) for name, _ in rows)
     for name, value in rows:
-        print(f"{name:16} {value}")
+        print(f"{name:{width}} {value}")
     return 0
 
 
@@ -85,7 +86,7 @@ def connect(args: argparse.Namespace) -> int:
         if args.json:
             print_json(answer)
         elif answer["already"]:
-            print(f"{answer['peer']} is connected already ({answer['direction']}, {answer['addr']})")
+            print(f"{answer['peer']} is connected already ({answer['direction']}, {safe(answer['addr'])})")
         else:
             print(f"connected with {answer['peer']} in {answer['seconds'] * 1000:.1f} ms")
         return 0
@@ -124,7 +125,7 @@ def bans(args: argparse.Namespace) -> int:
         print("nobody is banned")
     for row in answer["bans"]:
         left = "for ever" if row["until"] is None else f"{duration(max(0.0, row['until'] - time.time()))} left"
-        print(f"{row['target']:52}  {left:>12}  {row['reason']}")
+        print(f"{row['target']:52}  {left:>12}  {safe(row['reason'])}")
     return 0
 
 
