@@ -23,10 +23,9 @@ from node.quic.transport import Quic
 from node.upgrade.certificate import Credentials, make_credentials
 from protocols import ProtocolError
 from protocols.handshake.engine import MAX_HELD_BYTES, MAX_HELD_STREAMS
-from tests.integration.test_quic import endpoint, first_datagram, muxed
 from tests.nodes import NOWHERE, Recorder, eventually, running
+from tests.quicnodes import QUIC, endpoint, first_datagram, muxed
 
-QUIC = "/ip4/127.0.0.1/udp/0/quic-v1"
 GREETING = b"\x13/multistream/1.0.0\n"
 PROPOSAL = b"\x09/x/1.0.0\n"
 

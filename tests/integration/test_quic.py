@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from interop.rawbytes import (
     BYTES,
-    RESET,
     Pattern,
     at_once,
     echo_pattern,
@@ -29,32 +28,14 @@ from node.errors import DialError, RefusedError
 from node.events import Admitted, Disconnected, Refused
 from node.identity import Identity
 from node.node import Node, parse_peer_id
-from node.quic.configurations import Configurations, Limits
-from node.quic.native import Native
 from node.quic.transport import Quic
 from node.transport import Tcp
-from node.upgrade.certificate import make_credentials, peer_key
 from protocols import EndOfStream, Protocol, StreamReset
 from tests.nodes import DEFAULTS, NOWHERE, Recorder, eventually, running
+from tests.quicnodes import QUIC, SERVING, endpoint, first_datagram, impatient, muxed, quic
 
 MIB = 1 << 20
-QUIC = "/ip4/127.0.0.1/udp/0/quic-v1"
 TCP = "/ip4/127.0.0.1/tcp/0"
-SERVING = (BYTES, RESET)
-
-
-def quic(**values):
-    return running(**{"listen": (QUIC,), "protocols": SERVING, "gossip": "off", **values})
-
-
-@asynccontextmanager
-async def impatient(idle_timeout: float, **values):
-    """A node whose QUIC connections time out sooner."""
-    config = Config(data_dir=NOWHERE, listen=(QUIC,), **DEFAULTS, **values)
-    identity = Identity.generate()
-    transport = Quic(identity.key_pair(), config, idle_timeout=idle_timeout)
-    async with Node(config, identity=identity, protocols=SERVING, transports=[transport]) as node:
-        yield node
 
 
 @asynccontextmanager
@@ -62,15 +43,6 @@ async def two(**values):
     async with quic(**values) as a, quic(**values) as b:
         await b.connect(a.addrs[0])
         yield a, b
-
-
-def muxed(node, other):
-    return node.swarm.connection(parse_peer_id(other.peer_id)).muxed_conn
-
-
-def endpoint(node):
-    (listener,) = node.swarm.listeners.values()
-    return listener._endpoint
 
 
 # admission
@@ -364,15 +336,6 @@ async def test_stopping_a_node_tells_its_peers():
 
 
 # strangers
-
-
-def first_datagram() -> bytes:
-    configurations = Configurations(make_credentials(Identity.generate().key_pair()), Limits())
-    client = Native.client(configurations, peer_key, lambda event: None)
-    client.start(("127.0.0.1", 1), 100.0)
-    found = client.next_datagram(100.0)
-    assert found is not None
-    return found[0]
 
 
 async def send_from_many_ports(node, datagrams, ports=64):

@@ -10,28 +10,18 @@ import pytest
 import trio
 from multiaddr import Multiaddr
 
-from interop.rawbytes import BYTES, echo_pattern
+from interop.rawbytes import echo_pattern
 from node.errors import DialError
 from node.events import Admitted, Disconnected
 from node.identity import Identity
 from node.quic import transport
 from node.quic.packets import Resets
-from tests.integration.test_quic import first_datagram, impatient, muxed
-from tests.nodes import Recorder, eventually, running
+from tests.nodes import Recorder, eventually
+from tests.quicnodes import endpoint, first_datagram, impatient, muxed, quic
 from tests.udprelay import relayed
 
 MIB = 1 << 20
-QUIC = "/ip4/127.0.0.1/udp/0/quic-v1"
 NARROWEST = 1200  # what QUIC asks of a path
-
-
-def quic(**values):
-    return running(**{"listen": (QUIC,), "protocols": (BYTES,), "gossip": "off", **values})
-
-
-def endpoint(node):
-    (listener,) = node.swarm.listeners.values()
-    return listener._endpoint
 
 
 @asynccontextmanager
