@@ -299,7 +299,7 @@ async def test_closing_is_noticed_at_once():
         recorder = Recorder(a)
         async with a.stream(b.peer_id, BYTES) as stream:
             await b.disconnect(a.peer_id)
-            with trio.fail_after(0.5):
+            with trio.fail_after(3):
                 await recorder.next(Disconnected)
                 with pytest.raises(StreamReset):
                     await stream.receive_some(1)
@@ -321,7 +321,7 @@ async def test_a_lost_peer_is_noticed_within_the_idle_timeout():
         await b.connect(a.addrs[0])
         recorder = Recorder(a)
         endpoint(b).socket.send = lambda run, addr, local: True  # nothing of it arrives any more
-        with trio.fail_after(2):
+        with trio.fail_after(5):
             await recorder.next(Disconnected)
         await eventually(lambda: not endpoint(a).connections)
 
@@ -331,7 +331,7 @@ async def test_stopping_a_node_tells_its_peers():
         async with quic() as b:
             await b.connect(a.addrs[0])
             recorder = Recorder(a)
-        with trio.fail_after(0.5):
+        with trio.fail_after(3):
             await recorder.next(Disconnected)
 
 
@@ -358,7 +358,7 @@ async def test_a_flood_of_first_datagrams_takes_no_place_from_others():
         assert len(endpoint(a).connections) <= 8
         assert a.swarm.limits.half_open <= 2
         assert endpoint(a).retries >= 300
-        with trio.fail_after(2):
+        with trio.fail_after(5):
             await b.connect(a.addrs[0])  # it is asked whether it is there, and it is
         await echo_pattern(b, a.peer_id, 1000)
 
@@ -373,7 +373,7 @@ async def test_strangers_who_say_no_more_are_forgotten():
 async def test_no_place_no_work():
     async with quic(max_inbound=1) as a, quic() as b, quic() as c:
         await b.connect(a.addrs[0])
-        with trio.fail_after(0.5), pytest.raises(DialError, match="2"):  # CONNECTION_REFUSED
+        with trio.fail_after(3), pytest.raises(DialError, match="2"):  # CONNECTION_REFUSED
             await c.connect(a.addrs[0])
         await eventually(lambda: len(endpoint(a).connections) == 1)
         await echo_pattern(b, a.peer_id, 1000)

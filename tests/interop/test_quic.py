@@ -88,7 +88,7 @@ async def test_go_is_told_at_once_that_there_is_no_place(here, built):
     async with here(listen=(QUIC,), dht="off", max_inbound=1) as local, Peer.go("--listen", QUIC) as one:
         await one.call("connect", local.addr)
         async with Peer.go("--listen", QUIC) as other:
-            with trio.fail_after(2), pytest.raises(PeerError, match=r"(?i)refused"):
+            with trio.fail_after(5), pytest.raises(PeerError, match=r"(?i)refused"):
                 await other.call("connect", local.addr)
 
 
@@ -225,12 +225,12 @@ async def test_other_streams_go_on_while_one_is_not_read(joined):
 @both_ways
 async def test_closing_is_noticed_at_once(joined, dialler):
     async with joined(dialler=dialler) as (local, go):
-        with trio.fail_after(1):
+        with trio.fail_after(3):
             await go.call("disconnect", local.peer_id)
             await local.event(Disconnected, peer=go.peer_id)
         await local.node.connect(go.addr)
         await local.event(Admitted, peer=go.peer_id)
-        with trio.fail_after(1):
+        with trio.fail_after(3):
             await local.node.disconnect(go.peer_id)
             await go.event("disconnected", peer=local.peer_id)
 
