@@ -90,11 +90,15 @@ def _fits(event, kind, fields) -> bool:
 
 @pytest.fixture
 def here():
-    """`async with here(network_id=...) as local`: a node in this process, listening on loopback, answering echo."""
+    """`async with here(network_id=...) as local`: a node in this process, listening on loopback, answering echo.
+
+    Without the pool, which tests the addresses of who dials us and dials who was lost, whenever it likes: the others
+    see connections that end before a Hello, and count them. test_pool is about that.
+    """
 
     @asynccontextmanager
     async def start(*, identity: Identity | None = None, **settings):
-        config = Config(**{"listen": (LOOPBACK,), **settings})
+        config = Config(**{"listen": (LOOPBACK,), "pool": "off", **settings})
         local = Local(Node(config, identity=identity or Identity.generate(), protocols=[ECHO]))
         async with local.node:
             yield local

@@ -228,6 +228,7 @@ async def test_closing_is_noticed_at_once(joined, dialler):
         with trio.fail_after(3):
             await go.call("disconnect", local.peer_id)
             await local.event(Disconnected, peer=go.peer_id)
+            await go.event("disconnected", peer=local.peer_id)
         await local.node.connect(go.addr)
         await local.event(Admitted, peer=go.peer_id)
         with trio.fail_after(3):
@@ -317,6 +318,7 @@ async def test_others_close_and_are_closed_at_once(joined, name):
         with trio.fail_after(3):
             await other.call("disconnect", local.peer_id)
             await local.event(Disconnected, peer=other.peer_id)
+            await other.event("disconnected", peer=local.peer_id)
         await local.node.connect(other.addr)
         with trio.fail_after(3):
             await local.node.disconnect(other.peer_id)
