@@ -22,6 +22,7 @@ from protocols import EndOfStream, Network, Protocol, ProtocolError, Stream, Str
 
 CHUNK = 256 * 1024
 PERIOD = 1 << 16  # bytes; after them the pattern starts again
+SILENCE = 20.0  # seconds without a byte, after which a pattern is given up: before whoever waits for it gives up
 FEW = 1000  # bytes, where how many doesn't matter
 
 BYTES = Protocol("/vouch/bytes/1.0.0", max_frame=None, timeout=30.0, streams_per_peer=4096)
@@ -113,9 +114,17 @@ async def send_pattern(stream: Stream, pattern: Pattern) -> None:
 
 
 async def receive_pattern(stream: Stream, pattern: Pattern) -> None:
-    """Receives all of it, and the end. Raises ProtocolError when anything else comes."""
+    """Receives all of it, and the end. Raises ProtocolError when anything else comes, or nothing for `SILENCE`."""
     received = 0
-    while data := await _receive(stream):
+    while True:
+        with trio.move_on_after(SILENCE) as waiting:
+            data = await _receive(stream)
+        if waiting.cancelled_caught:
+            raise ProtocolError(
+                f"expected more, got {received} of {pattern.length} bytes, then nothing for {SILENCE:g} s"
+            )
+        if not data:
+            break
         pattern.check(received, data)
         received += len(data)
     if received != pattern.length:

@@ -32,12 +32,12 @@ from node.log import get_logger
 from node.peers.limits import Lease
 from node.registry import Registry, Slot, StreamLimitError
 from node.streams import BROKEN, ConnStream
+from node.transports import CLOSE_TIMEOUT
 from node.upgrade.multistream import NegotiationError, NotAvailableError, respond, select
 from protocols import NotSupported, Protocol, ProtocolError, Stream, StreamError, StreamReset, StreamTimeout
 from protocols.handshake.engine import MAX_HELD_STREAMS, Handshake, Refused, Role, Rules
 from protocols.handshake.wire import MAX_FRAME, PROTOCOL_ID, Hello
 
-CLOSE_TIMEOUT = 1.0
 # a connection to drain is kept this long without a stream before it is closed: one of the peer's may be under way
 QUIET = 1.0
 

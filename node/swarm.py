@@ -34,11 +34,10 @@ from node.peers.limits import ConnectionLimiter, Lease, Limits
 from node.peers.single import surplus
 from node.registry import Registry
 from node.tasks import TaskStatus
-from node.transports import Unopened, close_quietly, dial, innermost, remote_addr
+from node.transports import CLOSE_TIMEOUT, Unopened, close_quietly, dial, innermost, remote_addr
 from node.upgrade.upgrader import Upgrader
 from protocols.handshake import engine
 
-CLOSE_TIMEOUT = 1.0
 UNKNOWN_HOST = "unknown"
 
 log = get_logger("swarm")

@@ -6,7 +6,7 @@
                                                     read, what is for it waits
     it speaks no pubsub, or is gone: forgotten
     each stream lost before it was STEADY, once more than REOPEN_AFTER says: forgotten by the router, for nothing
-    reaches it, until it opens a stream itself, is identified anew, or AGAIN_AFTER has passed
+    reaches it, until it says something, is identified anew, or AGAIN_AFTER has passed
 
 go-libp2p-pubsub gives up after as many streams, and for as long as the connection lives.
 
@@ -179,8 +179,9 @@ class Peers:
             while await self._keep_link(peer, known):
                 if known.up.is_set():  # else the router doesn't know it, and what is kept stays
                     known.topics = self._engine.topics_of(peer)
+                    known.up = trio.Event()
                 self._forget(peer)
-                known.up, known.again = trio.Event(), trio.Event()
+                known.again = trio.Event()
                 with trio.move_on_after(AGAIN_AFTER):
                     await known.again.wait()
         # it may come to speak pubsub later: identify tells
@@ -277,6 +278,10 @@ class Peers:
         while True:
             try:
                 frame = await stream.receive()
+                if not known.up.is_set():  # it was given up, and has not gone
+                    known.again.set()
+                    if not await known.is_up():
+                        return
                 stats.bytes_received += len(frame)
                 engine.receive(_now(), peer, decode(frame, limits))
             except ProtocolError:

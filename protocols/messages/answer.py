@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+import trio
+
 from protocols.base import EndOfStream, Stream, StreamReset
 from protocols.errors import FrameTooLargeError
 from protocols.messages.channel import Owner
 from protocols.messages.errors import KindError, MessageDropped, MessageError, RemoteError, oversize
+from protocols.messages.tally import outcome_of
 from protocols.messages.timing import within
 from protocols.messages.wire import RESPONSE, Message, error_text
 
 
 class Answer:
-    """An answer in parts, as they come. `parts` and `bytes` count those that came, `complete` says whether all did."""
+    """An answer in parts, as they come. `parts` and `bytes` count those that came, `complete` says whether all did.
+
+    `outcome` is "given_up" until the answer has ended, at `ended_at` (trio's time), in one way or another (`tally`).
+    """
 
     def __init__(self, owner: Owner, name: str, stream: Stream, timeout: float) -> None:
         self.peer = stream.peer
         self.parts = 0
         self.bytes = 0
         self.complete = False
+        self.outcome = "given_up"
+        self.ended_at: float | None = None
         self._owner = owner
         self._name = name
         self._stream = stream
@@ -29,16 +37,26 @@ class Answer:
     async def __anext__(self) -> bytes:
         """The next part, at least one byte. Raises RemoteError, StreamError, and MessageError for a bad one."""
         while not self.complete:
-            message = await self._receive()
-            self.complete = not message.more
-            if message.is_error:
+            try:
+                message = await self._receive()
+                if message.is_error:
+                    self.complete = True
+                    raise RemoteError(self.peer, self._name, error_text(message.payload))
+            except BaseException as error:
+                self._end(outcome_of(error))
+                raise
+            if not message.more:
                 self.complete = True
-                raise RemoteError(self.peer, self._name, error_text(message.payload))
+                self._end("answered")
             if message.payload:
                 self.parts += 1
                 self.bytes += len(message.payload)
                 return message.payload
         raise StopAsyncIteration
+
+    def _end(self, outcome: str) -> None:
+        if self.ended_at is None:
+            self.outcome, self.ended_at = outcome, trio.current_time()
 
     async def _receive(self) -> Message:
         owner, name = self._owner, self._name

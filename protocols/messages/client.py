@@ -12,6 +12,7 @@ from protocols.messages.answer import Answer
 from protocols.messages.channel import Owner
 from protocols.messages.declare import SubProtocol
 from protocols.messages.outbox import Outbox
+from protocols.messages.tally import outcome_of
 from protocols.messages.timing import within
 from protocols.messages.wire import Message, check_outgoing
 
@@ -41,9 +42,9 @@ class Client:
             with self._outbox(peer, sub) as outbox, within(seconds, peer, sub.name, "answer"):
                 answer = await outbox.request(payload, type)
         except BaseException as error:
-            self._owner.tally.ended(sub.name, trio.current_time() - began, error)
+            self._owner.tally.ended(sub.name, trio.current_time() - began, outcome_of(error))
             raise
-        self._owner.tally.ended(sub.name, trio.current_time() - began, None)
+        self._owner.tally.ended(sub.name, trio.current_time() - began, "answered")
         return answer
 
     @asynccontextmanager
@@ -53,15 +54,19 @@ class Client:
         check_outgoing(payload, type, sub.max_payload)
         seconds = sub.timeout if timeout is None else timeout
         self._owner.stats[sub.name, "requests"] += 1
-        began = trio.current_time()
+        began, answer, failure = trio.current_time(), None, "given_up"
         try:
             with self._outbox(peer, sub) as outbox:
                 async with outbox.request_parts(payload, type, seconds) as answer:
                     yield answer
         except BaseException as error:
-            self._owner.tally.ended(sub.name, trio.current_time() - began, error)
+            failure = outcome_of(error)
             raise
-        self._owner.tally.ended(sub.name, trio.current_time() - began, None)
+        finally:
+            ended = trio.current_time()
+            if answer is not None:  # what its reader does, and how that ends, isn't the request's
+                failure, ended = answer.outcome, answer.ended_at or ended
+            self._owner.tally.ended(sub.name, ended - began, failure)
 
     def _outbox(self, peer: str, sub: SubProtocol) -> _Use:
         key = peer, sub.name

@@ -32,10 +32,10 @@ class Tally:
         self.asked: dict[str, Gathered] = {}
         self.served: dict[str, Gathered] = {}
 
-    def ended(self, name: str, seconds: float, error: BaseException | None) -> None:
-        """A request of ours has ended, with an answer or an error."""
-        if error is not None:
-            self.failures[name, _outcome(error)] += 1
+    def ended(self, name: str, seconds: float, outcome: str) -> None:
+        """A request of ours has ended: "answered", or as `outcome_of` has it."""
+        if outcome != "answered":
+            self.failures[name, outcome] += 1
         _add(self.asked, name, seconds)
 
     def handled(self, name: str, seconds: float) -> None:
@@ -65,5 +65,6 @@ def _add(histograms: dict[str, Gathered], name: str, value: float) -> None:
         histogram.fold()
 
 
-def _outcome(error: BaseException) -> str:
+def outcome_of(error: BaseException) -> str:
+    """The word for what a request has ended with."""
     return next((word for kinds, word in _OUTCOMES if isinstance(error, kinds)), "failed")

@@ -8,7 +8,9 @@ import pytest
 import trio
 from libp2p.peer.id import ID
 
+from node.connection import Connection
 from node.events import Admitted
+from protocols import StreamReset
 from protocols.gossip import GossipParams, PeerScoreThresholds, Verdict
 from protocols.gossip.peers import AGAIN_AFTER, REOPEN_AFTER
 from protocols.gossip.rpc import PeerInfo
@@ -24,6 +26,20 @@ from tests.rawgossip import floodsub, graft, prune, publish, raw_gossip, subscri
 async def net(autojump_clock):
     async with MemNet(seed=1, latency=0.01) as net:
         yield net
+
+
+async def lose_all_streams(node, raw):
+    """Until `node` gives it up; how many streams that took."""
+    streams = 1 + len(REOPEN_AFTER)
+    for number in range(streams):
+        await raw.until(lambda number=number: len(raw.told) == number + 1, timeout=60)
+        raw.drop_inbound()
+    await eventually(lambda: raw.node.peer_id not in node.gossip.engine.peers(TOPIC))
+    return streams
+
+
+async def refuses(connection, protocol):
+    raise StreamReset(f"{connection.peer} takes no {protocol.id} today")
 
 
 def signed_message(author, payload, topic=TOPIC):
@@ -98,11 +114,7 @@ async def test_a_peer_that_lost_all_streams_comes_back_without_a_new_connection(
         accept_all(node)
         await raw.node.connect(node.addrs[0])
         await raw.say(node, subscribe(TOPIC))
-        streams = 1 + len(REOPEN_AFTER)
-        for number in range(streams):
-            await raw.until(lambda number=number: len(raw.told) == number + 1, timeout=60)
-            raw.drop_inbound()
-        await eventually(lambda: raw.node.peer_id not in node.gossip.engine.peers(TOPIC))
+        streams = await lose_all_streams(node, raw)
         await trio.sleep(AGAIN_AFTER / 2)
         assert len(raw.told) == streams
         if by_itself:
@@ -113,6 +125,30 @@ async def test_a_peer_that_lost_all_streams_comes_back_without_a_new_connection(
         await node.gossip.publish(TOPIC, b"back")
         await raw.until(lambda: len(raw.messages()) == 1)
         assert raw.node.connected_peers() == [node.peer_id]
+
+
+async def test_a_peer_that_was_given_up_comes_back_when_it_speaks_on_the_stream_that_it_has(net, autojump_clock):
+    async with gossiper(net, 1) as node, raw_gossip(net, "10.0.0.2") as raw:
+        accept_all(node)
+        await raw.node.connect(node.addrs[0])
+        await raw.say(node, subscribe(TOPIC))
+        await lose_all_streams(node, raw)
+        await raw.say(node, subscribe("another"))
+        await eventually(lambda: raw.node.peer_id in node.gossip.engine.peers("another"))
+        await eventually(lambda: raw.node.peer_id in node.gossip.engine.peers(TOPIC))
+
+
+async def test_what_a_peer_subscribed_to_is_kept_however_often_it_is_given_up(net, autojump_clock, monkeypatch):
+    async with gossiper(net, 1) as node, raw_gossip(net, "10.0.0.2") as raw:
+        accept_all(node)
+        await raw.node.connect(node.addrs[0])
+        await raw.say(node, subscribe(TOPIC))
+        streams = await lose_all_streams(node, raw)
+        with monkeypatch.context() as patched:  # a second time, without a stream at all
+            patched.setattr(Connection, "open", refuses)
+            await trio.sleep(1.5 * AGAIN_AFTER)
+        await raw.until(lambda: len(raw.told) == streams + 1, timeout=AGAIN_AFTER)
+        await eventually(lambda: raw.node.peer_id in node.gossip.engine.peers(TOPIC))
 
 
 async def test_a_peer_that_takes_nothing_loses_its_own_messages_only(net, autojump_clock):

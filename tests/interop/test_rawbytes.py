@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,6 +59,21 @@ async def test_echo_that_is_wrong(autojump_clock, change, said):
         ours, theirs = net.node("10.0.0.1"), net.node("10.0.0.2", [wrong])
         await ours.connect(theirs)
         with pytest.raises(ProtocolError, match=said):
+            await echo_pattern(ours, theirs.peer_id, LENGTH)
+
+
+async def test_echo_without_an_end(autojump_clock):
+    silent = Protocol(BYTES.id, max_frame=None)
+
+    @silent.serve
+    async def serve(stream):
+        await stream.send(await stream.receive_exactly(LENGTH))
+        await trio.sleep_forever()
+
+    async with MemNet() as net:
+        ours, theirs = net.node("10.0.0.1"), net.node("10.0.0.2", [silent])
+        await ours.connect(theirs)
+        with pytest.raises(ProtocolError, match=f"expected more, got {LENGTH} of {LENGTH} bytes, then nothing"):
             await echo_pattern(ours, theirs.peer_id, LENGTH)
 
 

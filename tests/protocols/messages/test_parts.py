@@ -119,6 +119,28 @@ async def test_an_answer_that_is_left_early_stops_the_one_who_makes_it(autojump_
         a.assert_forgotten()
 
 
+async def test_what_the_reader_does_is_not_counted_as_the_requests(autojump_clock):
+    async with lights(Producer().sub) as (a, b):
+        tally = a.messages.tally
+
+        async def leave_after(parts):
+            async with a.messages.request_stream(b.peer, "parts", b"2") as answer:
+                while not answer.complete and answer.parts < parts:
+                    await anext(answer, None)
+                await trio.sleep(1000)
+                raise KeyError("the reader's own")
+
+        with pytest.raises(KeyError):
+            await leave_after(3)
+        tally.fold()
+        assert tally.outcomes() == {("parts", "answered"): 1}
+        assert tally.asked["parts"].sum < 1
+        with pytest.raises(KeyError):
+            await leave_after(1)
+        tally.fold()
+        assert tally.outcomes() == {("parts", "answered"): 1, ("parts", "given_up"): 1}
+
+
 async def test_an_error_in_the_middle_comes_after_the_parts_before_it(autojump_clock):
     sub = SubProtocol("parts")
 
