@@ -117,8 +117,8 @@ class _VouchRun(Peer):
         return {"reply": command, "ok": True, **_like_the_others(command, result)}
 
     def _call(self, name: str, params: Message) -> Message:
-        with Client(self._socket) as client:
-            return client.call(name, timeout=CALL_TIMEOUT, **params)
+        with Client(self._socket, timeout=CALL_TIMEOUT) as client:
+            return client.call(name, **params)
 
 
 def _control_call(command: str, args: Sequence[str]) -> tuple[str, Message]:

@@ -15,6 +15,10 @@ class UsageError(VouchError):
     """A flag, address, key or file that can't be used. The text is one line for whoever typed it."""
 
 
+class OffError(UsageError):
+    """The node's settings switch off what was asked for."""
+
+
 class DialError(VouchError):
     """No connection to the peer came about; the text names the peer and what each address answered."""
 
@@ -24,7 +28,11 @@ class BackoffError(DialError):
 
 
 class RefusedError(DialError):
-    """The connection came about, but one side didn't admit the other."""
+    """The connection came about, but one side didn't admit the other. `reason`: that of the event `Refused`."""
+
+    def __init__(self, text: str, reason: str = "") -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 class BannedError(DialError):
@@ -33,6 +41,10 @@ class BannedError(DialError):
 
 class LimitError(VouchError):
     """One of the node's own limits is reached; the text names the limit and its value."""
+
+
+class TooSlowError(VouchError):
+    """What was asked for isn't done within its time."""
 
 
 class NotConnectedError(VouchError):

@@ -229,8 +229,7 @@ class EventStream(Generic[E]):
     async def __aenter__(self) -> EventStream[E]:
         if self._unsubscribe is not None:
             raise RuntimeError("expected a new listen() for each block, this one was entered before")
-        self._unsubscribe = self._events.subscribe(self._keep)
-        self._events._streams.add(self)
+        self._unsubscribe = self._events.subscribe(self._keep, ended=self._end)
         if self._events.closed:
             self._end()
         return self
@@ -265,7 +264,6 @@ class EventStream(Generic[E]):
     def _end(self) -> None:
         if self._unsubscribe is not None:
             self._unsubscribe()
-        self._events._streams.discard(self)
         self._ended = True
         self._wake()
 
@@ -279,8 +277,7 @@ class Events:
 
     def __init__(self) -> None:
         self.closed = False
-        self._listeners: list[Listener] = []
-        self._streams: set[EventStream[Any]] = set()
+        self._listeners: list[tuple[Listener, Callable[[], None]]] = []
 
     @overload
     def listen(self, *, limit: int = ...) -> EventStream[Event]: ...
@@ -305,14 +302,17 @@ class Events:
             raise ValueError(f"expected a limit of at least 1 event, got {limit}")
         return EventStream(self, kinds or _KINDS, limit)
 
-    def subscribe(self, listener: Listener) -> Callable[[], None]:
-        """Calls `listener` with each event from now on; the returned function ends that."""
-        self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener) if listener in self._listeners else None
+    def subscribe(self, listener: Listener, *, ended: Callable[[], None] = lambda: None) -> Callable[[], None]:
+        """Calls `listener` with each event from now on, and `ended` when there will be no more; the returned function
+        ends that.
+        """
+        entry = (listener, ended)
+        self._listeners.append(entry)
+        return lambda: self._listeners.remove(entry) if entry in self._listeners else None
 
     def emit(self, event: Event) -> None:
         """Tells `event` to everybody. A listener that raises is logged: whoever tells has others to tell."""
-        for listener in tuple(self._listeners):
+        for listener, _ in tuple(self._listeners):
             try:
                 listener(event)
             except Exception as error:
@@ -321,8 +321,8 @@ class Events:
     def close(self) -> None:
         """There will be no more events: whoever listens is told what was kept, and then the end. Idempotent."""
         self.closed = True
-        for stream in tuple(self._streams):
-            stream._end()
+        for _, ended in tuple(self._listeners):
+            ended()
 
 
 _KINDS: tuple[type[Event], ...] = get_args(Event)

@@ -29,7 +29,7 @@ from node.discovery.dnsaddr import is_named, resolve
 from node.discovery.exchange import NodeExchange
 from node.discovery.mdns import Mdns
 from node.discovery.rendezvous import Rendezvous
-from node.errors import NotConnectedError, UsageError
+from node.errors import NotConnectedError, OffError, UsageError
 from node.eventlog import log_event
 from node.events import Events, Listening, MessageRejected
 from node.gossip import NodeGossip
@@ -257,17 +257,17 @@ class Node:
 
     @property
     def gossip(self) -> Gossip:
-        """Publish, subscribe, validate. Raises UsageError if it is switched off."""
+        """Publish, subscribe, validate. Raises OffError if it is switched off."""
         return self._node_gossip().router
 
     @property
     def topics(self) -> Topics:
-        """Who decides on the topics of gossip; listen to one. Raises UsageError if gossip is switched off."""
+        """Who decides on the topics of gossip; listen to one. Raises OffError if gossip is switched off."""
         return self._node_gossip().topics
 
     def _node_gossip(self) -> NodeGossip:
         if self._gossip is None:
-            raise UsageError('gossip: expected "on" in the settings, got "off"')
+            raise OffError('gossip: expected "on" in the settings, got "off"')
         return self._gossip
 
     def connected_peers(self) -> list[str]:

@@ -210,7 +210,7 @@ class Swarm(LibP2PSwarm):
             await connection.decided.wait()
             if connection.refusal is not None:
                 await connection.ended.wait()
-                raise RefusedError(f"{peer_id} at {addr}: {connection.refusal}")
+                raise RefusedError(f"{peer_id} at {addr}: {connection.refusal}", connection.refusal.reason)
         except VouchError as error:
             outcome = _outcome(error)
             raise

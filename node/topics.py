@@ -14,7 +14,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from node.errors import UsageError
-from node.verdicts import AT_ONCE, Program
+from node.program import AT_ONCE
+from node.verdicts import Program
 from protocols.gossip import Gossip, Subscription
 
 

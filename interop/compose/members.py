@@ -45,8 +45,8 @@ class NodeMember:
         """Raises VouchError, NoNodeError if it doesn't run."""
 
         def ask() -> dict[str, Any]:
-            with Client(self.socket) as client:
-                return client.call(call, timeout=CALL_TIMEOUT, **params)
+            with Client(self.socket, timeout=CALL_TIMEOUT) as client:
+                return client.call(call, **params)
 
         return await trio.to_thread.run_sync(ask)
 

@@ -48,8 +48,8 @@ class Handler(BaseHTTPRequestHandler):
             self._answer(404, "expected /targets, or /metrics?node=NAME\n", TEXT)
             return
         try:
-            with Client(self.state / name / SOCKET) as client:
-                self._answer(200, client.call("metrics", timeout=TIMEOUT)["text"], TEXT)
+            with Client(self.state / name / SOCKET, timeout=TIMEOUT) as client:
+                self._answer(200, client.call("metrics")["text"], TEXT)
         except (VouchError, OSError) as error:
             self._answer(503, f"{error}\n", TEXT)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from node.discovery.dht import Dht
-from node.errors import UsageError
+from node.errors import OffError, UsageError
 from node.names import parse_peer_id
 from node.node import Node
 from protocols.kad.cid import multihash_of
@@ -130,5 +130,5 @@ def _multihash(cid: str) -> bytes:
 
 def _dht(node: Node) -> Dht:
     if node.dht is None:
-        raise UsageError('expected dht = "server" or "client" for a look-up, this node runs with "off"')
+        raise OffError('expected dht = "server" or "client" for a look-up, this node runs with "off"')
     return node.dht

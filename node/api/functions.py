@@ -14,15 +14,16 @@ from typing import Any
 import msgspec
 import trio
 
-from node.api import addressbook, dht, gossip, operate, perf, rendezvous, verdicts
+from node.api import addressbook, dht, feed, gossip, operate, perf, rendezvous, verdicts
 from node.api import peers as peers_api
 from node.api.dht import PeerName
 from node.api.reach import reach
-from node.errors import NotFoundError, UsageError, VouchError
+from node.errors import NotFoundError, TooSlowError, UsageError, VouchError
 from node.names import parse_peer_addr, parse_peer_id
 from node.node import Node
 from protocols import ProtocolError, StreamError
 
+CALL_TIMEOUT = 120.0  # every function has bounds of its own; this is the last of them
 # a series of pings occupies its caller; who wants more calls again
 MAX_SERIES = 30.0
 LEAST = 0.001
@@ -288,13 +289,17 @@ CALLS: dict[str, Call] = {
 
 STREAMS: dict[str, Call] = {
     "subscribe": Call(gossip.subscribe, gossip.Subscribe),
-    "events": Call(operate.events, operate.Listen),
+    "events": Call(feed.events, feed.Listen),
 }
 
 
 async def invoke(node: Node, name: str, params: Any) -> Any:
-    """Calls a function by name with parameters as they came out of JSON. Raises VouchError for whatever is wrong."""
-    return await _call(CALLS, name, params, node)
+    """Calls a function by name with parameters as they came out of JSON. Raises VouchError for whatever is wrong,
+    TooSlowError after CALL_TIMEOUT.
+    """
+    with trio.move_on_after(CALL_TIMEOUT):
+        return await _call(CALLS, name, params, node)
+    raise TooSlowError(f"expected {name} within {CALL_TIMEOUT:g} s")
 
 
 async def stream(node: Node, name: str, params: Any, tell: gossip.Tell, **more: Any) -> Any:

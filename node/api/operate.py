@@ -1,9 +1,8 @@
-"""What operators ask a running node for: topics and meshes, log levels, settings, what happens, whether it is ready."""
+"""What operators ask a running node for: topics and meshes, log levels, settings, whether it is ready."""
 
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -14,11 +13,8 @@ import trio
 from node import log
 from node.config import SETTINGS
 from node.errors import NotFoundError, UsageError
-from node.events import KINDS, Event, kind_of
 from node.node import Node
 
-# events that wait for one client
-MAX_EVENTS = 1000
 # seconds that the event loop may be late: told, and too much
 LAG_WARN, LAG_FAIL = 0.1, 1.0
 LAG_SAMPLE = 0.01
@@ -98,27 +94,6 @@ class ShownConfig(msgspec.Struct):
     """The node's settings. They hold no secrets: of keys there is the file's name, of a topic's command nothing."""
 
     settings: list[ShownSetting]
-
-
-class Listen(msgspec.Struct, forbid_unknown_fields=True):
-    """`kinds`: of events, such as admitted and disconnected; none: all."""
-
-    kinds: list[str] = []
-
-
-class Happened(msgspec.Struct):
-    """An event: its kind, Unix time in seconds, and its fields (docs/operating.md)."""
-
-    event: str
-    time: float
-    fields: dict[str, Any]
-
-
-class MissedEvents(msgspec.Struct):
-    """So many events were left out here, for the client reads too slowly."""
-
-    count: int
-    event: Literal["missed"] = "missed"
 
 
 class Check(msgspec.Struct):
@@ -217,30 +192,6 @@ def _shown(name: str, value: Any) -> Any:
     if isinstance(value, tuple):
         return list(value)
     return dict(value) if isinstance(value, Mapping) else value
-
-
-def happened(event: Event) -> Happened:
-    """An event as it is told."""
-    return Happened(kind_of(type(event)), time.time(), dataclasses.asdict(event))
-
-
-def kinds_of(names: list[str]) -> list[type[Event]]:
-    """The classes of these names. Raises UsageError."""
-    for name in names:
-        if name not in KINDS:
-            raise UsageError(f"expected kinds of events among {', '.join(sorted(KINDS))}, got {name[:64]!r}")
-    return [KINDS[name] for name in names]
-
-
-async def events(node: Node, params: Listen, tell: Any) -> None:
-    """Tells what happens until the node stops; the caller cancels it when the client has gone."""
-    told = 0
-    async with node.events.listen(*kinds_of(params.kinds), limit=MAX_EVENTS) as stream:
-        async for event in stream:
-            if stream.missed > told:
-                await tell(MissedEvents(stream.missed - told))
-                told = stream.missed
-            await tell(happened(event))
 
 
 async def ready(node: Node, _params: NoParams) -> Ready:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from node.envelopes import open_record
-from node.errors import UsageError, VouchError
+from node.errors import OffError, UsageError, VouchError
 from node.names import parse_peer_addr
 from node.node import Node
 from protocols.rendezvous.rules import Row
@@ -65,7 +65,7 @@ class Discovered(msgspec.Struct):
 async def registrations(node: Node, params: RegistrationQuery) -> Registrations:
     """Who is registered at this node."""
     if node.point is None:
-        raise UsageError('expected a rendezvous point: `vouch tracker`, or rendezvous_point = "on" in the settings')
+        raise OffError('expected a rendezvous point: `vouch tracker`, or rendezvous_point = "on" in the settings')
     kept, now = node.point.registrations, node.point.clock()
     page: list[Row] = []
     for row in kept.after(params.after, params.namespace):

@@ -12,6 +12,7 @@ is a fault of ours and leaves a traceback.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -30,9 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             status = int(answered.code or 0)
         else:
             status = handler(args)(args)
-        sys.stdout.flush()  # here, where a reader that went away is caught, not at the interpreter's end
+        print(end="", flush=True)  # here, where a reader that went away is caught, not at the interpreter's end
         return status
-    except (VouchError, KeyboardInterrupt, BrokenPipeError, BaseExceptionGroup) as error:
+    except (VouchError, KeyboardInterrupt, OSError, BaseExceptionGroup) as error:
         return _status_of(error)
 
 
@@ -46,8 +47,11 @@ def _status_of(error: BaseException) -> int:
         return 2 if isinstance(cause, UsageError) else 1
     if isinstance(cause, KeyboardInterrupt):
         return 130
-    if isinstance(cause, BrokenPipeError):
+    if isinstance(cause, OSError) and cause.errno in (errno.EPIPE, errno.ENOSPC):
         # What is left in the buffer would raise once more when the interpreter flushes it at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+        if cause.errno == errno.EPIPE:
+            return 141
+        print("vouch: error:", cause.strerror, file=sys.stderr)
+        return 1
     raise error

@@ -46,7 +46,7 @@ def show(args: argparse.Namespace) -> int:
         state = "worked" if worked else "seen" if peer.last_seen else "heard"
         seen = time.strftime("%Y-%m-%d %H:%M", time.localtime(peer.last_seen)) if peer.last_seen else "-"
         more = f" and {len(addrs) - 1} more" if len(addrs) > 1 else ""
-        print(f"{peer.peer:52}  {state:6}  {seen:16}  {peer.source:9}  {safe((addrs or ['-'])[0])}{more}")
+        print(f"{peer.peer:52}  {state:6}  {seen:16}  {safe(peer.source):9}  {safe((addrs or ['-'])[0])}{more}")
     return 0
 
 

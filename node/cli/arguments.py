@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
@@ -30,6 +30,13 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         raise UsageError(f"{message} (see {self.prog} --help)")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """argparse would list thirty commands, and not say that a flag stood before them."""
+        if isinstance(action, argparse._SubParsersAction) and value not in action.choices:
+            known = f" ({', '.join(action.choices)})" if len(action.choices) < 10 else ""
+            self.error(f"expected {action.metavar}{known} first, got {value!r}{nearest(value, action.choices)}")
+        super()._check_value(action, value)
 
     def unexpected(self, argument: str) -> NoReturn:
         """Refuse an argument that was left over."""
@@ -96,8 +103,9 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON for programs instead of text for people")
 
 
-def add_settings(parser: argparse.ArgumentParser, names: Iterable[str]) -> None:
+def add_settings(parser: argparse.ArgumentParser, names: Collection[str]) -> None:
     """A flag for each of the named settings, absent from the arguments unless given."""
+    parser.set_defaults(settings=tuple(names))  # not all that has a setting's name is one: `vouch topics TOPIC`
     parser.add_argument("--config", metavar="FILE", type=Path, help="TOML file of settings (default: VOUCH_CONFIG)")
     if names is SETTINGS:  # else argparse lists them all
         parser.usage = f"{parser.prog} [--config FILE] [--SETTING VALUE ...]"

@@ -6,9 +6,12 @@ two say what to do. `node.cli.doctor` gathers the facts.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
+
+from node.errors import RefusedError, VouchError
 
 State = Literal["ok", "warn", "fail"]
 
@@ -96,25 +99,25 @@ def open_files(soft: int, hard: int, connections: int, others: int) -> Finding:
     )
 
 
-def listening(address: str, error: str, holder: str, *, ours: bool, spare: bool = False) -> Finding:
-    """Whether an address can be listened on. `holder`: who has the port, if known; `ours`: the running node has;
-    `spare`: the node takes another port then.
+def listening(address: str, error: OSError | None, holder: str, *, ours: bool, spare: bool = False) -> Finding:
+    """Whether an address can be listened on. `error`: why not; `holder`: who has the port, if known; `ours`: the
+    running node has; `spare`: the node takes another port then.
     """
     name = f"listen {address}"
-    if not error:
+    if error is None:
         return Finding(name, "ok", "free")
     if ours:
         return Finding(name, "ok", "in use by the node that runs here")
-    whose = f", by {holder}" if holder else ""
-    if spare and "use" in error:
-        return Finding(name, "warn", f"{error}{whose}", "the node takes a free port instead; name one to know it")
-    if "permission" in error.lower():
+    told = f"{error.strerror or error}{f', by {holder}' if holder else ''}"
+    if spare and error.errno == errno.EADDRINUSE:
+        return Finding(name, "warn", told, "the node takes a free port instead; name one to know it")
+    if error.errno in (errno.EACCES, errno.EPERM):
         todo = "use a port above 1023, or give the right (AmbientCapabilities=CAP_NET_BIND_SERVICE in systemd)"
-    elif "assign" in error.lower():
+    elif error.errno == errno.EADDRNOTAVAIL:
         todo = "name an address of this machine, or 0.0.0.0 for all of them"
     else:
         todo = "end what uses it, or choose another port"
-    return Finding(name, "fail", f"{error}{whose}", todo)
+    return Finding(name, "fail", told, todo)
 
 
 def udp_buffers(receive: int, send: int) -> Finding:
@@ -146,23 +149,20 @@ def clock(year: int, jump: float, ahead: float) -> Finding:
     )
 
 
-def bootstrap(address: str, error: str, seconds: float) -> Finding:
-    """What came of dialling a bootstrap; `error` empty: it was reached, and admitted us."""
+def bootstrap(address: str, error: VouchError | None, seconds: float) -> Finding:
+    """What came of dialling a bootstrap; without `error` it was reached, and admitted us."""
     name = f"bootstrap {address}"
-    if not error:
+    if error is None:
         return Finding(name, "ok", f"admitted us after {seconds * 1000:.0f} ms")
-    low = error.lower()
-    if "network" in low and "another" in low:
-        todo = "network_id must be the same on both sides, and min_versions let both in"
-    elif "version" in low:
+    if not isinstance(error, RefusedError):
+        todo = (
+            "check the address, that the peer runs and hasn't banned us (`vouch bans` there), and firewalls on the way"
+        )
+    elif error.reason == "client_version":
         todo = "one side is too old for the other (min_versions)"
-    elif "banned" in low:
-        todo = "one side has banned the other: `vouch bans`"
-    elif "refused" in low and "connection refused" not in low:
-        todo = "compare network_id and admission of both sides; its log says why"
     else:
-        todo = "check the address, that the peer runs, and firewalls on the way"
-    return Finding(name, "fail", error, todo)
+        todo = "network_id and admission must be the same on both sides, and min_versions let both in; its log says why"
+    return Finding(name, "fail", str(error), todo)
 
 
 def bootstraps(findings: Sequence[Finding], named: int) -> list[Finding]:

@@ -1,8 +1,6 @@
 """`vouch subscribe --verdict`: who decides on the messages of a topic, from outside the node.
 
-    --verdict COMMAND   a process for each message, AT_ONCE of them at a time, as `node.verdicts` runs them: the payload
-                        on standard input; VOUCH_TOPIC, VOUCH_AUTHOR, VOUCH_TYPE, VOUCH_MESSAGE_ID; exit status 0
-                        accepts, 65 rejects, anything else and no end in time ignores
+    --verdict COMMAND   a process for each message, AT_ONCE of them at a time, by the rules of `node.program`
     --verdict ask       a line of standard input for each message, one after the other; its end ends the command
     --verdict accept    always the same: accept, reject, ignore
 
@@ -14,25 +12,19 @@ from __future__ import annotations
 import base64
 import os
 import select
-import shlex
-import shutil
-import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from node.api.client import Client
 from node.errors import NotFoundError, UsageError
+from node.program import AT_ONCE, argv_of, environment, kill_group, time_for, verdict_of
 
-AT_ONCE = 8
-MARGIN = 1.0  # seconds, for the verdict to count and not to come after its deadline
-EX_DATAERR = 65
 FIXED = ("accept", "reject", "ignore")
 WORDS = {word[:length]: word for word in FIXED for length in range(1, len(word) + 1)}
 
@@ -69,22 +61,13 @@ class Program:
     def __init__(self, command: str) -> None:
         """Raises UsageError for a command that can't be run."""
         try:
-            self._argv = shlex.split(command)
+            self._argv = argv_of(command)
         except ValueError as error:
-            raise UsageError(f"--verdict: expected a command, got {command!r}: {error}") from None
-        found = shutil.which(self._argv[0]) if self._argv else None
-        if found is None:
             known = ", ".join(("ask", *FIXED))
-            raise UsageError(f"--verdict: expected {known}, or a command whose program can be run, got {command!r}")
-        self._argv[0] = os.path.abspath(found)
+            text = f"--verdict: expected {known}, or a command whose program can be run, got {error}"
+            raise UsageError(text) from None
 
     def __call__(self, item: Item, within: float) -> Decision:
-        environ = {
-            "VOUCH_TOPIC": item["topic"],
-            "VOUCH_AUTHOR": item["author"],
-            "VOUCH_TYPE": str(item["type"]),
-            "VOUCH_MESSAGE_ID": item["message_id"],
-        }
         if within <= 0:
             return Decision("ignore", "it waited too long for its turn")
         try:
@@ -93,7 +76,7 @@ class Program:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env={**os.environ, **environ},
+                env=environment(item["topic"], item["author"], item["type"], item["message_id"]),
                 start_new_session=True,
             )
         except OSError as error:
@@ -104,11 +87,8 @@ class Program:
             except subprocess.TimeoutExpired:
                 return Decision("ignore", f"no end within {within:.1f} s")
             finally:
-                with suppress(ProcessLookupError, PermissionError):  # and whatever it started
-                    os.killpg(process.pid, signal.SIGKILL)
-        status = process.returncode
-        verdict = "accept" if status == 0 else "reject" if status == EX_DATAERR else "ignore"
-        return Decision(verdict, f"exit status {status}")
+                kill_group(process.pid)
+        return Decision(verdict_of(process.returncode), f"exit status {process.returncode}")
 
 
 class Asking:
@@ -193,7 +173,7 @@ class Deciding:
         within = item.pop("verdict_within")
         with self._lock:
             self._begin(item)
-        decision = self._decide(item, within - min(MARGIN, within / 2) - (time.monotonic() - came))
+        decision = self._decide(item, time_for(within) - (time.monotonic() - came))
         if decision is None:
             return False
         with self._lock:

@@ -153,8 +153,8 @@ def _look(progress: Progress, nodes: Nodes, display: _Display) -> None:
 
 def _ping(nodes: Nodes, number: int, other: int) -> float:
     """The best round trip from one node to another, in seconds."""
-    with nodes.client(number) as client:
-        answer = client.call("ping", timeout=PING_TIMEOUT, target=nodes.addrs[other], count=PINGS)
+    with nodes.client(number, PING_TIMEOUT) as client:
+        answer = client.call("ping", target=nodes.addrs[other], count=PINGS)
     if answer["lost"]:
         raise VouchError(f"node {number} had no answer to a ping of node {other}: {answer['error']}")
     return float(min(answer["rtts"]))

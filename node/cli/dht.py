@@ -21,6 +21,7 @@ from typing import Any
 
 from node.api.client import Client
 from node.cli.parser import settings_from
+from node.cli.shown import safe
 from node.errors import NotFoundError, UsageError
 
 # what Kademlia's messages hold at most; the node says so too
@@ -33,7 +34,7 @@ def find_peer(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(answer))
     for addr in () if args.json else answer["addrs"]:
-        print(f"{addr}/p2p/{answer['peer']}")
+        print(f"{safe(addr)}/p2p/{answer['peer']}")
     if not answer["addrs"]:
         _complain(f"{args.peer} wasn't found: no peer that was asked knows it")
     return 0 if answer["addrs"] else 1
@@ -50,7 +51,7 @@ def find_providers(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(answer))
     for provider in () if args.json else answer["providers"]:
-        print("  ".join([provider["peer"], *provider["addrs"]]))
+        print("  ".join([provider["peer"], *map(safe, provider["addrs"])]))
     if not answer["providers"]:
         _complain(f"nobody is known to provide {args.cid}")
     return 0 if answer["providers"] else 1
@@ -128,4 +129,4 @@ def _read(name: str) -> bytes:
 
 
 def _complain(text: str) -> None:
-    print("vouch: error:", text, file=sys.stderr)
+    print("vouch: error:", safe(text), file=sys.stderr)

@@ -22,11 +22,13 @@ from node.api.client import Client, NoNodeError
 from node.cli import checkup
 from node.cli.checkup import Finding
 from node.cli.parser import settings_from
+from node.cli.shown import safe
 from node.config import Config, node_version
 from node.datadir import LOCK
 from node.errors import UsageError, VouchError
 from node.hostport import parse_address
 from node.identity import key_file_warning, load_key
+from node.sockets import bound
 
 WATCH = 0.2  # seconds
 ANSWER = 5.0
@@ -40,7 +42,7 @@ def doctor(args: argparse.Namespace) -> int:
     for finding in examine(loaded.config, offline=args.offline, api_asked=loaded.sources["api"] != "default"):
         findings.append(finding)
         if not args.json:
-            print(f"{MARKS[finding.state]}  {finding.name}: {finding.detail}", flush=True)
+            print(f"{MARKS[finding.state]}  {finding.name}: {safe(finding.detail)}", flush=True)
             if finding.todo:
                 print(f"      -> {finding.todo}", flush=True)
     status = checkup.status_of(findings)
@@ -52,9 +54,8 @@ def doctor(args: argparse.Namespace) -> int:
 def examine(config: Config, *, offline: bool = False, api_asked: bool = True) -> Iterator[Finding]:
     """The findings, as they are made. `api_asked`: the address of the API isn't the default, which gives way."""
     yield Finding("versions", "ok", _versions())
-    runs = _running(config)
-    yield runs
-    ours = runs.detail.startswith("12D3KooW")
+    finding, ours = _running(config)
+    yield finding
     yield _data_dir(config.data_dir)
     yield _key(config.key_path)
     yield checkup.disk(str(config.data_dir), shutil.disk_usage(_existing(config.data_dir)).free)
@@ -86,15 +87,18 @@ def _versions() -> str:
     return f"vouch {node_version()}, libp2p {libp2p}, Python {platform.python_version()}, {system}"
 
 
-def _running(config: Config) -> Finding:
+def _running(config: Config) -> tuple[Finding, bool]:
+    """The running node, and whether there is one that answers."""
     try:
         with Client(config.control_socket, timeout=ANSWER) as client:
-            answer = client.call("status", timeout=ANSWER)
-        return checkup.running(answer["peer_id"], answer["peers"], "", "")
+            answer = client.call("status")
+        return checkup.running(answer["peer_id"], answer["peers"], "", ""), True
     except NoNodeError:
-        return checkup.running("", 0, "it has no control socket", _locked_by(config.data_dir))
+        return checkup.running("", 0, "it has no control socket", _locked_by(config.data_dir)), False
+    except UsageError as error:
+        return Finding("running node", "warn", str(error), "ask as the user of the node"), False
     except VouchError as error:
-        return checkup.running("", 0, str(error), _locked_by(config.data_dir) or "?")
+        return checkup.running("", 0, str(error), _locked_by(config.data_dir) or "?"), False
 
 
 def _locked_by(data_dir: Path) -> str:
@@ -115,7 +119,7 @@ def _locked_by(data_dir: Path) -> str:
 def _existing(path: Path) -> Path:
     """The nearest folder above that is there."""
     path = path.absolute()
-    while not path.exists():
+    while not os.path.exists(path):  # Path's raises where this user may not look
         path = path.parent
     return path
 
@@ -148,12 +152,13 @@ def _file_system(path: Path) -> str:
 
 
 def _key(path: Path) -> Finding:
-    error, warning, exists = "", "", path.exists()
+    error, warning, exists = "", "", False
     try:
+        exists = path.exists()
         if exists:
             load_key(path)
             warning = key_file_warning(path) or ""
-    except UsageError as failed:
+    except (UsageError, OSError) as failed:
         error = str(failed)
     return checkup.key(str(path), exists=exists, error=error, warning=warning)
 
@@ -167,21 +172,15 @@ def _listening(text: str, ours: bool) -> Finding:
     return checkup.listening(text, *_bind(host, port, kind), ours=ours)
 
 
-def _bind(host: str, port: int, kind: socket.SocketKind) -> tuple[str, str]:
-    """Why it can't be bound, and who has it; empty if it can."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+def _bind(host: str, port: int, kind: socket.SocketKind) -> tuple[OSError | None, str]:
+    """Why it can't be bound, and who has it; None if it can."""
     try:
-        with socket.socket(family, kind) as bound:
-            if family == socket.AF_INET6:
-                bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        with bound(host, port, kind) as made:
             if kind == socket.SOCK_STREAM:
-                bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            bound.bind((host, port))
-            if kind == socket.SOCK_STREAM:
-                bound.listen(1)
+                made.listen(1)
     except OSError as error:
-        return error.strerror or str(error), _holder(port, "udp" if kind == socket.SOCK_DGRAM else "tcp")
-    return "", ""
+        return error, _holder(port, "udp" if kind == socket.SOCK_DGRAM else "tcp")
+    return None, ""
 
 
 def _holder(port: int, way: str) -> str:
@@ -225,11 +224,12 @@ def _bootstraps(config: Config) -> list[Finding]:
 
         def dial(ask: short_lived.Ask) -> int:
             for text in direct:
-                error, answer = "", {"seconds": 0.0}
+                error: VouchError | None = None
+                answer = {"seconds": 0.0}
                 try:
                     answer = ask("connect", address=text)
                 except VouchError as failed:
-                    error = str(failed)
+                    error = failed
                 findings.append(checkup.bootstrap(text, error, answer["seconds"]))
             return 0
 

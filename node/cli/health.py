@@ -19,7 +19,7 @@ def health(args: argparse.Namespace) -> int:
     try:
         with Client(socket, timeout=args.timeout) as client:
             call = "ready" if args.ready else "status"
-            answer: dict[str, Any] = client.call(call, timeout=args.timeout)
+            answer: dict[str, Any] = client.call(call)
         checks = answer.get("checks", [])
         error = ", ".join(f"{check['name']}: {check['detail']}" for check in checks if check["state"] == "fail")
     except VouchError as failed:

@@ -15,7 +15,6 @@ from importlib import import_module
 
 from node.cli.arguments import Parser, Root, Version
 from node.cli.commands import looking, machine, network, nodes, peers
-from node.config import SETTINGS
 from node.settings import Loaded, load
 
 Handler = Callable[[argparse.Namespace], int]
@@ -46,7 +45,7 @@ def handler(args: argparse.Namespace) -> Handler:
 
 def settings_from(args: argparse.Namespace) -> Loaded:
     """The settings of the flags in `args` on top of environment, file and defaults; UsageError as `load` raises it."""
-    flags = {name: value for name, value in vars(args).items() if name in SETTINGS}
+    flags = {name: value for name, value in vars(args).items() if name in args.settings}
     return load(flags, file=args.config, environ=os.environ)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from node.cli.parser import settings_from
 from node.cli.remote import Ask, print_json, with_node
-from node.cli.shown import rank, size
+from node.cli.shown import rank, safe, size
 from node.errors import UsageError, VouchError
 
 MAX_TIMEOUT = 30.0
@@ -93,8 +93,8 @@ def _ping_once(ask: Ask, args: argparse.Namespace, series: Series, peer: str) ->
     series.rtts += answer["rtts"]
     series.lost += answer["lost"]
     if not args.json:
-        lost = answer["lost"]
-        print(f"{series.sent}: {answer['error'] if lost else f'{series.rtts[-1] * 1e6:.0f} µs'}", flush=True)
+        told = safe(answer["error"]) if answer["lost"] else f"{series.rtts[-1] * 1e6:.0f} µs"
+        print(f"{series.sent}: {told}", flush=True)
     return answer["peer"], answer["error"] if answer["lost"] else ""
 
 

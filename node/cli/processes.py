@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from node.api.client import Client
+from node.api.client import TIMEOUT, Client
 from node.errors import VouchError
 
 ANSWER_TIMEOUT = 2.0
@@ -77,8 +77,8 @@ class Nodes:
         """What the node tells of itself, None while it can't. Raises EndedError if its process is gone."""
         self.check(number)
         try:
-            with self.client(number) as client:
-                answer = client.call("status", timeout=ANSWER_TIMEOUT)
+            with self.client(number, ANSWER_TIMEOUT) as client:
+                answer = client.call("status")
         except VouchError:
             return None  # it is still starting, or the machine is busy: it is asked again
         if not answer["addrs"]:
@@ -92,9 +92,9 @@ class Nodes:
         if status is not None:
             raise EndedError(number, status, self._last_lines(number))
 
-    def client(self, number: int) -> Client:
-        """A client of the node. Raises NoNodeError if it doesn't answer."""
-        return Client(self._data_dir(number) / "control.sock")
+    def client(self, number: int, timeout: float = TIMEOUT) -> Client:
+        """A client of the node, which gets `timeout` seconds for each answer. Raises NoNodeError if it doesn't run."""
+        return Client(self._data_dir(number) / "control.sock", timeout=timeout)
 
     def stop(self) -> None:
         """Ends them all, by force after STOP_TIMEOUT."""

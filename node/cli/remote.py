@@ -85,7 +85,7 @@ def connect(args: argparse.Namespace) -> int:
         if args.json:
             print_json(answer)
         elif answer["already"]:
-            print(f"{answer['peer']} is connected already ({answer['direction']}, {answer['addr']})")
+            print(f"{answer['peer']} is connected already ({answer['direction']}, {safe(answer['addr'])})")
         else:
             print(f"connected with {answer['peer']} in {answer['seconds'] * 1000:.1f} ms")
         return 0
@@ -124,7 +124,7 @@ def bans(args: argparse.Namespace) -> int:
         print("nobody is banned")
     for row in answer["bans"]:
         left = "for ever" if row["until"] is None else f"{duration(max(0.0, row['until'] - time.time()))} left"
-        print(f"{row['target']:52}  {left:>12}  {row['reason']}")
+        print(f"{row['target']:52}  {left:>12}  {safe(row['reason'])}")
     return 0
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from contextlib import suppress
 from typing import Any
 
 from rich.console import Console
@@ -17,7 +18,7 @@ from rich.live import Live
 from node.api.client import Client
 from node.cli.parser import settings_from
 from node.cli.topview import Look, as_dict, rates, render
-from node.errors import VouchError
+from node.errors import OffError
 
 
 def top(args: argparse.Namespace) -> int:
@@ -43,11 +44,8 @@ def look(client: Client) -> Look:
     peers = client.call("peers")["peers"]
     gossip: dict[str, Any] | None = None
     topics: list[dict[str, Any]] = []
-    try:
+    with suppress(OffError):
         gossip, topics = client.call("gossip"), client.call("topics")["topics"]
-    except VouchError as error:
-        if "gossip" not in str(error):  # it is off
-            raise
     return Look(time.monotonic(), status, peers, gossip, topics)
 
 

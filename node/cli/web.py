@@ -42,8 +42,11 @@ def open_(args: argparse.Namespace) -> int:
 
 def _way(data_dir: Path, url: str) -> Path:
     """A page that goes on to the URL, readable by its owner alone: a browser's arguments are for all users to read."""
-    path = data_dir / "dashboard.html"
-    path.unlink(missing_ok=True)
-    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
-        file.write(f'<!doctype html><meta http-equiv="refresh" content="0; url={html.escape(url)}">\n')
+    path = data_dir.absolute() / "dashboard.html"
+    try:
+        path.unlink(missing_ok=True)
+        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "w") as file:
+            file.write(f'<!doctype html><meta http-equiv="refresh" content="0; url={html.escape(url)}">\n')
+    except OSError as error:
+        raise VouchError(f"can't write {path}: {error.strerror}") from error
     return path

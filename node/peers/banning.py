@@ -13,6 +13,7 @@ from libp2p.peer.id import ID
 from node.errors import UsageError, VouchError
 from node.events import Banned, Unbanned
 from node.log import get_logger
+from node.names import parse_peer_id
 from node.peers.addressbook import AddressBook
 from node.peers.bans import parse_target
 from node.peers.choice import host
@@ -31,6 +32,8 @@ class Banning:
     async def ban(self, target: str, reason: str, *, seconds: float | None) -> None:
         """See `Peers.ban`."""
         target = parse_target(target)
+        if target.isalnum():  # no address, which has dots or colons
+            parse_peer_id(target)
         if seconds is not None and not seconds > 0:
             raise UsageError(f"expected a ban of more than 0 seconds, got {seconds:g}")
         if target == str(self._swarm.self_id):

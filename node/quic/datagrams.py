@@ -17,6 +17,7 @@ import trio
 
 from node.hostport import as_multiaddr
 from node.log import get_logger
+from node.sockets import bound
 
 # of what a peer may send ahead much comes at once
 BUFFER = 4 << 20
@@ -65,11 +66,8 @@ class Datagrams:
     @classmethod
     def bind(cls, host: str, port: int) -> Datagrams:
         """A socket on that address; port 0 for any. Raises OSError."""
-        sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM)
+        sock = bound(host, port, socket.SOCK_DGRAM)
         try:
-            if ":" in host:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.bind((host, port))
             return cls(sock)
         except BaseException:
             sock.close()

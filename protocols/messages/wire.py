@@ -82,7 +82,7 @@ class Envelope(msgspec.Struct, frozen=True, gc=False):
 def check_name(name: str) -> str:
     """`name` if it can name a sub-protocol or topic. Raises ValueError."""
     if _NAME.fullmatch(name) is None:
-        raise ValueError(f"expected a name of 1 to 64 of a-z, 0-9, '.', '_' and '-', got {name!r}")
+        raise ValueError(f"expected a name of 1 to 64 of a-z, 0-9, '.', '_' and '-', got {name[:80]!r}")
     return name
 
 

@@ -11,7 +11,8 @@ import trio
 import trio.testing
 
 from node import Config
-from node.api.http import connection, serve, stream
+from node.api.feed import Feed
+from node.api.http import app, connection, serve, stream
 from node.api.http.token import read_token
 from node.api.verdicts import undecided
 from node.errors import UsageError
@@ -83,10 +84,9 @@ async def test_events_have_numbers_to_come_back_with(server, node, other):
         assert "admitted" not in names  # that was told
 
 
-async def test_a_listener_that_comes_back_late_is_told_what_it_missed(server, node):
-    feed = stream.Feed(kept=3)
-    feed.subscribe(node.events)
-    server.api.feed = feed
+async def test_a_listener_that_comes_back_late_is_told_what_it_missed(server, node, monkeypatch):
+    feed = Feed(node.events, kept=3)
+    monkeypatch.setattr(app, "feed_of", lambda _node: feed)
     for number in range(5):
         await node.peers.ban(f"192.0.2.{number}", "because")
     async with listening(server, "/v1/events", Last_Event_ID=f"{feed.start}-0") as events:
@@ -97,6 +97,14 @@ async def test_a_listener_that_comes_back_late_is_told_what_it_missed(server, no
     async with listening(server, "/v1/events", Last_Event_ID="another-0") as events:
         await node.peers.ban("192.0.2.9", "because")
         assert (await events.next())[2]["fields"]["target"].startswith("192.0.2.9")
+
+
+async def test_a_listener_is_told_the_end(server, node):
+    async with listening(server, "/v1/events") as events:
+        node.events.close()
+        assert await events.frame() == ["retry: 2000"]
+        with pytest.raises(AssertionError, match="EndOfMessage"):
+            await events.frame()
 
 
 async def test_an_idle_listener_is_pinged(server, monkeypatch):

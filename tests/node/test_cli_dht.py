@@ -49,6 +49,15 @@ def _environment(monkeypatch, tmp_path):
     monkeypatch.setenv("HOME", str(tmp_path))
 
 
+def test_addresses_of_strangers_are_harmless(monkeypatch, capsys, tmp_path):
+    addr = "/dns4/\x1b[2Jharbour/tcp/1"
+    answer = {"peer": STRANGER, "addrs": [addr], "providers": [{"peer": STRANGER, "addrs": [addr]}]}
+    monkeypatch.setattr("node.cli.dht._ask", lambda *_args, **_params: answer)
+    for command in ("find-peer", STRANGER), ("find-providers", CID):
+        assert main(["dht", *command, "--data-dir", str(tmp_path)]) == 0
+        assert "/dns4/�[2Jharbour/tcp/1" in capsys.readouterr().out
+
+
 @pytest.fixture
 def vouch(capfdbinary):
     def run(*argv):

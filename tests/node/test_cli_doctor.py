@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
+from contextlib import contextmanager
 
 import pytest
 
 from node.cli import checkup, main
 from node.cli import doctor as doctor_module
 from node.cli.checkup import Finding
+from node.errors import DialError, RefusedError
 from node.identity import Identity, write_key
 from tests.node.test_cli_run import LOOPBACK, Running, ask
 
@@ -71,17 +74,18 @@ def test_open_files(soft, hard, expected, says):
 @pytest.mark.parametrize(
     ("error", "facts", "expected", "says"),
     [
-        ("", {}, "ok", "free"),
-        ("Address already in use", {}, "fail", "by process 7 (x)"),
-        ("Address already in use", {"ours": True}, "ok", "by the node that runs here"),
-        ("Address already in use", {"spare": True}, "warn", "by process 7 (x)"),
-        ("Permission denied", {}, "fail", "Permission denied"),
-        ("Permission denied", {"spare": True}, "fail", "Permission denied"),
-        ("Cannot assign requested address", {}, "fail", "assign"),
+        (None, {}, "ok", "free"),
+        (errno.EADDRINUSE, {}, "fail", "by process 7 (x)"),
+        (errno.EADDRINUSE, {"ours": True}, "ok", "by the node that runs here"),
+        (errno.EADDRINUSE, {"spare": True}, "warn", "by process 7 (x)"),
+        (errno.EACCES, {}, "fail", "Permission denied"),
+        (errno.EACCES, {"spare": True}, "fail", "Permission denied"),
+        (errno.EADDRNOTAVAIL, {}, "fail", "assign"),
     ],
 )
 def test_listening(error, facts, expected, says):
-    finding = checkup.listening("a", error, "process 7 (x)", **{"ours": False, **facts})
+    failed = None if error is None else OSError(error, os.strerror(error))
+    finding = checkup.listening("a", failed, "process 7 (x)", **{"ours": False, **facts})
     assert state(finding) == expected
     assert says in finding.detail
 
@@ -108,11 +112,11 @@ def test_the_clock_says_what_it_cannot_know():
 @pytest.mark.parametrize(
     ("error", "says"),
     [
-        ("x: the peer closed: another network, or our version is too old for it", "network_id"),
-        ("x: expected version 2, got 1", "min_versions"),
-        ("x is banned", "bans"),
-        ("x: Connection refused", "check the address"),
-        ("x refused us", "its log says why"),
+        (RefusedError("x: the peer closed the connection", "closed_by_peer"), "network_id"),
+        (RefusedError("x: expected another", "network_id"), "network_id"),
+        (RefusedError("x: expected version 2, got 1", "client_version"), "one side is too old"),
+        (DialError("x: Connection refused"), "check the address"),
+        (DialError("/dns4/banned.network.another.version: no such name"), "check the address"),
     ],
 )
 def test_a_bootstrap_that_fails(error, says):
@@ -122,7 +126,7 @@ def test_a_bootstrap_that_fails(error, says):
 
 
 def test_one_bootstrap_is_enough():
-    good, bad = checkup.bootstrap("a", "", 0.1), checkup.bootstrap("b", "x", 0.0)
+    good, bad = checkup.bootstrap("a", None, 0.1), checkup.bootstrap("b", DialError("x"), 0.0)
     assert [one.state for one in checkup.bootstraps([good, bad], 2)] == ["ok", "warn"]
     assert [one.state for one in checkup.bootstraps([bad, bad], 2)] == ["fail", "fail"]
     assert [one.state for one in checkup.bootstraps([], 0)] == ["ok"]
@@ -192,6 +196,43 @@ def test_text_for_people(capsys, tmp_path, monkeypatch):
     assert "\nFAIL  key: key file " in out
     assert "\n      -> `vouch key generate --out FILE` makes one" in out
     assert "no key" not in out  # almost a secret
+
+
+@pytest.fixture
+def another_user():
+    """Files of this process's user, without rights for others, are closed to it then."""
+    if os.geteuid() != 0:
+        pytest.skip("needs root, to be somebody else for a while")
+
+    @contextmanager
+    def as_nobody():
+        os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+
+    return as_nobody
+
+
+def test_a_folder_of_another_user(doctor, another_user, tmp_path, capsys):
+    theirs = tmp_path / "theirs"
+    theirs.mkdir(mode=0o700)
+    (theirs / "node.key").touch()
+    commands = (["status"], ["addressbook", "list"])
+    doctor("--offline", "--data-dir", theirs)  # imports what it needs
+    for command in commands:
+        main([*command, "--data-dir", str(theirs)])
+    with another_user():
+        for folder in (theirs, theirs / "deeper"):
+            capsys.readouterr()
+            status, findings = doctor("--offline", "--data-dir", folder)
+            assert status == 1
+            assert "Permission denied" in findings["key"]["detail"]
+            assert findings["running node"]["todo"] == "ask as the user of the node"
+            for command in commands:
+                assert main([*command, "--data-dir", str(folder)]) == 2
+                assert "can't open the control socket" in capsys.readouterr().err
 
 
 def test_with_running_nodes(doctor, tmp_path):

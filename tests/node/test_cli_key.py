@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
@@ -167,6 +168,12 @@ def test_every_setting_has_a_flag_on_run_and_show():
             assert loaded.sources[name] == f"flag {setting.flag}"
 
 
+@pytest.mark.parametrize("command", [["topics", "x"], ["publish", "x"], ["dht", "get", ""], ["dht", "put", "x"]])
+def test_an_argument_is_no_setting_of_its_name(command):
+    sources = settings_from(parse([*command, "--data-dir", "x"])).sources
+    assert [name for name, source in sources.items() if source.startswith("flag")] == ["data_dir"]
+
+
 def _room_for(name: str) -> list[str]:
     """The flags that the value 7 needs beside it: a minimum stays under its maximum, a key has its certificate."""
     return {
@@ -183,7 +190,9 @@ def _room_for(name: str) -> list[str]:
     ("argv", "says"),
     [
         ([], "COMMAND"),
-        (["rnu"], "invalid choice: 'rnu'"),
+        (["rnu"], "expected COMMAND first, got 'rnu'; did you mean run?"),
+        (["--data-dir", "x", "status"], "expected COMMAND first, got 'x' (see vouch --help)"),
+        (["key", "inspekt"], "expected ACTION (generate, inspect) first, got 'inspekt'; did you mean inspect?"),
         (["key"], "ACTION"),
         (["connect"], "MULTIADDR (see vouch connect --help)"),
         (
@@ -334,6 +343,15 @@ def test_reader_that_goes_away_ends_the_command_quietly():
     finally:
         os.close(writing)
     assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize(
+    ("redirected", "expected"), [(">/dev/full", (1, b"vouch: error: No space left on device\n")), (">&-", (0, b""))]
+)
+def test_output_that_goes_nowhere(redirected, expected):
+    command = shlex.join([sys.executable, "-m", "node", "config", "show"])
+    done = subprocess.run(["/bin/sh", "-c", f"{command} {redirected}"], cwd=ROOT, stderr=subprocess.PIPE, timeout=60)
+    assert (done.returncode, done.stderr) == expected
 
 
 def test_help_imports_nothing_slow():

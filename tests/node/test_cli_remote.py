@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
@@ -207,6 +208,20 @@ def test_ping_of_a_peer_that_is_not_connected(vouch, ours):
     text = rf"there is no connection to {STRANGER}: give its address, or `vouch connect` first"
     one_error(vouch("ping", STRANGER, *at(ours)), text)
     one_error(vouch("ping", "--json", STRANGER, *at(ours)), text)
+
+
+def test_a_peer_that_does_not_answer_in_time(vouch, ours, theirs):
+    assert vouch("connect", theirs.addr, *at(ours))[0] == 0
+    process = int((theirs.data_dir / "lock").read_text())
+    os.kill(process, signal.SIGSTOP)
+    try:
+        flags = ("--count", "2", "--interval", "0.01", "--timeout", "0.3")
+        status, out, err = vouch("ping", theirs.peer_id, *flags, *at(ours))
+    finally:
+        os.kill(process, signal.SIGCONT)
+    lost = "expected an answer within 0.3 s, got none"
+    assert (status, out, err) == (1, f"1: {lost}\n2: {lost}\n0 answered, 2 lost (100%)\n", "")
+    assert vouch("ping", theirs.peer_id, "--count", "1", *at(ours))[0] == 0
 
 
 # perf

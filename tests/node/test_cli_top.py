@@ -8,7 +8,9 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
+from node.cli.top import look
 from node.cli.topview import Look, as_dict, rates, render
+from node.errors import OffError, UsageError
 
 STATUS = {
     "peer_id": "12D3KooWBomvN7cnd5KXszmXTyfX61E49XRhHzCTNrFwdMYtQAhX",
@@ -91,6 +93,24 @@ def test_without_gossip_and_peers():
     text = "\n".join(screen(Look(1.0, STATUS, [], None)))
     assert "gossip is off" in text
     assert "no peers" in text
+
+
+class Answers:
+    """A node whose gossip answers with an error."""
+
+    def __init__(self, error):
+        self._error = error
+
+    def call(self, name):
+        if name == "gossip":
+            raise self._error
+        return {"peers": []}
+
+
+def test_gossip_that_is_off_is_known_by_the_kind_of_its_error():
+    assert look(Answers(OffError("switched off"))).gossip is None
+    with pytest.raises(UsageError):
+        look(Answers(UsageError("gossip: something else")))
 
 
 def test_for_programs():

@@ -44,13 +44,21 @@ async def test_the_dashboards_url(node, tmp_path, capsys):
 async def test_a_browsers_arguments_tell_no_token(node, tmp_path, monkeypatch):
     opened = []
     monkeypatch.setattr("webbrowser.open", lambda url: opened.append(url) or True)
+    monkeypatch.chdir(tmp_path.parent)
     async with serving(node) as server:
-        assert await trio.to_thread.run_sync(main, ["open", "--browser", "--data-dir", str(tmp_path)]) == 0
+        assert await trio.to_thread.run_sync(main, ["open", "--browser", "--data-dir", tmp_path.name]) == 0
     token, _ = load_or_make_token(tmp_path)
     page = tmp_path / "dashboard.html"
     assert opened == [page.as_uri()]
     assert f"{server.url}#token={token}" in page.read_text()
     assert page.stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_page_that_cannot_be_written(node, tmp_path, capsys):
+    (tmp_path / "dashboard.html").mkdir()
+    async with serving(node):
+        assert await trio.to_thread.run_sync(main, ["open", "--browser", "--data-dir", str(tmp_path)]) == 1
+    assert "dashboard.html: Is a directory" in capsys.readouterr().err
 
 
 async def test_a_node_without_the_api(node, tmp_path, capsys):

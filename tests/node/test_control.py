@@ -6,7 +6,6 @@ import json
 import socket
 import time
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 
 import pytest
 import trio
@@ -16,7 +15,7 @@ from node.api import control, functions
 from node.api.client import Client, NoNodeError
 from node.api.control import MAX_LINE
 from node.datadir import socket_address
-from node.errors import BackoffError, DialError, NotConnectedError, RefusedError, UsageError, VouchError
+from node.errors import BackoffError, DialError, NotConnectedError, RefusedError, TooSlowError, UsageError, VouchError
 from tests.nodes import eventually
 
 # nothing here takes a second; past this a test hangs
@@ -60,8 +59,8 @@ async def ask(node, name, **params):
     """One call by a client of its own, as the commands make it."""
 
     def call():
-        with Client(node.config.control_socket) as client:
-            return client.call(name, timeout=DEADLINE, **params)
+        with Client(node.config.control_socket, timeout=DEADLINE) as client:
+            return client.call(name, **params)
 
     return await trio.to_thread.run_sync(call)
 
@@ -413,13 +412,20 @@ async def test_a_node_that_does_not_answer_in_time(node, call_as):
     call_as("never", trio.sleep_forever)
 
     def call():
-        with Client(node.config.control_socket) as client:
+        with Client(node.config.control_socket, timeout=0.05) as client:
             began = time.monotonic()
             with pytest.raises(VouchError, match=r"the node didn't answer 'never' within 0\.05 s"):
-                client.call("never", timeout=0.05)
+                client.call("never")
             return time.monotonic() - began
 
     assert await trio.to_thread.run_sync(call) < DEADLINE
+
+
+async def test_a_call_that_never_ends_is_ended(node, call_as, monkeypatch):
+    call_as("never", trio.sleep_forever)
+    monkeypatch.setattr(functions, "CALL_TIMEOUT", 0.05)
+    with pytest.raises(TooSlowError, match=r"expected never within 0\.05 s"):
+        await ask(node, "never")
 
 
 # the socket
@@ -450,7 +456,7 @@ async def test_a_client_is_told_when_the_node_stops(tmp_path):
             client = await trio.to_thread.run_sync(Client, node.config.control_socket)
             await trio.to_thread.run_sync(client.call, "status")
         with pytest.raises(VouchError, match="the node closed the control socket"):
-            await trio.to_thread.run_sync(partial(client.call, "status", timeout=DEADLINE))
+            await trio.to_thread.run_sync(client.call, "status")
         client.close()
 
 

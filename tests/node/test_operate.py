@@ -10,7 +10,7 @@ import trio
 
 from node.api.functions import CALLS
 from node.api.verdicts import undecided
-from node.errors import NotFoundError, UsageError
+from node.errors import NotFoundError, OffError, UsageError
 from node.events import KINDS
 from tests.node.test_control import DEADLINE, ask, node_at, raw_client, serving
 from tests.nodes import eventually
@@ -44,6 +44,18 @@ async def test_topics_and_their_meshes(node, author):
     assert mesh["joined"]
     assert [(row["peer"], row["in_mesh"]) for row in mesh["peers"]] == [(author.peer_id, True)]
     assert await ask(node, "mesh", topic="others") == {"topic": "others", "joined": False, "peers": []}
+
+
+async def test_what_the_settings_switch_off(tmp_path):
+    async with node_at(tmp_path / "data", dht="off", gossip="off") as node, serving(node):
+        for call, params in {
+            "gossip": {},
+            "topics": {},
+            "find_peer": {"peer": node.peer_id},
+            "registrations": {},
+        }.items():
+            with pytest.raises(OffError, match="expected"):
+                await ask(node, call, **params)
 
 
 async def test_log_levels(node):

@@ -22,17 +22,17 @@ from starlette.staticfiles import StaticFiles
 
 from node import errors
 from node.api import functions, operate
+from node.api.feed import feed_of, kinds_of
 from node.api.http.connection import error_body
 from node.api.http.guard import Access, Asked, Guard, Places, Rates, Refusal
 from node.api.http.openapi import document
 from node.api.http.routes import ROUTES, ApiRoute
-from node.api.http.stream import Feed, Numbered, pinging
+from node.api.http.stream import Numbered, happenings, pinging
 from node.errors import UsageError, VouchError
 from node.log import get_logger
 from node.node import Node
 
 BODY_TIMEOUT = 10.0
-CALL_TIMEOUT = 120.0  # every function has bounds of its own; this is the last of them
 DASHBOARD = Path(__file__).parent / "dashboard"
 # the page is one file and what lies beside it; nothing comes from anywhere else, and nobody frames it
 POLICY = (
@@ -56,6 +56,7 @@ STATUS: dict[type[VouchError], tuple[int, str]] = {
     errors.BannedError: (409, "banned"),
     errors.RefusedError: (502, "refused"),
     errors.DialError: (502, "dial"),
+    errors.TooSlowError: (504, "timeout"),
     UsageError: (400, "usage"),
 }
 
@@ -84,14 +85,12 @@ class Api:
         *,
         rates: Rates | None = None,
         listeners: Places | None = None,
-        feed: Feed | None = None,
         dashboard: Path = DASHBOARD,
     ) -> None:
         config = node.config
         self.node, self.guard = node, guard
         self.rates = rates if rates is not None else Rates(config.max_api_rate)
         self.listeners = listeners or Places(config.max_api_listeners, "max_api_listeners")
-        self.feed = feed or Feed()
         self.requests = 0
         self._document = msgspec.json.encode(document())
         self._access: dict[int, Access] = {}
@@ -152,11 +151,9 @@ class Api:
         foreign = self.guard.foreign(asked)
         whose = f"{client} foreign" if foreign is not None else client
         limited = self.rates.take(whose, trio.current_time(), self._costs.get(id(route), 1.0))
-        if (refused := limited or foreign) is not None:
-            self.guard.count(refused)
-            raise RefusedError(refused)
-        refusal = self.guard.check(asked)
+        refusal = limited or foreign or self.guard.unfit(asked)
         if refusal is not None:
+            self.guard.count(refusal)
             raise RefusedError(refusal)
         if route is None:
             raise RefusedError(_no_route(scope, allowed))
@@ -200,10 +197,7 @@ class Api:
     def _endpoint(self, route: ApiRoute) -> Endpoint:
         async def answer(request: Request, receive: Receive, send: Send) -> None:
             params = await self._params(route, request, receive)
-            with trio.move_on_after(CALL_TIMEOUT) as timed:
-                result = await functions.invoke(self.node, route.call, params)
-            if timed.cancelled_caught:
-                raise RefusedError(Refusal(504, "timeout", f"expected {route.call} within {CALL_TIMEOUT:g} s"))
+            result = await functions.invoke(self.node, route.call, params)
             await _json(request.scope, receive, send, msgspec.json.encode(result))
 
         async def listen(request: Request, receive: Receive, send: Send) -> None:
@@ -233,10 +227,10 @@ class Api:
         if request.method == "HEAD":
             await write(b"")
         elif route.call == "events":
-            operate.kinds_of(params["kinds"])
-            after = self.feed.since(request.headers.get("last-event-id", ""))
+            kinds, feed = kinds_of(params["kinds"]), feed_of(self.node)
+            after = feed.since(request.headers.get("last-event-id", ""))
             async with pinging(write):
-                await self.feed.listen(after, params["kinds"], write)
+                await happenings(feed, after, kinds, write)
         else:
             items = Numbered(write)
             first, rest = trio.Event(), self.node.config.max_api_queue

@@ -90,15 +90,12 @@ class Guard:
         self.refused: Counter[str] = Counter()  # by code
 
     def foreign(self, asked: Asked) -> Refusal | None:
-        """Why a request isn't of this API's own pages or of a program: Host and Origin. Its caller counts it."""
+        """Why a request isn't of this API's own pages or of a program: Host and Origin."""
         return self._first(asked, self._host, self._origin)
 
-    def check(self, asked: Asked) -> Refusal | None:
-        """The first rule that a request breaks."""
-        refusal = self._first(asked, self._host, self._origin, self._authorized, self._body)
-        if refusal is not None:
-            self.count(refusal)
-        return refusal
+    def unfit(self, asked: Asked) -> Refusal | None:
+        """Why a request that isn't `foreign` has no answer: the token, the size of the body."""
+        return self._first(asked, self._authorized, self._body)
 
     def _first(self, asked: Asked, *rules: Callable[[Asked], Refusal | None]) -> Refusal | None:
         try:

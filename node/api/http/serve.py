@@ -27,6 +27,7 @@ from node.errors import UsageError
 from node.hostport import Address, parse_address
 from node.log import get_logger
 from node.node import Node
+from node.sockets import bound
 from node.tasks import TaskStatus
 
 BACKLOG = 128
@@ -84,7 +85,6 @@ class Server:
     async def run(self, *, task_status: TaskStatus = trio.TASK_STATUS_IGNORED) -> None:
         """Serves until cancelled."""
         listening = trio.socket.from_stdlib_socket(self._socket)
-        unsubscribe = self.api.feed.subscribe(self.node.events)
         try:
             async with trio.open_nursery() as nursery:
                 self.node.api_url = self.url
@@ -105,7 +105,6 @@ class Server:
             self.node.api_url = ""
             for places in (self.connections, self.api.listeners):
                 self.node.api_bounds.pop(places.setting, None)
-            unsubscribe()
             listening.close()
 
     async def _take(self, nursery: trio.Nursery, accepted: Any, host: str) -> None:
@@ -201,23 +200,19 @@ def _bind(address: Address, asked: bool) -> socket.socket:
         return _listen(address)
     except OSError as error:
         if not asked and error.errno == errno.EADDRINUSE:
-            bound = _listen(Address(address.host, 0))
-            log.info("api_port_taken", port=address.port, instead=bound.getsockname()[1])
-            return bound
+            free = _listen(Address(address.host, 0))
+            log.info("api_port_taken", port=address.port, instead=free.getsockname()[1])
+            return free
         raise UsageError(f"api: can't listen on {address}: {error.strerror or error}") from None
 
 
 def _listen(address: Address) -> socket.socket:
-    bound = socket.socket(socket.AF_INET6 if ":" in address.host else socket.AF_INET, socket.SOCK_STREAM)
+    made = bound(address.host, address.port)
     try:
-        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        if ":" in address.host:
-            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        bound.bind((address.host, address.port))
-        bound.listen(BACKLOG)
-        bound.setblocking(False)
+        made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        made.listen(BACKLOG)
+        made.setblocking(False)
     except OSError:
-        bound.close()
+        made.close()
         raise
-    return bound
+    return made

@@ -335,12 +335,29 @@ async def test_a_fault_of_ours_is_in_the_log_alone(monkeypatch, caplog):
 
 
 async def test_a_call_that_takes_too_long(monkeypatch, autojump_clock):
-    async def hangs(_node, _name, _params):
+    async def hangs(_node, _params):
         await trio.sleep_forever()
 
-    monkeypatch.setattr(functions, "invoke", hangs)
+    monkeypatch.setitem(functions.CALLS, "status", functions.Call(hangs, functions.Nothing))
     async with client(make(stub())) as asking:
-        assert (await asking.get("/v1/node")).status_code == 504
+        response = await asking.get("/v1/node")
+    assert (response.status_code, response.json()["error"]["code"]) == (504, "timeout")
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ({"Host": "evil.example"}, "wrong_host"),
+        ({"Origin": "http://evil.example"}, "wrong_origin"),
+        ({}, "no_token"),
+        (AUTHORIZED | {"Content-Length": "9" * 9}, "too_large"),
+    ],
+)
+async def test_what_the_rules_refuse_is_counted_once(headers, code):
+    app = make(stub())
+    response = await ask_raw(app, "POST", "/v1/publish", HOST | headers, trio.sleep_forever)
+    assert response.json()["error"]["code"] == code
+    assert app.guard.refused == {code: 1}
 
 
 async def test_rates(autojump_clock):

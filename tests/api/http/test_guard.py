@@ -23,6 +23,11 @@ def asked(access="read", **headers):
     return Asked({name: (text,) for name, text in headers.items() if text is not None}, access)
 
 
+def check(rules, request):
+    """The first rule that it breaks, as the app asks for them."""
+    return rules.foreign(request) or rules.unfit(request)
+
+
 def code(refusal):
     return refusal.code if refusal else None
 
@@ -43,7 +48,7 @@ def code(refusal):
     ],
 )
 def test_our_hosts(host):
-    assert guard(names=("node.example", "10.1.2.3")).check(asked(host=host)) is None
+    assert check(guard(names=("node.example", "10.1.2.3")), asked(host=host)) is None
 
 
 @pytest.mark.parametrize(
@@ -67,21 +72,21 @@ def test_our_hosts(host):
     ],
 )
 def test_hosts_of_others(host):
-    refusal = guard(names=("node.example",)).check(asked(host=host))
+    refusal = check(guard(names=("node.example",)), asked(host=host))
     assert (refusal.status, refusal.code) == (403, "wrong_host")
     assert "expected a Host" in refusal.message
 
 
 def test_any_address_is_ours_where_all_are_listened_on():
     rules = guard(any_ip=True)
-    assert rules.check(asked(host=f"10.9.9.9:{PORT}")) is None
-    assert rules.check(asked(host=f"[2001:db8::1]:{PORT}")) is None
-    assert code(rules.check(asked(host=f"evil.example:{PORT}"))) == "wrong_host"
+    assert check(rules, asked(host=f"10.9.9.9:{PORT}")) is None
+    assert check(rules, asked(host=f"[2001:db8::1]:{PORT}")) is None
+    assert code(check(rules, asked(host=f"evil.example:{PORT}"))) == "wrong_host"
 
 
 def test_a_header_that_comes_twice():
     twice = Asked({"host": (f"localhost:{PORT}", "evil.example")}, "read")
-    assert code(guard().check(twice)) == "bad_header"
+    assert code(check(guard(), twice)) == "bad_header"
 
 
 @pytest.mark.parametrize("access", ["open", "read", "change"])
@@ -99,14 +104,14 @@ def test_a_header_that_comes_twice():
     ],
 )
 def test_origins(access, origin, fits):
-    refusal = guard().check(asked(access, origin=origin, authorization=f"Bearer {TOKEN}"))
+    refusal = check(guard(), asked(access, origin=origin, authorization=f"Bearer {TOKEN}"))
     assert code(refusal) == (None if fits else "wrong_origin")
 
 
 def test_pages_of_other_sites():
-    assert code(guard().check(asked("read", sec_fetch_site="cross-site"))) == "wrong_origin"
-    assert guard().check(asked("open", sec_fetch_site="cross-site")) is None  # a link to the dashboard
-    assert guard().check(asked("read", sec_fetch_site="same-origin")) is None
+    assert code(check(guard(), asked("read", sec_fetch_site="cross-site"))) == "wrong_origin"
+    assert check(guard(), asked("open", sec_fetch_site="cross-site")) is None  # a link to the dashboard
+    assert check(guard(), asked("read", sec_fetch_site="same-origin")) is None
 
 
 @pytest.mark.parametrize(
@@ -126,7 +131,7 @@ def test_pages_of_other_sites():
     ],
 )
 def test_tokens(given_token, fits):
-    refusal = guard().check(asked("change", authorization=given_token))
+    refusal = check(guard(), asked("change", authorization=given_token))
     assert code(refusal) == (None if fits else "no_token")
     if refusal:
         assert refusal.status == 401
@@ -135,20 +140,19 @@ def test_tokens(given_token, fits):
 
 
 def test_what_needs_the_token():
-    assert guard().check(asked("read")) is None
-    assert code(guard(always=True).check(asked("read"))) == "no_token"
-    assert guard(always=True).check(asked("open")) is None
+    assert check(guard(), asked("read")) is None
+    assert code(check(guard(always=True), asked("read"))) == "no_token"
+    assert check(guard(always=True), asked("open")) is None
 
 
 def test_the_token_comes_before_the_size_and_the_size_before_the_body():
     rules = guard(max_body=100)
-    assert code(rules.check(asked("change", content_length="101"))) == "no_token"
-    refusal = rules.check(asked("change", content_length="101", authorization=f"Bearer {TOKEN}"))
+    assert code(check(rules, asked("change", content_length="101"))) == "no_token"
+    refusal = check(rules, asked("change", content_length="101", authorization=f"Bearer {TOKEN}"))
     assert (refusal.status, refusal.code) == (413, "too_large")
-    assert rules.check(asked("change", content_length="100", authorization=f"Bearer {TOKEN}")) is None
+    assert check(rules, asked("change", content_length="100", authorization=f"Bearer {TOKEN}")) is None
     for bad in ("-1", "1e3", "", "\u0663", "9" * 5000):
-        assert rules.check(asked("read", content_length=bad)).status in (400, 413)
-    assert rules.refused["no_token"] == 1
+        assert check(rules, asked("read", content_length=bad)).status in (400, 413)
 
 
 text = st.binary(max_size=60).map(lambda data: data.decode("latin-1"))  # as headers come
@@ -161,19 +165,18 @@ headers = st.dictionaries(
 @given(headers=headers, access=st.sampled_from(["open", "read", "change"]), always=st.booleans())
 def test_any_headers_are_answered_and_none_gets_through_without_the_token(headers, access, always):
     rules = guard(always=always, names=("node.example",))
-    refusal = rules.check(Asked(headers, access))
+    refusal = check(rules, Asked(headers, access))
     if refusal is None:
         assert access == "open" or (access == "read" and not always)
         return
     assert refusal.code in CODES
     assert 400 <= refusal.status < 500
     assert refusal.message.isascii()
-    assert sum(rules.refused.values()) == 1
 
 
 @given(origin=text)
 def test_no_other_origin_gets_through(origin):
-    refusal = guard().check(asked("change", origin=origin, authorization=f"Bearer {TOKEN}"))
+    refusal = check(guard(), asked("change", origin=origin, authorization=f"Bearer {TOKEN}"))
     assert code(refusal) == "wrong_origin"
 
 
