@@ -133,9 +133,12 @@ def count(text: str) -> int:
     return number
 
 
+MAX_NUMBER = 0xFFFFFFFE  # a message's type, at most: the one behind it says that an answer is an error
+
+
 def number(text: str) -> int:
-    if not re.fullmatch(r"[0-9]{1,10}", text, re.ASCII) or int(text) >= 1 << 32:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to {(1 << 32) - 1}, got {text!r}")
+    if not re.fullmatch(r"[0-9]{1,10}", text, re.ASCII) or int(text) > MAX_NUMBER:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 0 to {MAX_NUMBER}, got {text!r}")
     return int(text)
 
 

@@ -43,8 +43,9 @@ def status(args: argparse.Namespace) -> int:
         ("HTTP API", answer["api"] or "off"),
         *((name, f"{use['used']} of {use['limit']}") for name, use in answer["limits"].items()),
     ]
+    width = max(len(name) for name, _ in rows)
     for name, value in rows:
-        print(f"{name:16} {value}")
+        print(f"{name:{width}} {value}")
     return 0
 
 

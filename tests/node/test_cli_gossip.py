@@ -144,7 +144,7 @@ def test_publish_a_file_and_standard_input(nodes, vouch, tmp_path):
         (["plain", "no-such-file"], b"", "file no-such-file: expected to read it, got: No such file or directory"),
         (["plain"], b"x" * (MAX_PAYLOAD + 1), f"expected a message of at most {MAX_PAYLOAD} bytes, got more from -"),
         (["No Name"], b"", "expected a name of 1 to 64 of a-z, 0-9, '.', '_' and '-', got 'No Name'"),
-        (["plain", "--type", "-1"], b"", "expected a whole number from 0 to 4294967295, got '-1'"),
+        (["plain", "--type", "-1"], b"", "expected a whole number from 0 to 4294967294, got '-1'"),
     ],
 )
 def test_publish_what_cannot_be(nodes, vouch, argv, given, text):
