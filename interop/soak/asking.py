@@ -123,7 +123,7 @@ async def crowd(folder: Path, rng: Random, fault: Fault) -> AsyncIterator[list[A
             for one in asked:
                 await nursery.start(one.serve)
                 for topic in TOPICS:
-                    nursery.start_soon(_decide, one.node, topic, nursery)
+                    nursery.start_soon(_decide, one.node, topic)
             nodes = [one.node for one in asked]
             await _meet(nodes)
             for work in (_publish, _ask, _part, _ban):
@@ -162,7 +162,7 @@ async def _meet(nodes: Sequence[Node]) -> None:
                 await node.connect(other.addrs[0])
 
 
-async def _decide(node: Node, topic: str, nursery: trio.Nursery) -> None:
+async def _decide(node: Node, topic: str) -> None:
     async with node.gossip.subscribe(topic) as heard:
         async for message in heard:
             match message.payload[0] % 16:

@@ -11,15 +11,13 @@ points to lose power at as it has records.
 
 from __future__ import annotations
 
-import os
 import random
-import shutil
 import struct
 import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pytest
+from tests import required
 
 SECTOR = 512
 SOURCE = Path(__file__).with_name("powerloss.c")
@@ -61,13 +59,8 @@ class Disk:
 
 
 def build(folder: Path) -> Path:
-    """The library for LD_PRELOAD. Skips the test without a C compiler; fails it under INTEROP=require."""
-    compiler = shutil.which("cc") or shutil.which("gcc")
-    if compiler is None:
-        reason = "there is no C compiler (cc) for the layer that loses power"
-        if os.environ.get("INTEROP") == "require":
-            pytest.fail(f"INTEROP=require, but {reason}", pytrace=False)
-        pytest.skip(reason)
+    """The library for LD_PRELOAD. Without a C compiler the test ends, see tests/required.py."""
+    compiler = required.program("cc", "gcc", why="the layer that loses power is compiled")
     library = folder / "powerloss.so"
     subprocess.run([compiler, "-shared", "-fPIC", "-O1", "-o", library, SOURCE, "-ldl", "-lpthread"], check=True)
     return library

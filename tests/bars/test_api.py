@@ -22,8 +22,9 @@ from node.api.http.token import read_token
 from tests.node.test_cli_run import LOOPBACK, Running
 from tests.nodes import running
 
-# each ping shares two cores with whoever abuses: what counts is that none is lost, and none waits for a client
-WORST_PING = 1.0
+# seconds. Each ping shares two cores with whoever abuses: what counts is that none is lost and none waits for a client;
+# those hold on for as long as the test
+WORST_PING = 3.0
 NETWORK = "abuse-tests"
 
 

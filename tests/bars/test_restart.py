@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,19 +24,12 @@ import pytest
 
 from node.api.client import Client
 from node.errors import VouchError
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 WITHIN = 15.0
 FORMED = 180.0
 LOOK = 0.05
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 class Starter:
@@ -152,7 +144,9 @@ def starting(how: str) -> Iterator[Starter]:
 
 def restart(folder: Path, starter: Starter, count: int, killed: int, target: int) -> dict[str, float]:
     """A bootstrap and `count` nodes, of which so many are killed when each has `target` peers beside the bootstrap."""
-    ports = free_ports(count + 1)
+    ports: list[int] = []
+    while len(ports) <= count:
+        ports.append(free_port(ports))
     first = Running(starter, folder / "bootstrap", ports[0], target)
     until(lambda: bool(first.ask("status").get("addrs")), FORMED, lambda: "the bootstrap listens")
     address = first.ask("status")["addrs"][0]

@@ -11,7 +11,6 @@ import base64
 import itertools
 import json
 import os
-import shutil
 import signal
 import subprocess
 import tempfile
@@ -22,8 +21,9 @@ from typing import Any
 
 import trio
 
+from tests import required
+
 TIMEOUT = 30.0
-NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 FLAGS = (
     "--headless=new",
     "--remote-debugging-pipe",
@@ -46,9 +46,9 @@ FLAGS = (
 )
 
 
-def find() -> str | None:
-    """The browser's program, if there is one."""
-    return next((path for name in NAMES if (path := shutil.which(name))), None)
+def find(*, why: str) -> str:
+    """The browser's program; without one the test ends, see tests/required.py."""
+    return required.program("chromium", "chromium-browser", "google-chrome-stable", "google-chrome", why=why)
 
 
 class Page:

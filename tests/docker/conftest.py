@@ -1,7 +1,4 @@
-"""A Docker engine of our own for these tests, and the network of docker-compose.yml on it.
-
-INTEROP=require    no engine, or a peer that isn't built, is a failure; else the tests are skipped, naming the reason
-"""
+"""A Docker engine of our own for these tests, and the network of docker-compose.yml on it."""
 
 from __future__ import annotations
 
@@ -18,6 +15,7 @@ import pytest
 
 from interop.build import RECIPES, BuildError
 from interop.engine import ROOT, Engine, EngineError, why_not
+from tests import required
 
 PEERS = ("go", "rust", "js")
 NODES = ("bootstrap", "node1", "node2", "node3")
@@ -25,35 +23,23 @@ UP_TIMEOUT = 180
 CHECK_TIMEOUT = 120
 
 
-def give_up(reason: str) -> None:
-    if os.environ.get("INTEROP") == "require":
-        pytest.fail(f"INTEROP=require, but {reason}", pytrace=False)
-    pytest.skip(reason)
-
-
 @pytest.fixture(scope="session")
 def engine() -> Iterator[Engine]:
     """An engine that is up."""
     reason = why_not()
     if reason is not None:
-        give_up(reason)
+        required.missing(reason)
     # the same at every run: what a run that was killed has left is removed by the next
     engine = Engine(Path(tempfile.gettempdir()) / f"vouch-engine-{ROOT.as_posix().strip('/').replace('/', '-')}")
     engine.down()
     try:
         engine.up()
     except EngineError as error:
-        give_up(str(error))
+        required.missing(str(error))
     try:
         yield engine
     finally:
         engine.down()
-
-
-@pytest.fixture
-def needs():
-    """`needs(reason)` ends the test for that reason."""
-    return give_up
 
 
 class Network:
@@ -126,7 +112,7 @@ def network(engine: Engine) -> Iterator[Network]:
             if not recipe.binary.is_file():
                 recipe.build()
         except BuildError as error:
-            give_up(str(error))
+            required.missing(str(error))
     network = Network(engine)
     try:
         network.compose("up", "--detach", *NODES, *PEERS, timeout=UP_TIMEOUT)

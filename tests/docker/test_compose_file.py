@@ -15,6 +15,7 @@ import yaml
 from interop.build import RECIPES
 from interop.engine import LOCAL_IMAGE, ROOT, UID, Engine
 from node.identity import load_key
+from tests import required
 
 COMPOSE = ROOT / "docker-compose.yml"
 LOCAL = ROOT / "docker/compose.local.yml"
@@ -161,7 +162,7 @@ def test_the_bootstrap_knows_who_the_other_peers_are(services, name):
     """By what a peer says when it is started with the seed of its command, if it is built."""
     binary = RECIPES[name].binary
     if not binary.is_file():
-        pytest.skip(f"the {name} peer isn't built: make peers PEERS={name}")
+        required.missing(f"the {name} peer isn't built: make peers PEERS={name}")
     done = subprocess.run(
         [binary, "--seed=compose"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30, check=False
     )

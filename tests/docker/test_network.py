@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import time
 
 import pytest
+
+from tests import required
 
 NORTH = ("bootstrap", "node1", "go")
 SOUTH = ("node2", "node3", "rust", "js")
@@ -31,10 +32,13 @@ def test_a_peer_is_healthy_by_its_control_and_a_node_by_its_control_socket(netwo
         assert test[: len(words)] == words
 
 
+@pytest.fixture
+def redis():
+    required.program("redis-server", why="the local Redis is this machine's (apt-get install redis-server)")
+
+
 @pytest.mark.docker
-def test_the_transport_program_of_the_fields_suites_meets_itself(network, needs):
-    if shutil.which("redis-server") is None:
-        needs("the local Redis is this machine's, which has none: apt-get install redis-server")
+def test_the_transport_program_of_the_fields_suites_meets_itself(network, redis):
     listener = network.compose("--profile", "contract", "run", "--detach", "transport").split()[-1]
     try:
         said = network.compose("--profile", "contract", "run", "--rm", "-e", "IS_DIALER=true", "transport", timeout=150)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.docs.reading import ROOT, Block, Step
+from tests.ports import free_port
 
 TIMEOUT = float(os.environ.get("DOCS_TIMEOUT", "45"))
 POLL = 0.03
@@ -134,7 +134,7 @@ class Terminals:
     def _with_ports(self, text: str) -> str:
         def port(match: re.Match[str]) -> str:
             if match[0] not in self._ports:
-                self._ports[match[0]] = _free_port(set(self._ports.values()))
+                self._ports[match[0]] = free_port(self._ports.values())
             return str(self._ports[match[0]])
 
         return _PORT.sub(port, text)
@@ -273,15 +273,6 @@ def _escaped(text: str) -> str:
 
 def _difference(step: Step, printed: str) -> str:
     return "\n".join(["expected", *step.printed, "", "got", printed])
-
-
-def _free_port(taken: set[int]) -> int:
-    while True:
-        with socket.socket() as found:
-            found.bind(("127.0.0.1", 0))
-            port: int = found.getsockname()[1]
-        if port not in taken:
-            return port
 
 
 def _as_a_clone(folder: Path) -> None:

@@ -9,10 +9,8 @@ from __future__ import annotations
 import argparse
 import ast
 import importlib.util
-import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +21,7 @@ import trio
 
 from node import Identity
 from node.cli.parser import build, parse
+from tests import required
 from tests.docs import given
 from tests.docs.reading import PAGES, ROOT, Block, blocks, indented, prose
 from tests.docs.terminals import Terminals
@@ -81,14 +80,11 @@ def test_a_page_is_true(page, tmp_path):
 
 
 def need_programs(found: list[Block]) -> None:
-    """Skips a page for want of what isn't the project's; with INTEROP=require or CI that is a failure."""
-    missing = [word for word in ("bash", "curl", "make") if shutil.which(word) is None]
+    """What isn't the project's."""
     text = "\n".join(step.command for block in found if is_run(block) for step in block.steps)
-    if lacking := [word for word in missing if re.search(rf"\b{word} ", text)]:
-        reason = f"expected {', '.join(lacking)} on the PATH, found none"
-        if os.environ.get("INTEROP") == "require" or os.environ.get("CI"):
-            pytest.fail(reason, pytrace=False)
-        pytest.skip(reason)
+    for word in ("bash", "curl", "make"):
+        if re.search(rf"\b{word} ", text):
+            required.program(word, why="the page has commands with it")
 
 
 def check_program(block: Block, follows: Block | None, folder: Path) -> None:

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 
 from interop.rawbytes import (
     BYTES,
-    RESET,
     Pattern,
     at_once,
     echo_pattern,
@@ -29,32 +28,14 @@ from node.errors import DialError, RefusedError
 from node.events import Admitted, Disconnected, Refused
 from node.identity import Identity
 from node.node import Node, parse_peer_id
-from node.quic.configurations import Configurations, Limits
-from node.quic.native import Native
 from node.quic.transport import Quic
 from node.transport import Tcp
-from node.upgrade.certificate import make_credentials, peer_key
 from protocols import EndOfStream, Protocol, StreamReset
 from tests.nodes import DEFAULTS, NOWHERE, Recorder, eventually, running
+from tests.quicnodes import QUIC, SERVING, endpoint, first_datagram, impatient, muxed, quic
 
 MIB = 1 << 20
-QUIC = "/ip4/127.0.0.1/udp/0/quic-v1"
 TCP = "/ip4/127.0.0.1/tcp/0"
-SERVING = (BYTES, RESET)
-
-
-def quic(**values):
-    return running(**{"listen": (QUIC,), "protocols": SERVING, "gossip": "off", **values})
-
-
-@asynccontextmanager
-async def impatient(idle_timeout: float, **values):
-    """A node whose QUIC connections time out sooner."""
-    config = Config(data_dir=NOWHERE, listen=(QUIC,), **DEFAULTS, **values)
-    identity = Identity.generate()
-    transport = Quic(identity.key_pair(), config, idle_timeout=idle_timeout)
-    async with Node(config, identity=identity, protocols=SERVING, transports=[transport]) as node:
-        yield node
 
 
 @asynccontextmanager
@@ -62,15 +43,6 @@ async def two(**values):
     async with quic(**values) as a, quic(**values) as b:
         await b.connect(a.addrs[0])
         yield a, b
-
-
-def muxed(node, other):
-    return node.swarm.connection(parse_peer_id(other.peer_id)).muxed_conn
-
-
-def endpoint(node):
-    (listener,) = node.swarm.listeners.values()
-    return listener._endpoint
 
 
 # admission
@@ -327,7 +299,7 @@ async def test_closing_is_noticed_at_once():
         recorder = Recorder(a)
         async with a.stream(b.peer_id, BYTES) as stream:
             await b.disconnect(a.peer_id)
-            with trio.fail_after(0.5):
+            with trio.fail_after(3):
                 await recorder.next(Disconnected)
                 with pytest.raises(StreamReset):
                     await stream.receive_some(1)
@@ -349,7 +321,7 @@ async def test_a_lost_peer_is_noticed_within_the_idle_timeout():
         await b.connect(a.addrs[0])
         recorder = Recorder(a)
         endpoint(b).socket.send = lambda run, addr, local: True  # nothing of it arrives any more
-        with trio.fail_after(2):
+        with trio.fail_after(5):
             await recorder.next(Disconnected)
         await eventually(lambda: not endpoint(a).connections)
 
@@ -359,20 +331,11 @@ async def test_stopping_a_node_tells_its_peers():
         async with quic() as b:
             await b.connect(a.addrs[0])
             recorder = Recorder(a)
-        with trio.fail_after(0.5):
+        with trio.fail_after(3):
             await recorder.next(Disconnected)
 
 
 # strangers
-
-
-def first_datagram() -> bytes:
-    configurations = Configurations(make_credentials(Identity.generate().key_pair()), Limits())
-    client = Native.client(configurations, peer_key, lambda event: None)
-    client.start(("127.0.0.1", 1), 100.0)
-    found = client.next_datagram(100.0)
-    assert found is not None
-    return found[0]
 
 
 async def send_from_many_ports(node, datagrams, ports=64):
@@ -395,7 +358,7 @@ async def test_a_flood_of_first_datagrams_takes_no_place_from_others():
         assert len(endpoint(a).connections) <= 8
         assert a.swarm.limits.half_open <= 2
         assert endpoint(a).retries >= 300
-        with trio.fail_after(2):
+        with trio.fail_after(5):
             await b.connect(a.addrs[0])  # it is asked whether it is there, and it is
         await echo_pattern(b, a.peer_id, 1000)
 
@@ -410,7 +373,7 @@ async def test_strangers_who_say_no_more_are_forgotten():
 async def test_no_place_no_work():
     async with quic(max_inbound=1) as a, quic() as b, quic() as c:
         await b.connect(a.addrs[0])
-        with trio.fail_after(0.5), pytest.raises(DialError, match="2"):  # CONNECTION_REFUSED
+        with trio.fail_after(3), pytest.raises(DialError, match="2"):  # CONNECTION_REFUSED
             await c.connect(a.addrs[0])
         await eventually(lambda: len(endpoint(a).connections) == 1)
         await echo_pattern(b, a.peer_id, 1000)

@@ -10,28 +10,18 @@ import pytest
 import trio
 from multiaddr import Multiaddr
 
-from interop.rawbytes import BYTES, echo_pattern
+from interop.rawbytes import echo_pattern
 from node.errors import DialError
 from node.events import Admitted, Disconnected
 from node.identity import Identity
 from node.quic import transport
 from node.quic.packets import Resets
-from tests.integration.test_quic import first_datagram, impatient, muxed
-from tests.nodes import Recorder, eventually, running
+from tests.nodes import Recorder, eventually
+from tests.quicnodes import endpoint, first_datagram, impatient, muxed, quic
 from tests.udprelay import relayed
 
 MIB = 1 << 20
-QUIC = "/ip4/127.0.0.1/udp/0/quic-v1"
 NARROWEST = 1200  # what QUIC asks of a path
-
-
-def quic(**values):
-    return running(**{"listen": (QUIC,), "protocols": (BYTES,), "gossip": "off", **values})
-
-
-def endpoint(node):
-    (listener,) = node.swarm.listeners.values()
-    return listener._endpoint
 
 
 @asynccontextmanager
@@ -87,7 +77,7 @@ async def test_a_host_with_several_addresses_answers_from_the_one_that_was_asked
             asking.bind(("127.0.0.1", 0))
             asking.setblocking(False)
             asking.sendto(first_datagram(), (host, port))
-            with trio.fail_after(2):
+            with trio.fail_after(5):
                 await trio.lowlevel.wait_readable(asking)
             assert asking.recvfrom(2000)[1] == (host, port)
         await b.connect(f"/ip4/{host}/udp/{port}/quic-v1/p2p/{a.peer_id}")
@@ -118,7 +108,7 @@ async def test_dials_leave_from_where_the_system_would_send_from():
 
 async def test_where_no_way_leads_a_dial_fails_at_once():
     async with quic() as a:
-        with trio.fail_after(1), pytest.raises(DialError, match="denied"):
+        with trio.fail_after(3), pytest.raises(DialError, match="denied"):
             await a.connect(f"/ip4/255.255.255.255/udp/1/quic-v1/p2p/{Identity.generate().peer_id}")
 
 
@@ -197,7 +187,7 @@ async def test_a_peer_that_was_restarted_says_so():
             if not conn.lost:  # else something of it was on its way anyhow
                 conn._native.ping()
                 conn.flush()
-            with trio.fail_after(1):
+            with trio.fail_after(3):
                 await recorder.next(Disconnected)
             assert conn.lost
             assert conn.reason == expected

@@ -1,12 +1,7 @@
-"""What the interop tests share: the peers built on demand, and a node in this process beside them.
-
-INTEROP=require    a peer that can't be built, or takes long to build and isn't there, is a failure; else its tests are
-                   skipped, naming the reason
-"""
+"""What the interop tests share: the peers built on demand, and a node in this process beside them."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import asynccontextmanager
 from functools import partial
@@ -20,6 +15,7 @@ from node.events import Event
 from node.identity import Identity
 from node.node import Node
 from protocols import Protocol
+from tests import required
 from tests.interop import messaging
 
 TIMEOUT = 45.0
@@ -35,23 +31,19 @@ async def _echo(stream):
 
 @pytest.fixture(scope="session")
 def built() -> Callable[[str], None]:
-    """Makes sure that a peer of that name is built, or ends the test."""
-
-    def give_up(reason: str) -> None:
-        if os.environ.get("INTEROP") == "require":
-            pytest.fail(f"INTEROP=require, but {reason}", pytrace=False)
-        pytest.skip(reason)
+    """Makes sure that a peer of that name is built. One that can't be, or takes long to build and isn't there, ends
+    the test, see tests/required.py."""
 
     def build(name: str) -> None:
         recipe = RECIPES[name]
         if not recipe.quick and not recipe.binary.is_file():
-            give_up(f"the {name} peer isn't built: make peers PEERS={name}")
+            required.missing(f"the {name} peer isn't built: make peers PEERS={name}")
         try:
             recipe.build()
         except MissingToolchainError as error:
             if recipe.binary.is_file():
                 return  # made elsewhere and brought here: its time of change tells nothing
-            give_up(str(error))
+            required.missing(str(error))
 
     return build
 
@@ -98,11 +90,15 @@ def _fits(event, kind, fields) -> bool:
 
 @pytest.fixture
 def here():
-    """`async with here(network_id=...) as local`: a node in this process, listening on loopback, answering echo."""
+    """`async with here(network_id=...) as local`: a node in this process, listening on loopback, answering echo.
+
+    Without the pool, which tests the addresses of who dials us and dials who was lost, whenever it likes: the others
+    see connections that end before a Hello, and count them. test_pool is about that.
+    """
 
     @asynccontextmanager
     async def start(*, identity: Identity | None = None, **settings):
-        config = Config(**{"listen": (LOOPBACK,), **settings})
+        config = Config(**{"listen": (LOOPBACK,), "pool": "off", **settings})
         local = Local(Node(config, identity=identity or Identity.generate(), protocols=[ECHO]))
         async with local.node:
             yield local

@@ -10,8 +10,6 @@ from __future__ import annotations
 import os
 import re
 import secrets
-import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -23,6 +21,8 @@ import trio
 
 from interop.contract.redis import Redis
 from interop.peer import ROOT
+from tests import required
+from tests.ports import free_port
 
 # starting Python and the node takes seconds on a machine that does much else
 TIMEOUT = 90.0
@@ -124,13 +124,9 @@ def _clean(environ: dict[str, str] | None) -> dict[str, str]:
     return {**kept, **(environ or {})}
 
 
-def no_redis() -> str | None:
-    """Why there can be no Redis here; None if there can."""
-    return (
-        None
-        if shutil.which("redis-server")
-        else "the suites' contracts need redis-server (apt-get install redis-server)"
-    )
+def redis_or_skip() -> None:
+    """Ends the test where there can be no Redis, see tests/required.py."""
+    required.program("redis-server", why="the suites' contracts need it (apt-get install redis-server)")
 
 
 @asynccontextmanager
@@ -153,10 +149,3 @@ async def redis_server(*, host: str = "127.0.0.1", enter: Sequence[str] = ()) ->
             with trio.CancelScope(shield=True):
                 process.kill()
                 await process.wait()
-
-
-def free_port(host: str = "127.0.0.1") -> int:
-    """A port that nobody listens on, a moment ago."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        return int(probe.getsockname()[1])

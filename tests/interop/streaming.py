@@ -33,6 +33,20 @@ async def echo(asker, local, other, length, streams=1):
         await other.call("echo", local.peer_id, str(length), str(streams))
 
 
+class Sending:
+    """A pattern that is sent, and how much of it was taken so far: `sent`."""
+
+    def __init__(self, stream, pattern):
+        self.stream, self.pattern, self.sent = stream, pattern, 0
+
+    async def send(self):
+        """Sends all of it, and the end."""
+        while data := self.pattern.at(self.sent):
+            await self.stream.send(data)
+            self.sent += len(data)
+        await self.stream.send_eof()
+
+
 def protocol_of_bytes(handler):
     """/vouch/bytes/1.0.0 with another server."""
     protocol = Protocol(BYTES.id, max_frame=None, timeout=BYTES.timeout, streams_per_peer=BYTES.streams_per_peer)

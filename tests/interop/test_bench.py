@@ -5,19 +5,24 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import re
 import sys
 from dataclasses import replace
 
 import pytest
 
 from interop.bench import __main__ as command
-from interop.bench import chart, floors, report, runner, stage
+from interop.bench import chart, counting, floors, report, runner, stage
 from interop.bench.benchmarks import BENCHMARKS, Benchmark, Line
 from interop.bench.cost import Spent, cpu_seconds, private_bytes
 from interop.bench.gossip import Gossiping
 from interop.bench.measures import Crowding, Sample, percentile
 from interop.bench.runner import Measured, Results
+from interop.lab import bench as long_line
 from interop.peer import Peer, PeerError
+from node.streams import ConnStream
+from protocols.gossip.stats import Stats
+from tests.lab import lab_or_skip
 
 pytestmark = pytest.mark.interop
 
@@ -156,6 +161,38 @@ async def test_a_pairing_that_fails_is_left_out_and_the_others_go_on():
     assert rounds == ["tcp", "vouch-stock", "tcp", "vouch-stock", "tcp"]
     assert results.failures == ["ping, vouch-stock: lost its way"]
     assert set(results.medians()["ping-p50"]) == {"tcp"}
+
+
+# what measures by itself
+
+
+async def test_what_metrics_cost(capsys, monkeypatch):
+    monkeypatch.setattr(counting, "SCRAPE_EVERY", 0.3)
+    monkeypatch.setattr(counting, "TIMES", 1000)
+    for name in counting.COUNTED:  # which it wraps for good
+        monkeypatch.setattr(ConnStream, name, getattr(ConnStream, name))
+    for name in ("delivered", "decided"):
+        monkeypatch.setattr(Stats, name, getattr(Stats, name))
+    await counting.run(20, 1)
+    printed = capsys.readouterr().out
+    assert printed.startswith("180 deliveries in ")
+    for line in (r"bytes +[1-9][\d.]* times", r"histogram +[1-9][\d.]* times", r"scrapes .* [1-9]\d* bytes"):
+        assert re.search(line, printed), printed
+    assert re.search(r"together +\d+\.\d\d%$", printed)
+
+
+@pytest.fixture
+def lab():
+    lab_or_skip(shapes=True)
+
+
+def test_a_long_line(lab, capsys):
+    assert long_line.main(["--rtt", "4", "--mib", "1", "--repeats", "1", "--peers", "vouch,tcp", "--json"]) == 0
+    told = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(one["pairing"], one["line"]) for one in told] == [
+        (pairing, way) for pairing in ("vouch", "tcp") for way in ("up", "down")
+    ]
+    assert all(0 < one["MB/s"] < 25 for one in told), "the line carries 12.5 MB/s"
 
 
 # who takes part

@@ -25,12 +25,12 @@ from tests.interop.contracting import (
     TRANSPORT_LINE,
     environment,
     finished,
-    free_port,
-    no_redis,
     ours,
+    redis_or_skip,
     redis_server,
     started,
 )
+from tests.ports import free_port
 
 pytestmark = pytest.mark.interop
 
@@ -49,10 +49,7 @@ QUIC = ("quic-v1", "")
 
 @pytest.fixture
 async def redis():
-    if reason := no_redis():
-        if os.environ.get("INTEROP") == "require":
-            pytest.fail(f"INTEROP=require, but {reason}", pytrace=False)
-        pytest.skip(reason)
+    redis_or_skip()
     async with redis_server() as address:
         yield address
 

@@ -19,7 +19,7 @@ import trio
 
 from interop.contract.script import identity_of
 from interop.lab.network import Lab
-from tests.interop.contracting import environment, finished, no_redis, ours, redis_server, started
+from tests.interop.contracting import environment, finished, ours, redis_or_skip, redis_server, started
 from tests.interop.test_contract import (
     AMOUNTS,
     QUIC,
@@ -44,8 +44,7 @@ def theirs(name: str) -> list[str]:
     if not command:
         pytest.skip(f"{name} names no program of the suites (docs/contracts.md)")
     lab_or_skip()
-    if reason := no_redis():
-        pytest.skip(reason)
+    redis_or_skip()
     return command
 
 

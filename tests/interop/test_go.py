@@ -373,7 +373,6 @@ async def test_of_two_connections_one_is_kept(here, eventually, smaller):
         async def one_there():
             return [peer["connections"] for peer in (await go.call("peers"))["peers"]] == [1]
 
-        # "disconnected" alone tells nothing: a test of Go's address, which may come at any time, ends so as well
         await go.event("disconnected", peer=local.peer_id)
         await eventually(one_there, "one connection is left on Go's side", timeout=20)
         await assert_works(local, go)

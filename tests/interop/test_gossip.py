@@ -110,7 +110,7 @@ def mesh(built, here, monkeypatch):
             for kind in kinds:
                 if kind == "python":
                     settings = {"admission": "open", "heartbeat": "off", "gossip_signing": MODES[mode]}
-                    settings |= {"dht": "off", "pool": "off", "exchange": "off"}  # no links but the test's
+                    settings |= {"dht": "off", "exchange": "off"}  # no links but the test's
                     peers.append(Ours(await stack.enter_async_context(here(**settings))))
                 else:
                     make, *own = START[kind]

@@ -99,13 +99,17 @@ async def test_every_message_reaches_everyone_once(gossiping, joined, eventually
     # what a peer's queue has no room for is lost: on a slow machine the usual 32 RPCs are soon there
     async with gossiping(MIXED, mode, "OutboundQueue=1000") as peers:
         await joined(peers, links(6), TOPIC)
-        sent = [[await publish(peer, 200) for _ in range(20)] for peer in peers]
-        for peer in peers:
-            await eventually(has_received(peer, TOPIC, 100), "all of the others' messages have come")
+        # an unsigned message of its own that has come around the ring is a forgery to a Rust peer, which lets go of who
+        # brought it: there the Go peers publish
+        authors = peers[::2] if (mode, links) == ("unsigned", ring) else peers
+        sent = [[await publish(peer, 200) for _ in range(20)] if peer in authors else [] for peer in peers]
+        count = [sum(map(len, sent)) - len(own) for own in sent]
+        for i, peer in enumerate(peers):
+            await eventually(has_received(peer, TOPIC, count[i]), "all of the others' messages have come")
         await trio.sleep(QUIET)
         for i, peer in enumerate(peers):
             reply = await peer.call("received", TOPIC)
-            assert (reply["count"], reply["unique"]) == (100, 100)
+            assert (reply["count"], reply["unique"]) == (count[i], count[i])
             assert reply["first_ms"] <= reply["last_ms"]
             events = peer.seen("gossip", topic=TOPIC, size=200)
             others = [message for j, messages in enumerate(sent) if j != i for message in messages]

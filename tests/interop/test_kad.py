@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 
+from interop.ends.kad import KadCommands
 from interop.peer import Peer, PeerError
 from node.errors import NotFoundError, UsageError
 from node.identity import Identity
@@ -39,16 +40,6 @@ pairs = pytest.mark.parametrize(
 )
 
 
-class AnyValue:
-    """As the Go peer has it: every value is valid, and the greater one better."""
-
-    def validate(self, key, value):
-        pass
-
-    def select(self, key, values):
-        return values.index(max(values))
-
-
 class OurPeer:
     """A node in this process that takes the commands of the others."""
 
@@ -57,39 +48,19 @@ class OurPeer:
     def __init__(self, local):
         self.peer_id, self.addr = local.peer_id, local.addr
         self._node = local.node
-        self._dht = local.node.dht
+        self._commands = KadCommands(local.node).all() | {"connect": self._connect, "closest": self._closest}
 
     async def call(self, command, *args):
-        match command, *args:
-            case "connect", addr:
-                await self._node.connect(addr)
-                return {}
-            case "table", *_:
-                return {"peers": self._dht.table()}
-            case "put", key, value:
-                return {"stored": await self._dht.put(record_key(key), base64.b64decode(value))}
-            case "get", key:
-                try:
-                    return {"value": base64.b64encode(await self._dht.get(record_key(key))).decode()}
-                except NotFoundError as error:
-                    raise PeerError(f"not found: {error}") from error
-            case "provide", key:
-                return {"stored": await self._dht.provide(bytes.fromhex(key))}
-            case "find-providers", key:
-                found = await self._dht.find_providers(bytes.fromhex(key))
-                return {"providers": [{"peer": peer.peer, "addrs": peer.addrs} for peer in found]}
-            case "closest", key:
-                return {"peers": await self._dht.closest(bytes.fromhex(key))}
-            case "find-peer", peer:
-                addrs = await self._dht.find_peer(peer)
-                return {"found": bool(addrs), "addrs": addrs}
-        raise AssertionError(f"unknown command {command!r} with {len(args)} arguments")
+        try:
+            return await self._commands[command](*args)
+        except NotFoundError as error:
+            raise PeerError(f"not found: {error}") from error
 
+    async def _connect(self, addr):
+        await self._node.connect(addr)
 
-def record_key(text):
-    if text.startswith("/pk/"):
-        return b"/pk/" + parse_peer_id(text.removeprefix("/pk/")).to_bytes()
-    return text.encode()
+    async def _closest(self, key):
+        return {"peers": await self._node.dht.closest(bytes.fromhex(key))}
 
 
 @pytest.fixture
@@ -106,7 +77,6 @@ def members(built, here, eventually):
                 if kind == "python":
                     ours = here(admission="open", kad_protocol=f"{PREFIX}/kad/1.0.0")
                     local = await stack.enter_async_context(ours)
-                    local.node.dht.register("v", AnyValue())
                     peers.append(OurPeer(local))
                     continue
                 make, *flags = START[kind]

@@ -37,7 +37,7 @@ for _ in range(count):
     opened.append(socket.create_connection((host, port), timeout=5))
     time.sleep(0.05)  # so that it is known who came first
 closed = 0
-time.sleep(0.7)
+time.sleep(2.0)  # for those that are closed at once to be closed
 for one in opened:
     one.settimeout(0.01)
     try:

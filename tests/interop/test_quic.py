@@ -30,10 +30,10 @@ from node.errors import DialError, RefusedError
 from node.events import Admitted, Disconnected
 from node.identity import Identity
 from node.node import parse_peer_id
-from tests.interop.streaming import after_the_end, connected, echo, protocol_of_bytes, telling
+from tests.interop.streaming import Sending, after_the_end, connected, echo, protocol_of_bytes, telling
+from tests.quicnodes import QUIC, muxed
 
 MIB = 1 << 20
-QUIC = "/ip4/127.0.0.1/udp/0/quic-v1"
 STALL = 1.0
 
 pytestmark = [pytest.mark.interop, pytest.mark.usefixtures("no_traceback")]
@@ -55,10 +55,6 @@ def joined(here, built):
         return connected(here, started, **{"listen": (QUIC,), **settings})
 
     return join
-
-
-def muxed(local, go):
-    return local.node.swarm.connection(parse_peer_id(go.peer_id)).muxed_conn
 
 
 # admission
@@ -92,7 +88,7 @@ async def test_go_is_told_at_once_that_there_is_no_place(here, built):
     async with here(listen=(QUIC,), dht="off", max_inbound=1) as local, Peer.go("--listen", QUIC) as one:
         await one.call("connect", local.addr)
         async with Peer.go("--listen", QUIC) as other:
-            with trio.fail_after(2), pytest.raises(PeerError, match=r"(?i)refused"):
+            with trio.fail_after(5), pytest.raises(PeerError, match=r"(?i)refused"):
                 await other.call("connect", local.addr)
 
 
@@ -156,7 +152,7 @@ async def test_streams_opened_in_one_breath(joined):
     async with joined() as (local, go):
         # more than Go takes at once (256): the others wait for a place
         await at_once(partial(one, k) for k in range(600))
-        assert len(muxed(local, go).streams) < 10
+        assert len(muxed(local.node, go).streams) < 10
 
 
 # ends and resets
@@ -199,22 +195,15 @@ async def test_node_that_does_not_read_is_not_flooded(joined):
     bound = 32 * MIB
     async with joined(max_connection_window=bound) as (local, go), local.node.stream(go.peer_id, BYTES) as stream:
         pattern = Pattern(0, 100 * MIB)
-        sent = 0
-
-        async def send():
-            nonlocal sent
-            while data := pattern.at(sent):
-                await stream.send(data)
-                sent += len(data)
-            await stream.send_eof()
+        sending = Sending(stream, pattern)
 
         async def stall_and_receive():
             await trio.sleep(STALL)
-            assert sum(s.size for s in muxed(local, go).streams.values()) <= bound
-            assert sent < pattern.length * 3 // 4
+            assert sum(s.size for s in muxed(local.node, go).streams.values()) <= bound
+            assert sending.sent < pattern.length * 3 // 4
             await receive_pattern(stream, pattern)
 
-        await at_once([send, stall_and_receive])
+        await at_once([sending.send, stall_and_receive])
 
 
 async def test_other_streams_go_on_while_one_is_not_read(joined):
@@ -236,12 +225,13 @@ async def test_other_streams_go_on_while_one_is_not_read(joined):
 @both_ways
 async def test_closing_is_noticed_at_once(joined, dialler):
     async with joined(dialler=dialler) as (local, go):
-        with trio.fail_after(1):
+        with trio.fail_after(3):
             await go.call("disconnect", local.peer_id)
             await local.event(Disconnected, peer=go.peer_id)
+            await go.event("disconnected", peer=local.peer_id)
         await local.node.connect(go.addr)
         await local.event(Admitted, peer=go.peer_id)
-        with trio.fail_after(1):
+        with trio.fail_after(3):
             await local.node.disconnect(go.peer_id)
             await go.event("disconnected", peer=local.peer_id)
 
@@ -284,7 +274,7 @@ async def test_a_peer_that_was_killed_and_is_back_says_so(here, built):
             await connect_and_kill()
         async with Peer.go("--seed=killed", "--listen", *listening) as again:
             if local.node.connected_peers():  # else something of ours was on its way anyhow
-                conn = muxed(local, again)
+                conn = muxed(local.node, again)
                 conn._native.ping()
                 conn.flush()
             await local.event(Disconnected, peer=again.peer_id, timeout=3)
@@ -328,6 +318,7 @@ async def test_others_close_and_are_closed_at_once(joined, name):
         with trio.fail_after(3):
             await other.call("disconnect", local.peer_id)
             await local.event(Disconnected, peer=other.peer_id)
+            await other.event("disconnected", peer=local.peer_id)
         await local.node.connect(other.addr)
         with trio.fail_after(3):
             await local.node.disconnect(other.peer_id)

@@ -98,8 +98,7 @@ async def test_connect_and_identify(here, dialler):
 
 @both_ways
 async def test_disconnect_and_come_back(here, dialler):
-    # without the pool, which dials a peer that it has lost by itself
-    async with here(admission="open", pool="off") as local, plain() as rust:
+    async with here(admission="open") as local, plain() as rust:
         for _ in range(2):
             await join(dialler, local, rust)
             await rust.call("disconnect", local.peer_id)

@@ -25,7 +25,7 @@ from interop.rawbytes import (
     was_reset,
 )
 from node.names import parse_peer_id
-from tests.interop.streaming import after_the_end, connected, echo, protocol_of_bytes, telling
+from tests.interop.streaming import Sending, after_the_end, connected, echo, protocol_of_bytes, telling
 
 MIB = 1 << 20
 WINDOW = 256 * 1024  # Yamux's first; it grows only for those who read
@@ -172,27 +172,20 @@ def unread(local, other):
 async def test_node_that_does_not_read_is_not_flooded(joined, name):
     async with joined(name) as (local, other), local.node.stream(other.peer_id, BYTES) as stream:
         pattern = Pattern(0, OTHERS[name].stalled)
-        sent = 0
-
-        async def send():
-            nonlocal sent
-            while data := pattern.at(sent):
-                await stream.send(data)
-                sent += len(data)
-            await stream.send_eof()
+        sending = Sending(stream, pattern)
 
         async def stall_and_receive():
             await trio.sleep(STALL)
             # what comes back has filled the window, so the other has stopped reading, and we sending
             assert max(unread(local, other)) <= WINDOW
-            assert sent < pattern.length // 2
-            at_first = sent
+            assert sending.sent < pattern.length // 2
+            at_first = sending.sent
             await echo_pattern(local.node, other.peer_id, 2 * MIB)
             await other.call("echo", local.peer_id, str(2 * MIB), "1")
-            assert sent == at_first
+            assert sending.sent == at_first
             await receive_pattern(stream, pattern)
 
-        await at_once([send, stall_and_receive])
+        await at_once([sending.send, stall_and_receive])
 
 
 async def test_node_that_does_not_serve_yet_is_not_flooded(joined, name):

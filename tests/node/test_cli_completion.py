@@ -1,14 +1,14 @@
-"""`vouch completion`: asked of real shells. zsh and fish where they are installed."""
+"""`vouch completion`: asked of real shells."""
 
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 
 import pytest
 
 from node.cli import main
+from tests import required
 
 SHELLS = ("bash", "zsh", "fish")
 
@@ -28,8 +28,7 @@ def scripts(tmp_path_factory):
 
 
 def run(shell, program, *, given=None):
-    if shutil.which(shell) is None:
-        pytest.skip(f"{shell} isn't installed")
+    required.program(shell, why="its completion is tested with the shell itself")
     argv = {"bash": ["--norc"], "zsh": ["-f"], "fish": ["--no-config"]}[shell]
     done = subprocess.run([shell, *argv, "-c", program], capture_output=True, text=True, timeout=60, input=given)
     assert done.stderr == ""

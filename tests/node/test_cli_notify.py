@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pytest
 import trio
 
 from node.cli.notify import Notify
+from tests import required
 from tests.node.test_cli_run import LOOPBACK, ROOT, Running
 
 UNIT = ROOT / "packaging/systemd/vouch.service"
@@ -83,8 +83,7 @@ def test_a_node_tells_of_its_life(systemd, tmp_path):
 
 
 def test_the_unit_is_one_that_systemd_takes(tmp_path):
-    if shutil.which("systemd-analyze") is None:
-        pytest.skip("systemd-analyze isn't installed")
+    required.program("systemd-analyze", why="the unit is given to systemd itself")
     # its program is where an installation has it, which is not here
     text = UNIT.read_text()
     assert "ExecStart=/opt/vouch/bin/vouch run\n" in text
