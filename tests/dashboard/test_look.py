@@ -10,8 +10,8 @@ import json
 import pytest
 import trio
 
-from tests.apiserver import serving
-from tests.dashboard.test_dashboard import ROWS, TOPIC, crowd, node, opened, with_token  # noqa: F401  node is a fixture
+from tests.apiserver import node_at, serving
+from tests.dashboard.test_dashboard import ROWS, TOPIC, crowd, opened, with_token
 
 PHONE = {"width": 360, "height": 740}
 
@@ -55,7 +55,14 @@ FOCUS = """(() => {
 
 
 @pytest.fixture
-async def full(node, browser):  # noqa: F811
+async def node(tmp_path):
+    # beats for their round trips; nobody is lost to a browser that takes all of the machine for some seconds
+    async with node_at(tmp_path, heartbeat="on", heartbeat_interval=10.0, client_version="vouch/0.1.0") as found:
+        yield found
+
+
+@pytest.fixture
+async def full(node, browser):
     """A page with messages, events, and six peers that stayed of seven."""
     async with (
         serving(node) as server,
