@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import re
 
+from hypothesis import settings
+
 _PEER_ID = re.compile(r"12D3KooW\w{44}")
 _LONG = 150
+
+# how long an example takes on a busy machine says nothing about the rules that it tries
+settings.register_profile("vouch", deadline=None)
+settings.load_profile("vouch")
 
 
 def pytest_make_parametrize_id(config, val):

@@ -16,7 +16,7 @@ from node.events import Banned, Events, Unbanned
 from tests.nodes import running
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     steps=st.lists(st.integers(1, 6) | st.none(), max_size=20),  # so many events, or the listener reads one
     kept=st.integers(1, 8),

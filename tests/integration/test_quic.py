@@ -392,7 +392,7 @@ async def test_garbage_harms_nobody():
         assert a.connected_peers() == [b.peer_id]
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(datagrams=st.lists(st.binary(max_size=1400), max_size=20), cut=st.integers(0, 1280))
 def test_any_datagrams_at_an_endpoint(datagrams, cut):
     async def main():

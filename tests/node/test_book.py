@@ -293,7 +293,7 @@ _STEP = st.tuples(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(1, 12), st.lists(_STEP, max_size=120))
 def test_whatever_happens_the_book_is_bounded_and_tells_every_change(size, steps):
     changed: set[str] = set()

@@ -6,7 +6,7 @@ import json
 
 import pytest
 import trio
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from node.cli.explore import as_dot, as_json
@@ -154,7 +154,6 @@ def test_a_node_that_invents_peers_takes_its_own_turns_and_places():
     assert all(other in one.nodes for seen in one.nodes.values() for other in seen.knows)
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 30), st.booleans()), max_size=80), st.integers(1, 12))
 def test_a_walk_ends_whatever_is_named(steps, most):
     one = walk(max_nodes=most)

@@ -333,7 +333,7 @@ def test_faults_fade_and_are_bounded():
     assert len(faults) == 2
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 1 << 32), st.integers(1, 6))
 def test_under_any_schedule_the_bounds_hold(seed: int, low: int):
     rng = random.Random(seed)

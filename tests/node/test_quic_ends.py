@@ -135,7 +135,7 @@ def test_nothing_waits_on_a_connection_that_is_over():
     assert not pair.server.ends_wait
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.integers(0, 1000),
     st.floats(0.0, 0.3),

@@ -131,7 +131,7 @@ def test_qh3_itself_fails(monkeypatch, way):
 ACTS = ("send", "send", "send", "send", "end", "end", "stop", "stop", "reset")
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 1 << 32), st.sampled_from([0.0, 0.0, 0.02, 0.2]))
 def test_whatever_is_stopped_and_reset_all_streams_end(seed, loss):
     rng = random.Random(seed)

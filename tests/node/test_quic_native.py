@@ -244,7 +244,7 @@ def test_a_path_that_has_become_narrow_keeps_streams_and_credit():
     assert sum(len(event[2]) for event in pair.of("server", "stream_data") if event[1] == number) == 3 << 20
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.data())
 def test_spoiled_first_datagrams_end_in_one_kind_of_error(data):
     client = Native.client(CONFIGURATIONS[0], peer_key, lambda event: None)
@@ -261,7 +261,7 @@ def test_spoiled_first_datagrams_end_in_one_kind_of_error(data):
         pass
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.binary(min_size=1, max_size=200), max_size=8))
 def test_any_flight_of_a_client_ends_in_an_alert_or_waits(messages):
     pair = Pair()

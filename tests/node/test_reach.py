@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from node.peers.budget import DialBudget
@@ -52,7 +52,6 @@ def test_each_address_has_its_reach(addr, reach):
     assert reach_of(addr) == reach
 
 
-@settings(deadline=None)
 @given(st.text(max_size=80))
 def test_any_text_has_a_reach_or_none(text):
     assert reach_of(text) in (None, *Reach)
@@ -131,7 +130,6 @@ def test_a_network_of_ipv6_counts_as_one_address():
     assert taken == [True, True, False, False, False]
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(
@@ -155,7 +153,6 @@ def test_the_table_is_bounded_and_says_how_long_to_wait_whatever_the_order(steps
         assert len(budget) <= 4
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(0, 30, allow_nan=False), max_size=100), st.booleans())
 def test_a_victim_is_dialled_no_more_than_the_budget_says(pauses, fails):
     budget = DialBudget(burst=3, period=10, longest=100)

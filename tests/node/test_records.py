@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from libp2p.crypto import rsa as rsa_keys
 from libp2p.crypto.ed25519 import Ed25519PublicKey
@@ -171,7 +171,6 @@ def test_addresses_are_those_that_can_be_read_and_dialled():
     assert len(unseal(forged(addresses=many)).addrs) == MAX_ADDRS
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=512))
 @example(seal(SIGNER, [ADDR], 5))
 def test_any_bytes_are_a_record_or_a_record_error(data):
@@ -190,7 +189,6 @@ PARTS = st.tuples(st.sampled_from(CODES), st.binary(max_size=20)).map(
 )
 
 
-@settings(deadline=None)
 @given(st.lists(st.one_of(PARTS, PARTS.map(lambda part: TCP + part), st.binary(max_size=20)), max_size=4))
 def test_any_addresses_in_a_well_signed_record_are_kept_or_left_out(said):
     record = unseal(forged(addresses=[Message.AddressInfo(multiaddr=addr) for addr in said]))
@@ -198,7 +196,6 @@ def test_any_addresses_in_a_well_signed_record_are_kept_or_left_out(said):
         assert str(Multiaddr(addr))
 
 
-@settings(deadline=None)
 @given(st.data())
 def test_a_record_that_was_spoiled_says_the_same_or_is_refused(data):
     good = seal(SIGNER, [ADDR], 5)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from node.discovery.rounds import FIRST, Rounds
@@ -63,7 +63,6 @@ def test_one_question_at_a_time_and_none_to_who_is_gone():
     assert len(one) == 0
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["met", "gone", "hungry", "ask"]), st.integers(0, 3), st.floats(0, 20))))
 def test_nobody_is_asked_more_often_than_the_pause_says(steps):
     one = rounds(interval=50.0, hungry_pause=10.0)

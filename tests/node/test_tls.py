@@ -176,7 +176,7 @@ def test_other_protocols_than_libp2p_are_refused():
     assert "ALPN" in refused(Foreign(make_credentials(ALICE), alpn=[b"h2"]), foreign_listens=False)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(min_size=1, max_size=400))
 def test_any_first_bytes_are_a_handshake_or_one_error(data):
     for initiator in (True, False):
@@ -189,7 +189,7 @@ def test_any_first_bytes_are_a_handshake_or_one_error(data):
         assert handshake.session is None
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.integers(0, 5000), st.integers(1, 255), st.booleans())
 def test_spoiled_handshakes_and_records_are_one_error(at, flip, server_spoils):
     client = Handshake(initiator=True, local=local(ALICE), wanted=ID.from_pubkey(BOB.public_key))

@@ -57,7 +57,7 @@ def refused(session: Session, data: bytes) -> tuple[str, bytes]:
 
 
 @given(st.integers())
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_bytes_come_as_they_were_sent_whatever_the_pieces(seed):
     random = Random(seed)
     for one, other in (opened(), opened()[::-1]):
@@ -173,7 +173,7 @@ def test_a_server_that_is_none_is_told():
     assert "HTTP response" in reason
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.binary(max_size=400), st.booleans())
 def test_any_bytes_are_frames_or_one_error(data, before):
     session = server() if before else open_server()

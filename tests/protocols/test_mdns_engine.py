@@ -253,7 +253,7 @@ def test_one_who_floods_doesnt_drown_the_others():
     assert len(clock.engine._senders) <= 64
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     st.integers(0, 1000),
     st.lists(

@@ -441,7 +441,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(
     name=st.sampled_from(CHANGES), content=st.binary(max_size=200) | JSON.map(lambda value: json.dumps(value).encode())
 )

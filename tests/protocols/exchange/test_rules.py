@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols import ProtocolError
@@ -39,13 +39,11 @@ messages = st.one_of(
 )
 
 
-@settings(deadline=None)
 @given(messages)
 def test_a_message_comes_back(message):
     assert decode(encode(message)) == message
 
 
-@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_any_bytes_are_a_message_or_a_protocol_error(data):
     with contextlib.suppress(ProtocolError):
@@ -73,7 +71,6 @@ def test_field_numbers_are_those_of_the_wire_page():
     assert encode(GetAddresses(0)) == bytes.fromhex("1a00")  # none is wanted, which isn't no message
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(0, 5000), max_size=120), st.integers(0, MAX_RECORDS))
 def test_an_answer_fits_into_a_frame(sizes, limit):
     records = [bytes(size) for size in sizes]
@@ -157,7 +154,6 @@ def test_a_second_ping_or_answer_ends_the_stream():
     broken(asker, pong)
 
 
-@settings(deadline=None)
 @given(st.lists(st.one_of(st.binary(max_size=60), messages.map(encode)), max_size=8))
 def test_any_frames_in_any_order_are_answered_by_the_rules_or_end_the_stream(frames):
     _, answerer, drawn = pair()
@@ -171,7 +167,6 @@ def test_any_frames_in_any_order_are_answered_by_the_rules_or_end_the_stream(fra
         assert isinstance(answer, Pong) == (number == 0)
 
 
-@settings(deadline=None)
 @given(st.lists(st.one_of(st.binary(max_size=60), messages.map(encode)), max_size=4))
 def test_an_asker_asks_after_a_pong_only(frames):
     asker, _, _ = pair()

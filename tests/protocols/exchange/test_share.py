@@ -6,7 +6,7 @@ import random
 from collections import Counter
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.exchange.share import Candidate, Share, ShareParams
@@ -136,7 +136,6 @@ def test_a_flood_is_told_once_and_isnt_rewarded():
     assert one.ask("a", 10.0) is None  # what was refused isn't owed
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 20), st.floats(0, 30, allow_nan=False)), max_size=200))
 def test_tables_are_bounded_and_rates_hold_whatever_the_order(asks):
     one = share(max_askers=8, max_groups=4, pause=10, burst=2)

@@ -290,7 +290,7 @@ steps = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(steps, max_size=60), st.booleans())
 def test_nothing_that_comes_raises_or_exceeds_the_bounds(plan, flood_publish):
     router = Router(score=PeerScoreParams(), flood_publish=flood_publish, **SMALL)

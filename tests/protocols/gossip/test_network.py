@@ -83,7 +83,7 @@ class Watched:
             assert engine.take() == []
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32), st.booleans())
 def test_any_schedule_delivers_once_and_relays_only_what_is_accepted(seed, wire):
     """Eight nodes; links, latencies, protocols, verdicts, comings and goings drawn by lot."""

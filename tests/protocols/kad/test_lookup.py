@@ -231,7 +231,7 @@ def test_one_of_three_paths_finds_the_target_though_sybils_surround_it():
     assert len(honest_places) >= 7  # where to put what must be found again
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(1, 60),
     st.integers(1, 4),
