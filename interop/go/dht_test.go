@@ -49,9 +49,10 @@ func newDHTNodes(t *testing.T, count int) []*node {
 func TestDHTValues(t *testing.T) {
 	nodes := newDHTNodes(t, 3)
 	value := base64.StdEncoding.EncodeToString([]byte("buoy"))
-	if sent := nodes[1].command(t, "put /v/harbour "+value)["sent_to"].([]string); len(sent) != 2 {
-		t.Fatalf("expected it to be sent to both others, got %v", sent)
-	}
+	// a look-up may lose a peer whose own dial crosses with its own: it has it the next time
+	waitFor(t, func() bool {
+		return len(nodes[1].command(t, "put /v/harbour "+value)["sent_to"].([]string)) == 2
+	})
 	if got := nodes[2].command(t, "get /v/harbour")["value"]; got != value {
 		t.Fatalf("expected %v, got %v", value, got)
 	}
