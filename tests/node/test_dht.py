@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from contextlib import closing
 
 import pytest
 import trio
@@ -304,7 +305,8 @@ async def test_a_write_that_is_cancelled_before_it_begins_is_made_up_for(tmp_pat
             await node.dht._write()
         assert scope.cancelled_caught
         assert node.dht.kad.records.changed
-    assert DhtFile(tmp_path / "dht.db").load(RecordParams(), 0.0) == [Own(b"k", None, 0.0)]
+    with closing(DhtFile(tmp_path / "dht.db")) as file:
+        assert file.load(RecordParams(), 0.0) == [Own(b"k", None, 0.0)]
 
 
 def records_with(*items):
@@ -342,6 +344,7 @@ def test_the_file_gives_back_what_it_was_given(tmp_path):
     }
     # what is too old isn't there any more, what is our own is
     assert {type(item) for item in file.load(RecordParams(), 49 * HOUR)} == {Own}
+    file.close()
 
 
 @pytest.mark.parametrize(
@@ -358,7 +361,8 @@ def test_a_damaged_file_is_set_aside(tmp_path, content):
     records.add_own(b"k", None, 0.0)
     file.write(batch_of(records.changed, records))
     file.close()
-    assert DhtFile(path).load(RecordParams(), 0.0) == [Own(b"k", None, 0.0)]
+    assert file.load(RecordParams(), 0.0) == [Own(b"k", None, 0.0)]
+    file.close()
 
 
 def test_whose_records_are_on_disk(tmp_path):
