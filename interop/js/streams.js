@@ -10,10 +10,11 @@
 const MAX_HELD = 256 << 10
 /**
  * Bytes that js-libp2p may hold of a paused stream. It resets one with more, and its default of 4 MiB is less than the
- * window that its Yamux lets a fast peer fill. Over QUIC a pause slows no peer, as the library reads on by itself: a
- * reader that is further behind than this loses its stream.
+ * window that its Yamux lets a fast peer fill. Over QUIC a pause slows no peer: the library reads on by itself (its
+ * `sendPause` does nothing), so a reader that is further behind than this loses its stream. A machine that is busy
+ * lets one fall behind by tens of megabytes, so there is room for the most that the matrix sends at once, 100 MiB.
  */
-const MAX_WINDOW = 16 << 20
+const MAX_PAUSED = 128 << 20
 
 /** The peer's proper end came amid what was to be read. */
 export class EndError extends Error {
@@ -33,7 +34,7 @@ export class Reader {
 
   constructor (stream) {
     this.#stream = stream
-    stream.maxReadBufferLength = MAX_WINDOW
+    stream.maxReadBufferLength = MAX_PAUSED
     this.#finished = stream.status === 'open' && stream.remoteWriteStatus === 'closed'
     this.#ended = stream.readableEnded
     stream.addEventListener('remoteCloseWrite', () => { this.#finished = true })
